@@ -1,0 +1,64 @@
+"""Glyphs: the embedded data set. Characters of the world's scripts, in many typefaces, distorted like handwriting.
+
+`data/glyphs/README.md` is the data card; `data/make_glyphs.py` made the pictures. One PNG sheet per script holds
+a row of 20 samples for each character, 28×28 grey, ink = 255.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mlcourse import files
+from mlcourse.datasets import local
+from mlcourse.datasets.images import ClassImages
+from mlcourse.errors import CourseError
+
+SIZE = 28
+SAMPLES = 20
+SPLITS: dict[str, tuple[str, ...]] = {"train": (), "val": (), "test": ()}
+
+
+def folder() -> Path:
+    """Where the sheets lie: in the repository, or in the installed package."""
+    package = Path(__file__).parents[1]
+    inside = package / "data" / "glyphs"
+    return inside if inside.is_dir() else package.parent / "data" / "glyphs"
+
+
+def load(split: str, *, rotations: bool | None, size: int | None) -> ClassImages:
+    """One split; see `mlcourse.datasets.load`. The splits share no script."""
+    if size not in (None, SIZE):
+        raise CourseError(f"size {size} is not there: glyphs are stored at {SIZE}×{SIZE}, leave size out")
+    index = files.read_json(folder() / "index.json")["scripts"]
+    scripts = sorted(script for part in local.parts_of(split) for script in SPLITS[part])
+    classes = [(script, one) for script in scripts for one in index[script]]
+    part = ClassImages(
+        images=torch.cat([_sheet(script, len(index[script])) for script in scripts]),
+        counts=torch.full((len(classes),), SAMPLES),
+        names=tuple(f"{script}/{one['name']}" for script, one in classes),
+        groups=tuple(script for script, _ in classes),
+        name="glyphs",
+        split=split,
+    )
+    rotates = torch.tensor([one["rotates"] for _, one in classes])
+    return part.with_rotations(rotates) if (split == "train" if rotations is None else rotations) else part
+
+
+def _sheet(script: str, rows: int) -> torch.Tensor:
+    """The pictures of a script: uint8 [characters*20, 1, 28, 28]."""
+    path = folder() / f"{script}.png"
+    try:
+        with Image.open(path) as sheet:
+            pixels = np.asarray(sheet.convert("L"))
+    except (OSError, SyntaxError) as error:
+        raise CourseError(
+            f"{path} is missing or damaged ({error}): take it anew from the course's repository"
+        ) from None
+    if pixels.shape != (rows * SIZE, SAMPLES * SIZE):
+        raise CourseError(f"{path} is {pixels.shape}: take it anew from the course's repository")
+    cells = pixels.reshape(rows, SIZE, SAMPLES, SIZE).transpose(0, 2, 1, 3)
+    return torch.from_numpy(cells.reshape(rows * SAMPLES, 1, SIZE, SIZE).copy())

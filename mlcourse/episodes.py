@@ -1,0 +1,153 @@
+"""Episodes: few-shot tasks drawn from a data set, many at a time.
+
+The outer loop of every method in the course sees batches of tasks. All of a batch is drawn at once: random indices on
+the CPU, so that one seed means the same episodes on every device, then one gather of pictures on the device.
+The episode itself is due to O. Vinyals et al.: Matching Networks for One Shot Learning, NeurIPS 2016,
+https://arxiv.org/abs/1606.04080.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from mlcourse.datasets.images import ClassImages
+from mlcourse.datasets.sinusoids import Sinusoids
+from mlcourse.errors import CourseError
+
+
+@dataclass
+class Episode:
+    """A batch of tasks; the leading dimension of every tensor is the task. All samples of label 0 come first, then 1, …
+
+    support_x: float32 [tasks, way*shot, C, H, W] in [0, 1], ink = 1.      support_y: int64 [tasks, way*shot].
+    query_x:   float32 [tasks, way*query, C, H, W].                        query_y:   int64 [tasks, way*query].
+    classes: int64 [tasks, way], the data set's class behind each label. For analysis only: a learner must not see it.
+    support_index, query_index: int64 like support_y and query_y, where each picture stands in the data set.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+    classes: Tensor
+    support_index: Tensor
+    query_index: Tensor
+
+    @property
+    def tasks(self) -> int:
+        """The number of tasks in the batch."""
+        return len(self.support_x)
+
+    @property
+    def way(self) -> int:
+        """The number of classes of each task (0 for regression)."""
+        return self.classes.shape[1]
+
+    def to(self, device: torch.device | str) -> Episode:
+        """All tensors on `device`."""
+        return Episode(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def task(self, index: int) -> Episode:
+        """One task, as a batch of one. A negative index counts from the end."""
+        if not -self.tasks <= index < self.tasks:
+            raise CourseError(f"task {index} does not exist: the batch has {self.tasks} tasks, 0 to {self.tasks - 1}")
+        index %= self.tasks
+        return Episode(**{field.name: getattr(self, field.name)[index : index + 1] for field in fields(self)})
+
+
+class EpisodeSampler:
+    """Draws N-way K-shot tasks from `data`: distinct classes, in random order, disjoint support and query samples.
+
+    The class drawn i-th gets label i, so a class has another label in every task: only the support set tells.
+    way, shot, query: classes per task, support samples per class, query samples per class.
+    device: where the pictures lie and the episodes appear. Indices are drawn on the CPU in any case.
+    """
+
+    def __init__(
+        self, data: ClassImages, way: int = 5, shot: int = 1, query: int = 15, *, device: torch.device | str = "cpu"
+    ) -> None:
+        _check_request(data, way, shot, query)
+        self.way, self.shot, self.query = way, shot, query
+        self.device = torch.device(device)
+        self.data = data.to(self.device)
+
+    def sample(self, tasks: int, generator: torch.Generator) -> Episode:
+        """`tasks` fresh tasks. `generator` lives on the CPU; the same state gives the same tasks on every device."""
+        _check_positive("tasks", tasks)
+        if generator.device.type != "cpu":
+            raise CourseError(f"the generator is on {generator.device}: make it with torch.Generator(), on the CPU")
+        per_class = self.shot + self.query
+        sizes = torch.full((tasks,), self.data.classes)
+        classes = draw_distinct(sizes, self.way, generator)
+        samples = draw_distinct(self.data.counts[classes].flatten(), per_class, generator)
+        index = self.data.first[classes].unsqueeze(-1) + samples.view(tasks, self.way, per_class)
+        support_index = index[..., : self.shot].reshape(tasks, -1)
+        query_index = index[..., self.shot :].reshape(tasks, -1)
+        labels = torch.arange(self.way)
+        return Episode(
+            support_x=self._pictures(support_index),
+            support_y=labels.repeat_interleave(self.shot).repeat(tasks, 1).to(self.device),
+            query_x=self._pictures(query_index),
+            query_y=labels.repeat_interleave(self.query).repeat(tasks, 1).to(self.device),
+            classes=classes.to(self.device),
+            support_index=support_index.to(self.device),
+            query_index=query_index.to(self.device),
+        )
+
+    def _pictures(self, index: Tensor) -> Tensor:
+        """uint8 in 0..255 to float32 in [0, 1]: [tasks, n] -> [tasks, n, C, H, W]."""
+        chosen = self.data.images.index_select(0, index.flatten().to(self.device))
+        return chosen.to(torch.float32).div_(255).view(*index.shape, *self.data.shape)
+
+
+def draw_distinct(sizes: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """For each row, k distinct numbers of 0..size-1 in random order: int64 [rows] -> [rows, k]; k <= every size.
+
+    Floyd's algorithm (J. Bentley, R. Floyd: A sample of brilliance, Communications of the ACM, 1987,
+    https://doi.org/10.1145/30401.315746) on all rows at once: the work is k steps, whatever the sizes. It gives a
+    uniform set; a random order of each row makes it a uniform sequence.
+    """
+    uniform = torch.rand(len(sizes), 2 * k, generator=generator, dtype=torch.float64)
+    last = sizes.unsqueeze(-1) - k + torch.arange(k)
+    candidates = (uniform[:, :k] * (last + 1)).long()
+    for i in range(1, k):
+        taken = (candidates[:, :i] == candidates[:, i : i + 1]).any(1)
+        candidates[:, i] = torch.where(taken, last[:, i], candidates[:, i])
+    return candidates.gather(1, uniform[:, k:].argsort(1))
+
+
+def _check_positive(what: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CourseError(f"{what} is {value!r}: give an integer of at least 1")
+
+
+def _check_request(data: ClassImages, way: int, shot: int, query: int) -> None:
+    for what, value in (("way", way), ("shot", shot), ("query", query)):
+        _check_positive(what, value)
+    if way > data.classes:
+        raise CourseError(
+            f"way {way} is more than the {data.classes} classes of {data.name} {data.split}: "
+            f"choose way <= {data.classes}, or a split with more classes"
+        )
+    smallest = int(data.counts.argmin())
+    if shot + query > int(data.counts[smallest]):
+        raise CourseError(
+            f"shot {shot} + query {query} = {shot + query} samples per class, but {data.names[smallest]!r} of "
+            f"{data.name} {data.split} has {int(data.counts[smallest])}: choose fewer, or leave that class out with select()"
+        )
+
+
+@dataclass(frozen=True)
+class SinusoidTasks(Sinusoids):
+    """Regression tasks: the points of one wave, some as support, others as queries."""
+
+    def sample(self, tasks: int, shot: int, query: int, generator: torch.Generator) -> Episode:
+        """x and y are float32: support [tasks, shot, 1], query [tasks, query, 1]. No classes, no indices."""
+        for what, value in (("tasks", tasks), ("shot", shot), ("query", query)):
+            _check_positive(what, value)
+        x, y = self.draw(tasks, shot + query, generator)
+        none = torch.empty(tasks, 0, dtype=torch.int64)
+        return Episode(x[:, :shot], y[:, :shot], x[:, shot:], y[:, shot:], none, none, none)
