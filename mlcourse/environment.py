@@ -1,0 +1,367 @@
+"""Make the course's environment, open the lessons, run the tests: what `make` does, with the standard library only.
+
+    python mlcourse/environment.py env [TORCH=cpu]     make .venv, or repair it; the second time costs nothing
+    python mlcourse/environment.py lab                 open JupyterLab at the first notebook
+    python mlcourse/environment.py test [NB=05]        run everything that CI runs, or one notebook's tests
+    python mlcourse/environment.py test-full           the same, with every notebook at the budget `lesson`
+    python mlcourse/environment.py tidy | golden       write the notebooks canonically | fill their golden outputs
+
+This file runs before anything is installed, so it imports nothing of the course. Linux, macOS and Windows run the same.
+"""
+
+from __future__ import (
+    annotations,
+)  # an old Python must be able to read this file, so that it can say that it is too old
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NEWEST_TRIED, OLDEST = (3, 13), (3, 11)
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's documented index of wheels without CUDA
+STAMP = "mlcourse-environment.json"  # written last: an environment without it is a broken one
+# The finished .venv with the tested set of constraints.txt: measured on Linux, x86-64 ("cpu" is an estimate).
+SIZE_GB = {"default": 6.0, "cpu": 2.0}
+FREE_GB = {"default": 9.0, "cpu": 4.0}  # the finished environment, and pip's temporary files beside it
+PROOF = "import torch, torchvision, jupyterlab, ipykernel, ipywidgets, anywidget, papermill, nbval, pytest, mlcourse"
+
+NETWORK_SIGNS = (
+    "newconnectionerror",
+    "failed to establish a new connection",
+    "name resolution",
+    "connection refused",
+    "connection broken",
+    "connecttimeout",
+    "readtimeout",
+    "proxyerror",
+    "no matching distribution found",
+    "ssl: certificate",
+    "certificate_verify_failed",
+)
+
+
+class Problem(Exception):
+    """Something is missing on this machine. The message is one line that names the remedy."""
+
+
+# ---------------------------------------------------------------------------------------------------- the environment
+
+
+def check_python(version=None):
+    """Raise `Problem` unless `version` (default: the Python that runs this) is new enough."""
+    version = tuple((version or sys.version_info)[:2])
+    if version < OLDEST:
+        raise Problem(
+            f"Python {version[0]}.{version[1]} is too old: the course needs {OLDEST[0]}.{OLDEST[1]} or newer. Install"
+            " one from python.org or your package manager, then name it: make lab PYTHON=python3.12"
+        )
+    if sys.maxsize < 2**32:
+        raise Problem(
+            "This Python is a 32-bit program, and PyTorch needs 64 bits: install the 64-bit Python from python.org"
+        )
+
+
+def newer_python():
+    """The path of a Python on this machine that is new enough, or None."""
+    names = [f"python3.{minor}" for minor in range(NEWEST_TRIED[1], OLDEST[1] - 1, -1)]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def check_disk(folder, torch):
+    """Raise `Problem` unless the disk of `folder` has room for the environment."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < FREE_GB[torch]:
+        smaller = "" if torch == "cpu" else ", or take the smaller one without CUDA: make env TORCH=cpu"
+        raise Problem(
+            f"{free:.1f} GB are free in {folder}, and the environment needs {FREE_GB[torch]:.0f} GB while it is made: "
+            f"free some space{smaller}"
+        )
+
+
+def interpreter(folder):
+    """The Python inside the virtual environment `folder`."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def fingerprint(root, torch):
+    """What the environment depends on; when it changes, the environment is brought up to date."""
+    digest = hashlib.sha256()
+    for name in ("pyproject.toml", "constraints.txt"):
+        digest.update((root / name).read_bytes())
+    # the package is installed in place, so a folder that was moved needs it installed again
+    return {"torch": torch, "files": digest.hexdigest(), "root": str(root)}
+
+
+def read_stamp(folder):
+    """The fingerprint that a finished environment carries, or {}."""
+    try:
+        return json.loads((folder / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_stamp(folder, content):
+    """Write the stamp under a temporary name and rename it: a stamp is whole, or it is not there."""
+    handle, name = tempfile.mkstemp(dir=str(folder), prefix=STAMP)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+    os.replace(name, str(folder / STAMP))
+
+
+def runs(python, code="import pip"):
+    """True when the interpreter `python` can run `code`."""
+    try:
+        answer = subprocess.run(
+            [str(python), "-c", code],
+            cwd=str(ROOT),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=300,
+        )
+        return answer.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def chosen_torch(options, stamp):
+    """`cpu` or `default`: what the user asks for now, else what the environment has, else the default."""
+    value = options.get("TORCH") or os.environ.get("TORCH") or stamp.get("torch") or "default"
+    if value not in SIZE_GB:
+        raise Problem(f"TORCH={value} is unknown: say TORCH=cpu (without CUDA) or TORCH=default")
+    return value
+
+
+def announce(folder, torch):
+    """Say what is going to happen, and what it costs, before it starts."""
+    print(f"Making the Python environment of the course in {folder}", flush=True)
+    if torch == "cpu":
+        print(f"  PyTorch without CUDA, from PyTorch's own index {CPU_INDEX}")
+        print("  (only the default index was tried by the authors). It needs about 2 GB of disk: an estimate.")
+    else:
+        print(f"  It needs {SIZE_GB['default']:.0f} GB of disk and downloads about 3 GB (measured on Linux, x86-64).")
+        print(
+            "  That took 2 minutes from a local mirror; 3 GB are 8 minutes at 50 Mbit/s. No GPU? make env TORCH=cpu takes less."
+        )
+    print("  It happens once. You may stop it with Ctrl-C: the next start goes on from there.", flush=True)
+
+
+def create(folder):
+    """Make an empty virtual environment in `folder`, in the place of a broken one."""
+    if folder.exists():
+        if not (folder / "pyvenv.cfg").exists() and any(folder.iterdir()):
+            raise Problem(f"{folder} is there and is not a Python environment: move it away, then start again")
+        print(f"  The environment in {folder} is broken or half made: making it anew.", flush=True)
+        shutil.rmtree(str(folder))
+    answer = subprocess.run(
+        [sys.executable, "-m", "venv", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if answer.returncode:
+        if "ensurepip" in answer.stdout:
+            raise Problem(
+                "This Python has no venv module: install it (Debian, Ubuntu: apt install python3-venv), try again"
+            )
+        raise Problem(f"python -m venv failed: {last_line(answer.stdout)}")
+
+
+def last_line(text):
+    """The last line of `text` that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def pip_install(python, arguments):
+    """Run `pip install` in sight of the user; raise `Problem` with a remedy when it fails."""
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    # pip shows its progress on stdout, which is left alone; what it says on stderr is shown, and kept for the remedy
+    process = subprocess.Popen(
+        command, cwd=str(ROOT), stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+    )
+    said = []
+
+    def listen():
+        for line in process.stderr:
+            said.append(line)
+            sys.stderr.write(line)
+            sys.stderr.flush()
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    listener.join()
+    if code:
+        raise Problem(pip_remedy("".join(said)))
+
+
+def pip_remedy(said):
+    """One line for the reason why pip failed.
+
+    Args:
+        said: what pip wrote on stderr.
+    """
+    text = said.lower()
+    if "no space left" in text or "errno 28" in text:
+        return "The disk became full: free some space, then start again (what is there already is kept)"
+    if any(sign in text for sign in NETWORK_SIGNS):
+        return (
+            "pip could not reach its package index, or the index lacks a package for this Python"
+            f" ({platform.python_version()}, {platform.system()} {platform.machine()}): check the network and the proxy"
+            " (HTTPS_PROXY), then start again (what is there already is kept)"
+        )
+    return f"pip failed: {last_line(said)}"
+
+
+def fill(python, torch):
+    """Install the course, its dependencies and its tests in the tested versions."""
+    if torch == "cpu":
+        # torch and torchvision must come from the same index: a pair from two indexes fails at import
+        pip_install(python, ["-c", "constraints.txt", "--index-url", CPU_INDEX, "torch", "torchvision"])
+    pip_install(python, ["-c", "constraints.txt", "-e", ".[test]"])
+
+
+def make_environment(options=None, root=None):
+    """Make, repair or find the environment; return its Python.
+
+    A second call costs a few milliseconds. An environment that was stopped half way goes on where it stopped; one that
+    cannot be repaired is made anew.
+
+    Raises:
+        Problem: Python is too old, the disk too full, the network away.
+    """
+    root = root or ROOT
+    folder = root / ".venv"
+    stamp, python = read_stamp(folder), interpreter(folder)
+    torch = chosen_torch(options or {}, stamp)
+    wanted = fingerprint(root, torch)
+    if {name: stamp.get(name) for name in wanted} == wanted and runs(python):
+        return python
+    check_python()
+    check_disk(root, torch)
+    announce(folder, torch)
+    started = time.monotonic()
+    (folder / STAMP).unlink(missing_ok=True)
+    switched = stamp.get("torch") not in (
+        None,
+        torch,
+    )  # a CUDA torch and a CPU torch do not mix: start from an empty folder
+    if switched or not runs(python):
+        create(folder)
+    fill(python, torch)
+    if not runs(python, PROOF):
+        create(folder)
+        fill(python, torch)
+        if not runs(python, PROOF):
+            raise Problem(f"The environment was made, but does not import: run {python} -m mlcourse doctor to see why")
+    write_stamp(folder, {**wanted, "python": platform.python_version()})
+    print(f"The environment is ready ({(time.monotonic() - started) / 60:.1f} minutes).", flush=True)
+    return python
+
+
+# ------------------------------------------------------------------------------------------------------------ the verbs
+
+
+def call(python, *arguments, **environment):
+    """Run the environment's Python in the repository; return its exit status."""
+    sys.stdout.flush()
+    try:
+        return subprocess.run([str(python), *arguments], cwd=str(ROOT), env={**os.environ, **environment}).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+def selected(number):
+    """The paths that `make test NB=05` tests: the harness, the notebook itself and its checks."""
+    notebooks = sorted((ROOT / "notebooks").glob(f"{number}*.ipynb"))
+    if not notebooks:
+        there = ", ".join(path.stem[:2] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))) or "none"
+        raise Problem(f"NB={number}: there is no such notebook; there are {there}")
+    checks = sorted((ROOT / "tests").glob(f"test_checks_{notebooks[0].stem[:2]}.py"))
+    return [str(path.relative_to(ROOT)) for path in [*checks, *notebooks]] + ["tests/notebooks"]
+
+
+def run_tests(python, options, lesson="changed"):
+    """Run what CI runs: the style, all tests at `smoke` on two workers, then the lessons one by one on all cores."""
+    number = options.get("NB") or os.environ.get("NB") or ""
+    paths = selected(number) if number else ["tests", "notebooks"]
+    stages = [
+        ("Style: ruff", ["-m", "ruff", "check", "."], {}),
+        ("Style: ruff format", ["-m", "ruff", "format", "--check", "."], {}),
+        ("Style: the notebooks are tidy", ["-m", "mlcourse", "tidy", "--check"], {}),
+        (
+            "Tests: units, checks, widgets, every notebook at `smoke` in all its states",
+            ["-m", "pytest", *paths, "-m", "not lesson", "-n", "2", "--dist", "loadscope"],
+            # one thread for each of the two workers: more threads than cores make everything slower
+            {"OMP_NUM_THREADS": "1", "MLCOURSE_BUDGET": "smoke"},
+        ),
+        (
+            "Lessons: full runs, and whether their claims can fail",
+            ["-m", "pytest", "tests/notebooks", "-m", "lesson", "-rs"],
+            {},
+        ),
+    ]
+    for title, arguments, environment in stages:
+        print(f"\n== {title}", flush=True)
+        code = call(python, *arguments, NB=number, MLCOURSE_LESSON=lesson, **environment)
+        if code:
+            print(f"\nFailed: {title}. Run this stage alone: {python} {' '.join(arguments)}", file=sys.stderr)
+            return code
+    print("\nAll stages passed.")
+    return 0
+
+
+VERBS = {
+    "env": lambda python, options: call(python, "-c", f"print('The environment is ready: {Path(python).as_posix()}')"),
+    "lab": lambda python, options: call(python, "-m", "mlcourse", "lab"),
+    "test": run_tests,
+    "test-full": lambda python, options: run_tests(python, options, lesson="all"),
+    "tidy": lambda python, options: call(python, "-m", "mlcourse", "tidy"),
+    "golden": lambda python, options: call(python, "-m", "mlcourse", "golden"),
+}
+
+
+def read_arguments(arguments):
+    """Split `["test", "NB=05"]` into the verb and a dict of the options."""
+    verbs = [word for word in arguments if "=" not in word]
+    if len(verbs) != 1 or verbs[0] not in VERBS:
+        raise Problem(f"say one of: {', '.join(VERBS)} (got: {' '.join(arguments) or 'nothing'})")
+    options = dict(word.split("=", 1) for word in arguments if "=" in word)
+    unknown = sorted(set(options) - {"NB", "TORCH"})
+    if unknown:
+        raise Problem(f"{unknown[0]}=… is unknown: the options are NB=05 and TORCH=cpu")
+    return verbs[0], options
+
+
+def main(arguments=None):
+    """Run one verb; return the exit status. Every problem is one line on stderr."""
+    try:
+        verb, options = read_arguments(sys.argv[1:] if arguments is None else arguments)
+        if sys.version_info[:2] < OLDEST and newer_python():
+            return subprocess.run([newer_python(), __file__, *(arguments or sys.argv[1:])]).returncode
+        return VERBS[verb](make_environment(options), options)
+    except Problem as problem:
+        print(f"mlcourse: {problem}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("mlcourse: stopped; what is there already is kept, the next start goes on from there", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(
+            f"mlcourse: {error.strerror or error}: {error.filename or ''} (free the disk or mend the rights)",
+            file=sys.stderr,
+        )
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
