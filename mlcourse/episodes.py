@@ -136,7 +136,7 @@ def _check_request(data: ClassImages, way: int, shot: int, query: int) -> None:
     if shot + query > int(data.counts[smallest]):
         raise CourseError(
             f"shot {shot} + query {query} = {shot + query} samples per class, but {data.names[smallest]!r} of "
-            f"{data.name} {data.split} has {int(data.counts[smallest])}: choose fewer, or leave that class out with select()"
+            f"{data.name} {data.split} has {int(data.counts[smallest])}: choose fewer, or leave it out with select()"
         )
 
 

@@ -4,9 +4,9 @@ L. Fei-Fei, R. Fergus, P. Perona: Learning generative visual models from few tra
 https://data.caltech.edu/records/mzrjq-6wc02. The clutter class BACKGROUND_Google is not an object and stays out.
 
 There is no agreed few-shot split, so the course fixes one: 61 classes to train, 20 to validate, 20 to test. Classes
-that show the same thing lie on one side: `Faces` and `Faces_easy` (the same pictures), `crocodile` and `crocodile_head`,
-`cougar_body`, `cougar_face`, `wild_cat` and `Leopards`, `flamingo` and `flamingo_head`, `ketch` and `schooner`, `crab`,
-`crayfish` and `lobster`, `electric_guitar` and `mandolin`, `lotus` and `water_lilly`.
+that show nearly the same thing lie on one side: `Faces` and `Faces_easy` (the same pictures), `crocodile` and
+`crocodile_head`, `cougar_body`, `cougar_face`, `wild_cat` and `Leopards`, `flamingo` and `flamingo_head`, `ketch` and
+`schooner`, `crab`, `crayfish` and `lobster`, `electric_guitar` and `mandolin`, `lotus` and `water_lilly`.
 """
 
 from __future__ import annotations

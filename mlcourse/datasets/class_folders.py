@@ -1,8 +1,8 @@
 """Your own pictures: a folder that holds one folder of pictures per class.
 
 If the folder holds `train`, `val` or `test` folders with class folders inside, these are the splits. Otherwise each
-class goes to a split by a hash of its name: about 60 % train, 20 % val, 20 % test. A class keeps its split on every machine,
-and when other classes come or go. A folder of few classes may leave a split empty; "all" takes every class.
+class goes to a split by a hash of its name: about 60 % train, 20 % val, 20 % test. A class keeps its split on every
+machine, and when other classes come or go. A folder of few classes may leave a split empty; "all" takes every class.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ SPLITS: dict[str, tuple[str, ...]] = {"train": (), "val": (), "test": ()}
 
 
 def folder() -> Path:
-    """Where the sheets lie: in the repository, or in the installed package."""
+    """Where the sheets lie: in the installed package, or in a clone of the repository."""
     package = Path(__file__).parents[1]
-    inside = package / "data" / "glyphs"
+    inside = package / "_data" / "glyphs"  # an installed wheel
     return inside if inside.is_dir() else package.parent / "data" / "glyphs"
 
 

@@ -7,8 +7,8 @@ Two protocols, both fixed here as names, so that a split needs no download:
 
 - "vinyals": 1028 / 172 / 423 characters, each in four rotations, after O. Vinyals et al.: Matching Networks for One
   Shot Learning, NeurIPS 2016, https://arxiv.org/abs/1606.04080, in the lists that J. Snell published with Prototypical
-  Networks (https://github.com/jakesnell/prototypical-networks, MIT licence). Those lists are long, but what they say is short:
-  whole alphabets, except for Gurmukhi, which lies on both sides of train and test. A test compares with the lists.
+  Networks (https://github.com/jakesnell/prototypical-networks, MIT licence). Those lists are long, but what they say is
+  short: whole alphabets, but for Gurmukhi, which lies in both train and test. A test compares with the lists.
 - "lake": the authors' own split by alphabets. Background is train and val, evaluation is test. The authors name no
   validation alphabets; val is the same five alphabets as above, so both protocols choose models on the same classes.
 """

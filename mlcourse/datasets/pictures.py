@@ -30,7 +30,7 @@ def read_photos(root: Path, files: Sequence[str], size: int) -> Tensor:
 
 def _ink(picture: Image.Image, size: int) -> np.ndarray:
     ink = ImageOps.invert(picture.convert("L"))
-    return np.asarray(ink.resize((size, size), Image.Resampling.BOX))[None]
+    return np.asarray(ink.resize((size, size), Image.Resampling.BILINEAR))[None]
 
 
 def _photo(picture: Image.Image, size: int) -> np.ndarray:
