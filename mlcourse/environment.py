@@ -53,7 +53,7 @@ class Problem(Exception):
     """Something is missing on this machine. The message is one line that names the remedy."""
 
 
-# ---------------------------------------------------------------------------------------------------- the environment
+# -------------------------------------------------------------------------------- the environment
 
 
 def check_python(version=None):
@@ -148,9 +148,7 @@ def announce(folder, torch):
         print("  (only the default index was tried by the authors). It needs about 2 GB of disk: an estimate.")
     else:
         print(f"  It needs {SIZE_GB['default']:.0f} GB of disk and downloads about 3 GB (measured on Linux, x86-64).")
-        print(
-            "  That took 2 minutes from a local mirror; 3 GB are 8 minutes at 50 Mbit/s. No GPU? make env TORCH=cpu takes less."
-        )
+        print("  2 minutes from a local mirror; 3 GB are 8 minutes at 50 Mbit/s. No GPU? make env TORCH=cpu")
     print("  It happens once. You may stop it with Ctrl-C: the next start goes on from there.", flush=True)
 
 
@@ -269,7 +267,7 @@ def make_environment(options=None, root=None):
     return python
 
 
-# ------------------------------------------------------------------------------------------------------------ the verbs
+# -------------------------------------------------------------------------------- the verbs
 
 
 def call(python, *arguments, **environment):

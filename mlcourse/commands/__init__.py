@@ -1,0 +1,113 @@
+"""The command `mlcourse`: one group of small commands, each in its own file and imported only when it is called.
+
+What goes wrong for a reason that a person can mend (bad input, a missing file, a full disk) becomes one line on
+stderr and exit code 2. Anything else is a fault of the course and shows its traceback, as does everything when
+MLCOURSE_DEBUG is set.
+"""
+
+import errno
+import importlib
+import os
+import sys
+
+import typer
+from typer.core import TyperGroup
+
+from mlcourse import __version__
+from mlcourse.errors import CourseError
+
+# name of the command -> where its function lives; the file is imported when the command is called or listed
+COMMANDS = {
+    "lab": "mlcourse.commands.lab:lab",
+    "doctor": "mlcourse.commands.doctor:doctor",
+    "progress": "mlcourse.commands.progress:progress",
+    "train": "mlcourse.commands.train:train",
+    "evaluate": "mlcourse.commands.evaluate:evaluate",
+    "run": "mlcourse.commands.run:run",
+    "tidy": "mlcourse.commands.notebook_tools:tidy",
+    "golden": "mlcourse.commands.notebook_tools:golden",
+}
+
+
+def one_line(error: BaseException) -> str | None:
+    """The line that a person reads instead of a traceback, or None when the error is a fault of the course."""
+    text = " ".join(str(error).split())
+    full = "no space is left on the disk{}: free some, or write elsewhere; files are written whole or not at all"
+    if isinstance(error, CourseError):
+        return text
+    if isinstance(error, OSError):
+        name = f" ({error.filename})" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return full.format(name)
+        remedies = {
+            errno.ENOENT: "there is no such file or folder{}: check the path",
+            errno.EACCES: "this file or folder may not be used{}: change its rights, or use another",
+            errno.EPERM: "this file or folder may not be used{}: change its rights, or use another",
+            errno.EROFS: "the disk can only be read{}: write elsewhere",
+            errno.ENOTDIR: "a file is in the place of a folder{}: move it away, or use another path",
+            errno.EISDIR: "a folder is in the place of a file{}: move it away, or use another path",
+            errno.EEXIST: "a file is there already{}: move it away, or use another path",
+        }
+        if error.errno in remedies:
+            return remedies[error.errno].format(name)
+    if "No space left on device" in text:  # libraries in C++ and Rust wrap the system's error
+        return full.format("")
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU's memory is full: take fewer tasks at a time, close other programs, or say --device cpu"
+    return None
+
+
+def say(message: str) -> None:
+    """Write one line to stderr."""
+    print(f"mlcourse: {message}", file=sys.stderr, flush=True)
+
+
+class Commands(TyperGroup):
+    """A group that imports a command when it is needed, and turns errors into one line."""
+
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name):
+        if name not in COMMANDS:
+            return None
+        module, function = COMMANDS[name].split(":")
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(name)(getattr(importlib.import_module(module), function))
+        return typer.main.get_command(alone)
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            # whoever keeps something on the way says so in the exception
+            say(f"stopped: {stop}" if str(stop) else "stopped; what was written to disk before is kept")
+            raise typer.Exit(130) from None
+        except Exception as error:
+            message = None if os.environ.get("MLCOURSE_DEBUG") else one_line(error)
+            if message is None:
+                raise
+            say(message)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Meta-learning for computer vision: the course's lessons, its training and its evaluation."""

@@ -1,0 +1,532 @@
+"""What the tests of the notebooks share: finding them, the rules of the contract, and the states an exercise can be in.
+
+A rule is a function from a notebook to a list of lines, each naming what is wrong; an empty list means it is kept. So a
+rule can be tested itself, with a notebook that breaks it (test_harness.py).
+"""
+
+import ast
+import copy
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from mlcourse import places
+
+CORE = {"00", "01", "02", "03", "05", "06", "12", "13", "14", "15", "17"}
+MAX_LINES, MAX_BYTES, MIN_EXERCISES, MIN_GOLDEN, MIN_ALT = 20, 400_000, 3, 3, 10
+GOLDEN = "nbval-check-output"
+
+
+# -------------------------------------------------------------------------------- finding and reading
+
+
+def notebooks() -> list[Path]:
+    """All notebooks, or the one that NB=05 names."""
+    return sorted(places.notebooks().glob(f"{os.environ.get('NB', '')}*.ipynb"))
+
+
+@dataclass
+class Lesson:
+    """A notebook with the questions that the rules ask of it."""
+
+    path: Path
+    notebook: nbformat.NotebookNode
+
+    @classmethod
+    def read(cls, path: Path) -> "Lesson":
+        return cls(path, nbformat.read(path, as_version=4))
+
+    @property
+    def number(self) -> str:
+        return self.path.name[:2]
+
+    @property
+    def code(self) -> list:
+        return [cell for cell in self.notebook.cells if cell.cell_type == "code"]
+
+    @property
+    def prose(self) -> list:
+        return [cell for cell in self.notebook.cells if cell.cell_type == "markdown"]
+
+    def tagged(self, tag: str) -> list:
+        """The code cells with a tag; `exercise:` finds every exercise."""
+        whole = not tag.endswith(":")
+        return [cell for cell in self.code if any(t == tag if whole else t.startswith(tag) for t in tags(cell))]
+
+    def header(self) -> dict[str, str]:
+        """The rows of the header table: the first words in lower case -> what stands beside them."""
+        rows = {}
+        for cell in self.prose[:4]:
+            for line in cell.source.splitlines():
+                columns = [column.strip().strip("*_ ") for column in line.strip().strip("|").split("|")]
+                if line.strip().startswith("|") and len(columns) >= 2 and columns[0].lower() not in rows:
+                    rows[columns[0].lower()] = " ".join(columns[1:]).strip()
+        return rows
+
+    def field(self, word: str) -> str:
+        """The text of the first header row whose name contains a word, or ""."""
+        return next((text for name, text in self.header().items() if word in name), "")
+
+    def minutes(self, word: str) -> float | None:
+        """The first number of a header row, or None."""
+        found = re.search(r"\d+(?:\.\d+)?", self.field(word))
+        return float(found[0]) if found else None
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def parse(cell) -> ast.Module:
+    """The syntax tree of a code cell; an empty one when the cell is no plain Python (a rule of its own says so)."""
+    try:
+        return ast.parse(cell.source)
+    except SyntaxError:
+        return ast.Module(body=[], type_ignores=[])
+
+
+def functions(cell, prefix: str) -> list[ast.FunctionDef]:
+    """The functions that a cell defines and whose name begins with `prefix`."""
+    return [node for node in parse(cell).body if isinstance(node, ast.FunctionDef) and node.name.startswith(prefix)]
+
+
+def assigned(cell) -> set[str]:
+    """Every name that a cell binds: assignments, functions, classes, loops, imports."""
+    names = set()
+    for node in ast.walk(parse(cell)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+    return names
+
+
+# -------------------------------------------------------------------------------- the rules
+
+RULES: list[Callable[[Lesson], list[str]]] = []
+
+
+def rule(function: Callable[[Lesson], Iterator[str]]) -> Callable[[Lesson], list[str]]:
+    """Make a rule of a generator of complaints."""
+
+    def complaints(lesson: Lesson) -> list[str]:
+        return list(function(lesson))
+
+    complaints.__name__ = function.__name__
+    complaints.__doc__ = function.__doc__
+    RULES.append(complaints)
+    return complaints
+
+
+@rule
+def has_header(lesson):
+    """The header table says objectives, prerequisites, papers and the four kinds of minutes; core work fits an hour."""
+    for word in ("objectives", "prerequisites", "papers"):
+        if not lesson.field(word):
+            yield f"the header table has no row `{word}`"
+    minutes = {word: lesson.minutes(word) for word in ("reading", "core", "stretch", "machine")}
+    for word, value in minutes.items():
+        if value is None:
+            yield f"the header table has no minutes in a row `{word}`"
+    limit = 15 if lesson.number == "00" else 60
+    together = (minutes["reading"] or 0) + (minutes["core"] or 0)
+    if together > limit:
+        yield f"reading and core exercises take {together:.0f} minutes: at most {limit}"
+
+
+@rule
+def builds_on_earlier_notebooks(lesson):
+    """No prerequisite is a later notebook; none of the core track lies outside it."""
+    for number in re.findall(r"\b\d\d\b", lesson.field("prerequisites")):
+        if number >= lesson.number:
+            yield f"prerequisite {number} is no earlier notebook"
+        elif lesson.number in CORE and number not in CORE:
+            yield f"prerequisite {number} lies outside the core track"
+
+
+@rule
+def begins_with_title(lesson):
+    """The first cell is the title; the first heading is the only one of its size."""
+    first = lesson.notebook.cells[0]
+    if first.cell_type != "markdown" or not first.source.startswith("# "):
+        yield "the first cell is no title (# ...)"
+
+
+@rule
+def has_plain_parameters(lesson):
+    """One cell `parameters` with SEED, DATASET, BUDGET = "lesson" and DEVICE = "auto", all plain literals."""
+    from mlcourse.commands.run import parameters_of
+    from mlcourse.errors import CourseError
+
+    try:
+        values = parameters_of(lesson.notebook)
+    except CourseError as error:
+        yield str(error)
+        return
+    missing = [name for name in ("SEED", "DATASET", "BUDGET", "DEVICE") if name not in values]
+    yield from (f"the parameter {name} is missing" for name in missing)
+    for name, default in (("BUDGET", "lesson"), ("DEVICE", "auto")):
+        if values.get(name, default) != default:
+            yield f"{name} is {values[name]!r}: the default is {default!r}"
+
+
+@rule
+def has_short_plain_cells(lesson):
+    """Cells of 20 lines at most, in plain Python, without star imports, sys.path and the tag raises-exception."""
+    for number, cell in enumerate(lesson.code, start=1):
+        where = f"code cell {number} ({cell.source.splitlines()[0][:40] if cell.source else 'empty'})"
+        if not cell.source.strip():
+            yield f"{where} is empty"
+        if len(cell.source.splitlines()) > MAX_LINES:
+            yield f"{where} has {len(cell.source.splitlines())} lines: at most {MAX_LINES}"
+        try:
+            nodes = list(ast.walk(ast.parse(cell.source)))
+        except SyntaxError as error:
+            yield f"{where} is no plain Python: {error.msg}"
+            continue
+        if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in nodes):
+            yield f"{where} imports *"
+        if any(isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path" for node in nodes):
+            yield f"{where} touches sys.path"
+        if "raises-exception" in tags(cell):
+            yield f"{where} is tagged raises-exception: show an expected error through a context manager"
+
+
+@rule
+def has_exercises(lesson):
+    """Three exercises or more, numbered NN.1, NN.2, ..., each with a heading that says difficulty and minutes."""
+    found = [tag for cell in lesson.code for tag in tags(cell) if tag.startswith("exercise:")]
+    if len(found) < MIN_EXERCISES:
+        yield f"{len(found)} exercises: {MIN_EXERCISES} or more"
+    wanted = [f"exercise:{lesson.number}.{k}" for k in range(1, len(found) + 1)]
+    if sorted(found) != wanted:
+        yield f"the exercises are tagged {', '.join(found)}: {', '.join(wanted)} in order"
+    headings = [line for cell in lesson.prose for line in cell.source.splitlines() if line.startswith("#")]
+    for tag in found:
+        number = tag.split(":")[1]
+        if not any(number in line and "xercise" in line for line in headings):
+            yield f"no heading says Exercise {number}"
+    for cell in lesson.prose:
+        if re.search(r"^#+ .*Exercise", cell.source, re.MULTILINE) and not re.search(r"\d+ ?min", cell.source):
+            yield f"`{cell.source.splitlines()[0]}` does not say its minutes"
+
+
+@rule
+def has_typed_stubs(lesson):
+    """Each stub defines one function my_..., typed, with shapes in its docstring, that returns `...`."""
+    for cell in lesson.tagged("exercise:"):
+        stubs = functions(cell, "my_")
+        if len(stubs) != 1:
+            yield f"an exercise cell defines {len(stubs)} functions my_...: exactly one ({cell.source[:40]!r})"
+            continue
+        stub = stubs[0]
+        last = stub.body[-1]
+        if not (isinstance(last, ast.Return) and isinstance(last.value, ast.Constant) and last.value.value is ...):
+            yield f"{stub.name} does not return `...`"
+        if len(stub.body) != 2 or not ast.get_docstring(stub):
+            yield f"{stub.name} is not a docstring and `return ...`"
+        arguments = [*stub.args.posonlyargs, *stub.args.args, *stub.args.kwonlyargs]
+        if stub.returns is None or any(argument.annotation is None for argument in arguments):
+            yield f"{stub.name} is not fully typed"
+
+
+@rule
+def checks_each_answer(lesson):
+    """The lesson goes on with `x = checks.module.exercise(my_x).answer` in a cell after the stub."""
+    for cell in lesson.tagged("exercise:"):
+        for stub in functions(cell, "my_"):
+            after = lesson.code[lesson.code.index(cell) :]
+            pattern = rf"checks\.\w+\.\w+\({stub.name}\)"
+            if not any(re.search(pattern, other.source) for other in after if "solution" not in tags(other)):
+                yield f"no cell calls checks....({stub.name})"
+
+
+@rule
+def leaves_answers_alone(lesson):
+    """Only the stub binds a name my_...: a learner's answer is never overwritten."""
+    for cell in lesson.code:
+        if not any(tag.startswith("exercise:") for tag in tags(cell)):
+            for name in sorted(assigned(cell)):
+                if name.startswith("my_"):
+                    yield f"a cell that is no exercise binds {name} ({cell.source[:40]!r})"
+
+
+@rule
+def has_solutions(lesson):
+    """Solutions stand together at the end, tagged, folded, one for each exercise, and end in a check that must pass."""
+    solutions = lesson.tagged("solution")
+    names = {function.name for cell in solutions for function in functions(cell, "solution_")}
+    for cell in lesson.tagged("exercise:"):
+        for stub in functions(cell, "my_"):
+            if stub.name.replace("my_", "solution_", 1) not in names:
+                yield f"{stub.name} has no solution"
+    for cell in lesson.code:
+        if functions(cell, "solution_") and "solution" not in tags(cell):
+            yield f"a solution is not tagged ({cell.source[:40]!r})"
+    for cell in solutions:
+        last = (parse(cell).body or [None])[-1]
+        text = ast.unparse(last) if isinstance(last, ast.Assert) else ""
+        if not re.fullmatch(r"assert checks\.\w+\.\w+\(solution_\w+\)\.passed", text):
+            yield f"a solution does not end in `assert checks....(solution_...).passed` ({cell.source[:40]!r})"
+        if not _folded(lesson, cell):
+            yield f"a solution is not folded: set jupyter.source_hidden ({cell.source[:40]!r})"
+    yield from _after_lesson(lesson, solutions)
+
+
+def _folded(lesson, cell) -> bool:
+    if cell.metadata.get("jupyter", {}).get("source_hidden"):
+        return True
+    before = lesson.notebook.cells[: lesson.notebook.cells.index(cell)]
+    headings = [one for one in before if one.cell_type == "markdown" and one.source.startswith("#")]
+    return bool(headings) and any(one.metadata.get("jp-MarkdownHeadingCollapsed") for one in headings[-2:])
+
+
+def _after_lesson(lesson, solutions) -> Iterator[str]:
+    """After the first solution, only solutions and prose (and the closing line that prints time and memory)."""
+    if not solutions:
+        return
+    first = lesson.code.index(solutions[0])
+    for cell in lesson.code[first:]:
+        if "solution" not in tags(cell) and "session.end(" not in cell.source:
+            yield f"a cell of the lesson stands among the solutions ({cell.source[:40]!r})"
+
+
+@rule
+def has_folded_hints(lesson):
+    """At least one hint for each exercise, as <details> with a <summary> that is titled by what the learner sees."""
+    text = "\n".join(cell.source for cell in lesson.prose)
+    hints, exercises = text.count("<details"), len(lesson.tagged("exercise:"))
+    if hints < exercises:
+        yield f"{hints} hints for {exercises} exercises"
+    if text.count("<summary") != hints or text.count("</details>") != hints:
+        yield "a hint lacks its <summary> or its </details>"
+
+
+@rule
+def has_golden_cells(lesson):
+    """Three cells or more are tagged nbval-check-output and carry their outputs; no other cell carries any."""
+    golden = lesson.tagged(GOLDEN)
+    if len(golden) < MIN_GOLDEN:
+        yield f"{len(golden)} golden cells: {MIN_GOLDEN} or more"
+    for cell in golden:
+        if not cell.outputs:
+            yield f"a golden cell is empty: run `make golden` ({cell.source[:40]!r})"
+        if any(output.output_type == "error" for output in cell.outputs):
+            yield f"a golden cell holds an error ({cell.source[:40]!r})"
+    for cell in lesson.code:
+        if cell not in golden and (cell.outputs or cell.execution_count):
+            yield f"a cell that is not golden has outputs: run `make tidy` ({cell.source[:40]!r})"
+
+
+@rule
+def has_one_claim(lesson):
+    """One claim cell that asserts, evidence cells, and in the metadata the code that puts the baseline there."""
+    claims = lesson.tagged("claim")
+    if len(claims) != 1:
+        yield f"{len(claims)} claim cells: exactly one"
+    elif not any(isinstance(node, ast.Assert) for node in ast.walk(parse(claims[0]))):
+        yield "the claim cell asserts nothing"
+    if not lesson.tagged("evidence"):
+        yield "no cell is tagged evidence"
+    baseline = lesson.notebook.metadata.get("mlcourse", {}).get("baseline", "")
+    if not baseline.strip():
+        yield "the notebook's metadata has no mlcourse.baseline"
+        return
+    try:
+        ast.parse(baseline)
+    except SyntaxError as error:
+        yield f"mlcourse.baseline is no Python: {error.msg}"
+
+
+@rule
+def asks_for_predictions(lesson):
+    """The learner commits to a guess at least once."""
+    calls = [node for cell in lesson.code for node in ast.walk(parse(cell)) if isinstance(node, ast.Call)]
+    if not any(ast.unparse(call.func).split(".")[-1] == "predict" and _has_choices(call) for call in calls):
+        yield "no call of predict(question, choices=...)"
+
+
+def _has_choices(call) -> bool:
+    return any(keyword.arg == "choices" for keyword in call.keywords)
+
+
+@rule
+def describes_pictures(lesson):
+    """Every picture has an alternative text: in prose, and in figures.show and explore."""
+    for cell in lesson.prose:
+        for text in re.findall(r"!\[(.*?)\]\(", cell.source):
+            if len(text) < MIN_ALT:
+                yield f"a picture's alternative text is {text!r}: {MIN_ALT} characters or more"
+        for tag in re.findall(r"<img\b[^>]*>", cell.source):
+            if not re.search(rf"alt=[\"'][^\"']{{{MIN_ALT},}}", tag):
+                yield f"{tag[:50]} has no alternative text"
+    for cell in lesson.code:
+        for node in ast.walk(parse(cell)):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            pictures = ("figures.show", "widgets.explore", "explore")
+            if name in pictures and not any(k.arg == "alt" for k in node.keywords):
+                yield f"{name}(...) without alt= ({cell.source[:40]!r})"
+        if re.search(r"\bplt\.show\(", cell.source):
+            yield f"plt.show() has no alternative text: figures.show(fig, alt=...) ({cell.source[:40]!r})"
+
+
+@rule
+def ends_well(lesson):
+    """A summary, what was left out, references with links, and the closing line that prints time and memory."""
+    headings = " ".join(line.lower() for c in lesson.prose for line in c.source.splitlines() if line.startswith("#"))
+    for word in ("left out", "references"):
+        if word not in headings:
+            yield f"no section is called `{word}`"
+    if not any("session.end(" in cell.source for cell in lesson.code):
+        yield "no cell calls session.end()"
+
+
+@rule
+def is_small(lesson):
+    """The file is below 400 kB: pictures are drawn, not stored."""
+    size = lesson.path.stat().st_size
+    if size >= MAX_BYTES:
+        yield f"{size} bytes: below {MAX_BYTES}"
+
+
+# -------------------------------------------------------------------------------- the four states
+
+
+def without_solutions(notebook):
+    """The class-room edition: the same notebook without its solution cells."""
+    edition = copy.deepcopy(notebook)
+    edition.cells = [cell for cell in edition.cells if "solution" not in tags(cell)]
+    return edition
+
+
+def _answered(notebook, answer: Callable[[str, ast.FunctionDef], str]):
+    """The notebook with each stub's cell replaced by `answer(solution source, stub)`."""
+    edition = copy.deepcopy(notebook)
+    solutions = {f.name: c.source for c in edition.cells if "solution" in tags(c) for f in functions(c, "solution_")}
+    for cell in edition.cells:
+        if any(tag.startswith("exercise:") for tag in tags(cell)):
+            for stub in functions(cell, "my_"):
+                cell.source = answer(solutions.get(stub.name.replace("my_", "solution_", 1), ""), stub)
+    return edition
+
+
+def all_right(notebook):
+    """Every stub is replaced by its solution, under the stub's name; the solution's assert comes along."""
+    return _answered(notebook, lambda solution, stub: re.sub(r"\bsolution_(?=\w)", "my_", solution))
+
+
+WRONG = {"value": "return 0.0", "none": "return None", "raises": 'raise RuntimeError("an answer that fails")'}
+
+
+def all_wrong(notebook, how: str):
+    """Every answer is wrong: `how` is "value" (0.0 whatever is asked), "none" (None), or "raises"."""
+
+    def wrong(solution: str, stub: ast.FunctionDef) -> str:
+        stub = copy.deepcopy(stub)
+        stub.body = ast.parse(f"def body():\n    {WRONG[how]}").body[0].body
+        return ast.unparse(stub)
+
+    return _answered(notebook, wrong)
+
+
+# -------------------------------------------------------------------------------- golden cells, claims
+
+
+def _shown(output) -> str:
+    """What nbval compares of an output: text, not pictures and not the numbers of widgets."""
+    if output.output_type == "stream":
+        return output.text
+    return str(output.get("data", {}).get("text/plain", ""))
+
+
+def golden_differences(notebook, executed) -> list[str]:
+    """Golden cells whose text in a run is not the text in the file: they depend on seed, budget or machine."""
+    ran = {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
+    differing = []
+    for cell in notebook.cells:
+        if GOLDEN in tags(cell):
+            stored, now = ("".join(map(_shown, one.outputs)) for one in (cell, ran[cell.id]))
+            if stored != now:
+                differing.append(f"{cell.source[:40]!r}: the file has {stored[:80]!r}, the run {now[:80]!r}")
+    return differing
+
+
+CLAIM_TEST = """
+_mlcourse_refuted = False
+try:
+    exec(compile({claim!r}, "<claim cell>", "exec"), globals())
+except AssertionError as error:
+    _mlcourse_refuted = True
+    print("With the baseline in the method's place the claim fails, as it should:", error)
+assert _mlcourse_refuted, "the claim cell passes with the baseline in the method's place"
+"""
+
+
+def with_claim_test(notebook):
+    """The notebook, then the baseline in the method's place, the evidence again, and a claim that must fail."""
+    edition = copy.deepcopy(notebook)
+    evidence = [cell.source for cell in edition.cells if "evidence" in tags(cell) and cell.cell_type == "code"]
+    claim = next(cell.source for cell in edition.cells if "claim" in tags(cell))
+    for source in [edition.metadata["mlcourse"]["baseline"], *evidence, CLAIM_TEST.format(claim=claim)]:
+        edition.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": ["claim-test"]}))
+    return edition
+
+
+def lesson_costs(executed) -> dict[str, float]:
+    """Seconds of the lesson's own cells, without the cells of the claim test: together, and the slowest one."""
+    own = [cell for cell in executed.cells if cell.cell_type == "code" and "claim-test" not in tags(cell)]
+    times = [(cell.metadata.get("papermill", {}).get("duration") or 0.0, cell.execution_count or 0) for cell in own]
+    slowest, number = max(times, default=(0.0, 0))
+    return {"seconds": sum(t for t, _ in times), "slowest_seconds": slowest, "slowest_cell": number}
+
+
+# -------------------------------------------------------------------------------- what changed
+
+
+def imported_modules(source: str, package: str = "mlcourse", root: Path | None = None) -> set[Path]:
+    """The files of the package that Python code imports, directly or through other files of the package.
+
+    Imports inside functions count too. It reads, it runs nothing; a name that is no module is ignored.
+    """
+    root, seen, waiting = root or places.repository(), set(), [(source, "")]
+    while waiting:
+        text, inside = waiting.pop()
+        for name in _imports(text, inside):
+            parts = name.split(".")
+            for path in (root.joinpath(*parts[:k]) for k in range(1, len(parts) + 1)):
+                file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+                if parts[0] == package and file.is_file() and file not in seen:
+                    seen.add(file)
+                    home = path if path.is_dir() else path.parent
+                    waiting.append((file.read_text(encoding="utf-8"), ".".join(home.relative_to(root).parts)))
+    return seen
+
+
+def _imports(text: str, inside: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = inside.split(".")[: len(inside.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of all that a lesson's result depends on in this repository: its code, the package files, the data."""
+    lesson = Lesson.read(path)
+    source = "\n".join(cell.source for cell in lesson.code if not cell.source.lstrip().startswith(("%", "!")))
+    digest = hashlib.sha256((source + str(lesson.notebook.metadata.get("mlcourse", ""))).encode())
+    results = places.data() / "results"
+    stored = [p for p in places.data().rglob("*") if p.is_file() and results not in p.parents and p.suffix != ".md"]
+    for file in sorted([*imported_modules(source), *stored]):
+        digest.update(str(file.relative_to(places.repository()).as_posix()).encode())
+        digest.update(file.read_bytes().replace(b"\r\n", b"\n") if file.suffix == ".py" else file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,262 @@
+"""The harness itself: a good notebook passes every rule, and for each rule there is a notebook that it catches."""
+
+import harness
+import nbformat
+import pytest
+import tiny
+
+from mlcourse.commands.run import execute
+
+RULES = {rule.__name__: rule for rule in harness.RULES}
+
+
+def cell(notebook, text):
+    return next(one for one in notebook.cells if text in one.source)
+
+
+def replace(old, new):
+    def spoil(notebook):
+        one = cell(notebook, old)
+        one.source = one.source.replace(old, new)
+
+    return spoil
+
+
+def tag(text, *tags):
+    def spoil(notebook):
+        cell(notebook, text).metadata["tags"] = list(tags)
+
+    return spoil
+
+
+def add(source, *tags):
+    def spoil(notebook):
+        notebook.cells.insert(5, tiny.code(source, *tags))
+
+    return spoil
+
+
+def drop(text):
+    def spoil(notebook):
+        notebook.cells.remove(cell(notebook, text))
+
+    return spoil
+
+
+def no_baseline(notebook):
+    del notebook.metadata["mlcourse"]
+
+
+def bad_baseline(notebook):
+    notebook.metadata["mlcourse"]["baseline"] = "method = ("
+
+
+def empty_golden(notebook):
+    cell(notebook, "sum_of_two(1, 2)").outputs = []
+
+
+def output_elsewhere(notebook):
+    cell(notebook, "method = sum_of_two").outputs = [nbformat.v4.new_output("stream", text="x")]
+
+
+def unfold(notebook):
+    del cell(notebook, "def solution_sum_2").metadata["jupyter"]
+
+
+def lesson_after_solutions(notebook):
+    notebook.cells.append(tiny.code("print('more')"))
+
+
+def picture(source):
+    def spoil(notebook):
+        notebook.cells.append(nbformat.v4.new_markdown_cell(source))
+
+    return spoil
+
+
+def large(notebook):
+    notebook.cells.append(nbformat.v4.new_markdown_cell("x" * harness.MAX_BYTES))
+
+
+SPOILT = [
+    ("has_header", replace("| **Reading** | 5 minutes (estimated) |\n", "")),
+    ("has_header", replace("| **Papers** | none |\n", "")),
+    ("has_header", replace("5 minutes (estimated) |\n| **Core", "55 minutes (estimated) |\n| **Core")),
+    ("builds_on_earlier_notebooks", replace("05, 06", "05, 08")),
+    ("begins_with_title", replace("# 07", "07")),
+    ("has_plain_parameters", replace("SEED = 0", "SEED = int('0')")),
+    ("has_plain_parameters", replace("SEED = 0\n", "")),
+    ("has_plain_parameters", replace('BUDGET = "lesson"', 'BUDGET = "smoke"')),
+    ("has_plain_parameters", tag("SEED = 0")),
+    ("has_short_plain_cells", add("\n".join(["x = 1"] * 21))),
+    ("has_short_plain_cells", add("from os import *")),
+    ("has_short_plain_cells", add("import sys\nsys.path.append('x')")),
+    ("has_short_plain_cells", add("%matplotlib inline")),
+    ("has_short_plain_cells", add("1 / 0", "raises-exception")),
+    ("has_exercises", tag("def my_sum_3")),
+    ("has_exercises", tag("def my_sum_3", "exercise:07.4")),
+    ("has_exercises", replace("Exercise 07.2: add (difficulty 1, 5 min)", "Exercise 07.2: add")),
+    ("has_exercises", replace("Exercise 07.2: add", "Add")),
+    ("has_typed_stubs", replace("my_sum_1(a: int, b: int) -> int", "my_sum_1(a, b: int) -> int")),
+    ("has_typed_stubs", replace("return ...", "return 0")),
+    ("has_typed_stubs", replace('    """Return a + b, both of shape []."""\n', "")),
+    ("has_typed_stubs", replace("def my_sum_1", "def their_sum_1")),
+    ("checks_each_answer", drop("check(my_sum_2)")),
+    ("leaves_answers_alone", add("my_sum_1 = None")),
+    ("leaves_answers_alone", add("def my_other(): pass")),
+    ("has_solutions", drop("def solution_sum_2")),
+    ("has_solutions", tag("def solution_sum_2")),
+    ("has_solutions", replace("assert checks.sums.check(solution_sum_2).passed", "checks.sums.check(solution_sum_2)")),
+    ("has_solutions", unfold),
+    ("has_solutions", lesson_after_solutions),
+    ("has_folded_hints", replace("<details><summary>It prints ...</summary>Add.</details>", "")),
+    ("has_folded_hints", replace("<summary>It prints ...</summary>", "")),
+    ("has_golden_cells", tag("sum_of_two(1, 2)")),
+    ("has_golden_cells", empty_golden),
+    ("has_golden_cells", output_elsewhere),
+    ("has_one_claim", tag("claimed")),
+    ("has_one_claim", tag("method(2, 2)")),
+    ("has_one_claim", replace("assert result == 4", "pass")),
+    ("has_one_claim", no_baseline),
+    ("has_one_claim", bad_baseline),
+    ("asks_for_predictions", replace('predict("2 + 2?", choices=["3", "4"])', "")),
+    ("describes_pictures", picture("![](a.png)")),
+    ("describes_pictures", picture("<img src='a.png'>")),
+    ("describes_pictures", add("figures.show(fig)")),
+    ("describes_pictures", add("plt.show()")),
+    ("ends_well", replace("References", "Sources")),
+    ("ends_well", drop("session.end()")),
+    ("is_small", large),
+]
+
+
+@pytest.mark.parametrize("rule", harness.RULES, ids=lambda rule: rule.__name__)
+def test_good_notebook_keeps_the_rule(rule, tmp_path):
+    assert rule(harness.Lesson.read(tiny.write(tiny.tiny(), tmp_path))) == []
+
+
+@pytest.mark.parametrize(("rule", "spoil"), SPOILT, ids=[f"{name}-{k}" for k, (name, _) in enumerate(SPOILT)])
+def test_rule_catches_the_bad_notebook(rule, spoil, tmp_path):
+    notebook = tiny.tiny()
+    spoil(notebook)
+    assert RULES[rule](harness.Lesson.read(tiny.write(notebook, tmp_path)))
+
+
+def test_every_rule_has_a_bad_notebook():
+    assert {name for name, _ in SPOILT} == set(RULES)
+
+
+def test_core_track_does_not_lean_on_other_tracks(tmp_path):
+    notebook = tiny.tiny()
+    replace("05, 06", "05, 08")(notebook)
+    lesson = harness.Lesson.read(tiny.write(notebook, tmp_path, "12_tiny.ipynb"))
+    assert harness.RULES[1](lesson) == ["prerequisite 08 lies outside the core track"]
+
+
+# -------------------------------------------------------------------------------- running
+
+
+def run(notebook, folder, budget="smoke"):
+    path = tiny.write(notebook, folder)
+    return execute(path, folder / "executed.ipynb", budget=budget, work=folder / "work", cell_seconds=60)
+
+
+def verdicts(notebook):
+    """Append a cell that prints which of the three answers pass."""
+    source = "print([checks.sums.check(f).passed for f in (my_sum_1, my_sum_2, my_sum_3)])"
+    notebook.cells.append(tiny.code(source))
+    return notebook
+
+
+@pytest.mark.parametrize(
+    ("edition", "passed"),
+    [
+        (lambda n: n, False),
+        (harness.without_solutions, False),
+        (harness.all_right, True),
+        *[(lambda n, how=how: harness.all_wrong(n, how), False) for how in harness.WRONG],
+    ],
+    ids=["untouched", "without", "right", *harness.WRONG],
+)
+def test_states(edition, passed, tmp_path):
+    outcome = run(verdicts(edition(tiny.tiny())), tmp_path)
+    assert not outcome.error
+    executed = nbformat.read(outcome.executed, as_version=4)
+    assert "".join(output.text for output in executed.cells[-1].outputs) == f"{[passed] * 3}\n"  # may come in pieces
+
+
+def test_states_leave_the_notebook_alone():
+    notebook = tiny.tiny()
+    before = nbformat.writes(notebook)
+    for edition in (harness.without_solutions, harness.all_right, harness.with_claim_test):
+        assert nbformat.writes(edition(notebook)) != before
+    assert nbformat.writes(notebook) == before
+
+
+def test_a_lesson_that_overwrites_an_answer_is_found_out(tmp_path):
+    notebook = tiny.tiny()
+    replace("method = sum_of_two", "method = my_sum_1")(notebook)  # leans on the answer instead of the checked function
+    replace("result = method(2, 2)", "result = method(2, 2) + 1")(notebook)
+    assert "TypeError" in run(harness.all_wrong(notebook, "none"), tmp_path).error
+
+
+@pytest.mark.parametrize(
+    ("baseline", "error"),
+    [("method = lambda a, b: 0", ""), ("method = lambda a, b: a + b", "the claim cell passes with the baseline")],
+)
+def test_claim_must_fail_with_the_baseline(baseline, error, tmp_path):
+    notebook = tiny.tiny()
+    notebook.metadata["mlcourse"]["baseline"] = baseline
+    outcome = run(harness.with_claim_test(notebook), tmp_path, budget="lesson")
+    assert (error in outcome.error) if error else not outcome.error
+
+
+def test_claim_that_fails_by_itself_is_an_error(tmp_path):
+    notebook = tiny.tiny()
+    replace("result == 4", "result == 5")(notebook)
+    assert "AssertionError" in run(harness.with_claim_test(notebook), tmp_path, budget="lesson").error
+
+
+def test_golden_differences(tmp_path):
+    notebook = tiny.tiny()
+    replace("print(sum_of_two(1, 2))", "print(sum_of_two(1, 2 if budget == 'lesson' else 3))")(notebook)
+    source = nbformat.read(tiny.write(notebook, tmp_path, "source.ipynb"), as_version=4)
+    for budget, number in (("lesson", 0), ("smoke", 1)):
+        executed = nbformat.read(run(notebook, tmp_path, budget).executed, as_version=4)
+        assert len(harness.golden_differences(source, executed)) == number
+
+
+# -------------------------------------------------------------------------------- what changed
+
+
+@pytest.fixture
+def package(tmp_path):
+    files = {
+        "mlcourse/__init__.py": "",
+        "mlcourse/a.py": "from mlcourse.room import inner",
+        "mlcourse/room/__init__.py": "def late():\n    from . import other\n",
+        "mlcourse/room/inner.py": "import torch",
+        "mlcourse/room/other.py": "",
+        "mlcourse/unused.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_imports_are_followed(package):
+    found = harness.imported_modules("from mlcourse import a\nimport numpy", root=package)
+    names = sorted(str(path.relative_to(package / "mlcourse").as_posix()) for path in found)
+    assert names == ["__init__.py", "a.py", "room/__init__.py", "room/inner.py", "room/other.py"]
+
+
+def test_fingerprint_sees_code_and_baseline_but_not_prose(tmp_path):
+    def mark(spoil):
+        notebook = tiny.tiny()
+        spoil(notebook)
+        return harness.fingerprint(tiny.write(notebook, tmp_path))
+
+    same, prose = mark(lambda n: None), mark(replace("A tiny lesson", "A lesson"))
+    assert same == prose
+    assert len({same, mark(add("x = 1")), mark(add("import mlcourse.errors")), mark(bad_baseline)}) == 4

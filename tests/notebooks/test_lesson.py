@@ -1,0 +1,56 @@
+"""The full length of each notebook, and whether its claim can fail.
+
+A lesson takes minutes, so `make test` runs only those whose result can have changed: `data/results/lessons.json`
+holds, for each notebook, a hash of its code, of the package files that it imports (found by reading the imports,
+through the whole package) and of the embedded data. It needs no git history, so it answers the same in a shallow clone and
+in an archive. `make test-full` (MLCOURSE_LESSON=all) runs every lesson and writes the file.
+
+After the lesson, in the same kernel, the notebook's baseline takes the method's place, the evidence cells run again,
+and the claim cell must fail: a claim that cannot fail claims nothing.
+"""
+
+import os
+from dataclasses import asdict
+
+import harness
+import nbformat
+import pytest
+
+from mlcourse import files, places
+from mlcourse.commands.run import execute, write_html
+
+RECORD = places.data() / "results" / "lessons.json"
+WHEN = os.environ.get("MLCOURSE_LESSON", "")
+
+pytestmark = pytest.mark.lesson
+
+
+def recorded() -> dict:
+    return files.read_json(RECORD) if RECORD.is_file() else {}
+
+
+@pytest.mark.parametrize("path", harness.notebooks(), ids=lambda path: path.stem)
+def test_lesson_and_its_claim(path, tmp_path, record_lesson):
+    if WHEN not in ("changed", "all"):
+        pytest.skip("lessons take minutes: set MLCOURSE_LESSON=changed or =all")
+    fingerprint = harness.fingerprint(path)
+    if WHEN == "changed" and recorded().get(path.stem, {}).get("fingerprint") == fingerprint:
+        pytest.skip("unchanged since its last full run")
+    notebook = nbformat.read(path, as_version=4)
+    source = tmp_path / path.name
+    nbformat.write(harness.with_claim_test(notebook), source)
+    executed = places.repository() / "runs" / "lessons" / path.name
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    outcome = execute(source, executed, budget="lesson", work=tmp_path / "work")
+    write_html(executed)
+    ran = nbformat.read(executed, as_version=4)
+    costs = harness.lesson_costs(ran)
+    record_lesson(**(asdict(outcome) | costs | {"executed": str(executed)}))
+    assert not outcome.error, f"{outcome.error} (see {executed})"
+    differing = harness.golden_differences(notebook, ran)
+    assert not differing, "golden cells depend on the budget:\n" + "\n".join(differing)
+    if WHEN == "all":
+        kept = {"seconds": round(costs["seconds"], 1), "slowest_seconds": round(costs["slowest_seconds"], 1)}
+        files.write_json(
+            RECORD, recorded() | {path.stem: {"fingerprint": fingerprint, **kept, "peak_mb": round(outcome.peak_mb)}}
+        )
