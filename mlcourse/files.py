@@ -1,0 +1,79 @@
+"""Files that are whole or not there: everything is written to a temporary name and then renamed."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlcourse.errors import CourseError
+
+if TYPE_CHECKING:  # torch is imported late: `mlcourse lab` and `mlcourse doctor` write files, and must not need it
+    import torch
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` when the block ends well, delete it when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` (UTF-8, newlines kept) to `path` in one piece."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Write `value` as readable JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> dict:
+    """Read a JSON object. Raises CourseError for a missing or damaged file, which it names."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CourseError(f"there is no file {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CourseError(f"{path} is damaged ({error}); delete it, or take it from a backup") from None
+    if not isinstance(value, dict):
+        raise CourseError(f"{path} holds no JSON object; delete it, or take it from a backup")
+    return value
+
+
+def save_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", metadata: dict | None = None) -> None:
+    """Write named tensors and a JSON-able `metadata` as one safetensors file (never a pickle)."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"json": json.dumps(metadata or {})})
+        except SafetensorError as error:  # safetensors wraps the system's errors, "no space left" among them
+            raise CourseError(f"{path} could not be written ({error}); free some space or take another --out") from None
+
+
+def load_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict]":
+    """Read what `save_tensors` wrote. Raises CourseError for a missing, truncated or foreign file, which it names."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise CourseError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return tensors, json.loads((file.metadata() or {}).get("json", "{}"))
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise CourseError(f"{path} is damaged or truncated ({error}); delete it and train again") from None

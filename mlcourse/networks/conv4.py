@@ -1,0 +1,67 @@
+"""The small network of the few-shot literature: four blocks of convolution, normalisation, ReLU and downsampling.
+
+Vinyals et al., *Matching Networks for One Shot Learning*, 2016, https://arxiv.org/abs/1606.04080 (with pooling);
+Finn et al., *Model-Agnostic Meta-Learning*, 2017, https://arxiv.org/abs/1703.03400 (with strides on Omniglot).
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlcourse.errors import CourseError
+from mlcourse.networks.normalisation import normalisation as make_normalisation
+
+
+class Block(nn.Module):
+    """Convolution 3×3, normalisation, ReLU; half the size, by a stride or by max-pooling."""
+
+    def __init__(self, in_channels: int, channels: int, normalisation: str, downsample: str):
+        super().__init__()
+        stride = 2 if downsample == "stride" else 1
+        self.conv = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1)
+        self.norm = make_normalisation(normalisation, channels)
+        self.pool = downsample == "pool"
+
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
+        x = F.relu(self.norm(self.conv(x), reference))
+        return F.max_pool2d(x, 2) if self.pool else x
+
+
+class Conv4(nn.Module):
+    """Conv-4. With `out` numbers at the end (logits), or with `out=None` the flat embedding.
+
+    in_channels, size: of the square images [images, in_channels, size, size], float32 in [0, 1].
+    downsample: "pool" (28 → 14 → 7 → 3 → 1) or "stride" (28 → 14 → 7 → 4 → 2, about 3.6 × cheaper).
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        channels: int = 64,
+        size: int = 28,
+        out: int | None = None,
+        normalisation: str = "batch",
+        downsample: str = "pool",
+    ):
+        super().__init__()
+        if downsample not in ("pool", "stride"):
+            raise CourseError(f"downsample {downsample!r} is unknown; use pool or stride")
+        if downsample == "pool" and size < 16:
+            raise CourseError(f"images of size {size} vanish in four poolings; use 16 or more, or downsample='stride'")
+        self.normalisation = normalisation
+        widths = [in_channels] + 4 * [channels]
+        self.blocks = nn.ModuleList(
+            Block(a, b, normalisation, downsample) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        for _ in self.blocks:
+            size = size // 2 if downsample == "pool" else (size + 1) // 2
+        self.embedding_size = channels * size * size
+        self.head = nn.Identity() if out is None else nn.Linear(self.embedding_size, out)
+
+    def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
+        """x: [images, in_channels, size, size] → [images, out] or [images, embedding_size].
+
+        reference: how many leading images give the statistics of `support` normalisation; None: all of them.
+        """
+        for block in self.blocks:
+            x = block(x, reference)
+        return self.head(x.flatten(1))

@@ -1,0 +1,59 @@
+"""Settings that work, by method and budget. A budget counts steps, never minutes.
+
+`smoke` proves that everything runs, `short` takes at most ten minutes on a 2-core machine, `paper` is the published
+protocol and wants a GPU.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlcourse.errors import CourseError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to meta-train. tasks: the meta-batch. rate: the outer rate β of Adam. train_way, query: None means as at test."""
+
+    steps: int
+    tasks: int
+    rate: float
+    schedule: str = "cosine"
+    train_way: int | None = None
+    query: int | None = None
+    validate_every: int = 100
+    options: dict[str, Any] = field(default_factory=dict)  # of the learner
+
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "prototypical": {
+        "smoke": Recipe(steps=5, tasks=1, rate=1e-3, train_way=10, query=2, validate_every=5),
+        "short": Recipe(steps=1200, tasks=1, rate=2e-3, train_way=60, query=5, validate_every=200),
+        # Snell et al. 2017, section 3.1: 60-way episodes, 5 queries a class, Adam at 1e-3, halved every 2,000 episodes.
+        "paper": Recipe(steps=20000, tasks=1, rate=1e-3, train_way=60, query=5, validate_every=500),
+    },
+    "maml": {
+        "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, options={"steps": 1}),
+        "short": Recipe(
+            steps=1200, tasks=32, rate=3e-3, query=5, validate_every=200, options={"steps": 1, "evaluation_steps": 3}
+        ),
+        # Finn et al. 2017, appendix A.1: 60,000 iterations, meta-batch 32, one inner step of 0.4, three at test time.
+        "paper": Recipe(
+            steps=60000,
+            tasks=32,
+            rate=1e-3,
+            schedule="constant",
+            query=1,
+            validate_every=1000,
+            options={"steps": 1, "evaluation_steps": 3},
+        ),
+    },
+}
+
+
+def recipe(method: str, budget: str) -> Recipe:
+    """The recipe of a method at a budget. Raises CourseError for an unknown one of either."""
+    if method not in RECIPES:
+        raise CourseError(f"method {method!r} is unknown or has nothing to train; use one of {', '.join(RECIPES)}")
+    if budget not in RECIPES[method]:
+        raise CourseError(f"budget {budget!r} is unknown; use one of {', '.join(RECIPES[method])}")
+    return RECIPES[method][budget]
