@@ -30,7 +30,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SHORTEST_TEXT = 40  # characters; below that a text names the figure and does not tell what it shows
 
-plt.style.use(STYLE)
+
+def use_style() -> None:
+    """Set the course's style for all figures from here on (done when this module is imported)."""
+    plt.style.use(STYLE)
+
+
+use_style()
 
 
 def subplots(rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **options):
