@@ -28,6 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST_TRIED, OLDEST = (3, 13), (3, 11)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's documented index of wheels without CUDA
+VENV = ("-m", "venv")
 STAMP = "mlcourse-environment.json"  # written last: an environment without it is a broken one
 # The finished .venv with the tested set of constraints.txt: measured on Linux, x86-64 ("cpu" is an estimate).
 SIZE_GB = {"default": 6.0, "cpu": 2.0}
@@ -160,7 +161,7 @@ def create(folder):
         print(f"  The environment in {folder} is broken or half made: making it anew.", flush=True)
         shutil.rmtree(str(folder))
     answer = subprocess.run(
-        [sys.executable, "-m", "venv", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *VENV, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if answer.returncode:
         if "ensurepip" in answer.stdout:

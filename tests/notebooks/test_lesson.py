@@ -1,9 +1,9 @@
 """The full length of each notebook, and whether its claim can fail.
 
-A lesson takes minutes, so `make test` runs only those whose result can have changed: `data/results/lessons.json`
-holds, for each notebook, a hash of its code, of the package files that it imports (found by reading the imports,
-through the whole package) and of the embedded data. It needs no git history, so it answers the same in a shallow clone and
-in an archive. `make test-full` (MLCOURSE_LESSON=all) runs every lesson and writes the file.
+A lesson takes minutes, so `make test` runs only those whose result can have changed. `data/results/lessons.json` has,
+for each notebook, a hash of its code, of the package files that it imports (found by reading the imports, through the
+whole package) and of the embedded data. It needs no git history, so it answers the same in a shallow clone and in an
+archive. `make test-full` (MLCOURSE_LESSON=all) runs every lesson and writes the file.
 
 After the lesson, in the same kernel, the notebook's baseline takes the method's place, the evidence cells run again,
 and the claim cell must fail: a claim that cannot fail claims nothing.
