@@ -206,6 +206,7 @@ function render({ model, el }) {
   let askedAt = 0;
   let sentAt = 0;
   let answered = 0;
+  let asking = false;
   let waiting = null; // a question to be sent as soon as the last answer has come
 
   // Shortcuts of JupyterLab must not act on keys that are pressed inside the pad.
@@ -230,9 +231,10 @@ function render({ model, el }) {
     waiting = null;
     asked = Math.max(asked, model.get("number")) + 1;
     askedAt = sentAt = now;
-    model.set("support", cards.map(({ canvas }) => copyOf(canvas.strokes)));
-    model.set("query", copyOf(query.strokes));
-    model.set("number", asked);
+    const drawings = { support: cards.map(({ canvas }) => copyOf(canvas.strokes)), query: copyOf(query.strokes) };
+    asking = true; // what is set here is already on the canvases
+    for (const [name, value] of Object.entries({ ...drawings, number: asked })) model.set(name, value);
+    asking = false;
     model.save_changes();
   }
 
@@ -335,7 +337,7 @@ function render({ model, el }) {
 
   /** Strokes that were set in Python or in another view of the same pad. */
   function takeOver() {
-    if (cards.some(({ canvas }) => canvas.pointer !== null) || query.pointer !== null) return;
+    if (asking || cards.some(({ canvas }) => canvas.pointer !== null) || query.pointer !== null) return;
     model.get("support").forEach((strokes, i) => cards[i]?.canvas.set(strokes));
     query.set(model.get("query"));
   }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import html
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +20,14 @@ import torch
 import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from mlcourse import figures
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner
 from mlcourse.output import Output, picture
 from mlcourse.pad_samples import sample_sets
-from mlcourse.strokes import Drawing, as_drawings, rasterise, rasterise_all, redraw
+from mlcourse.strokes import Drawing, as_drawings, rasterise, redraw
 
 __all__ = ["DrawingPad", "Recogniser", "as_drawings", "rasterise", "redraw"]
 
@@ -61,10 +63,9 @@ class Recogniser:
             raise CourseError(f"{len(drawn)} characters are drawn: draw two or more, so that there is a choice")
         if not has_ink(query):
             raise CourseError("the query is empty: draw one of the characters again")
-        picture = rasterise(query)[None, None]
         with torch.no_grad(), evaluation_mode(self.learner):
             self._teach([support[index] for index in drawn])
-            logits = self.learner.predict(self._state, picture)
+            logits = self.learner.predict(self._state, seen(query)[None, None])
         if logits.shape != (1, 1, len(drawn)):
             wanted = f"[1, 1, {len(drawn)}]"
             raise CourseError(f"the learner answers with logits of shape {list(logits.shape)}, not {wanted}")
@@ -78,7 +79,9 @@ class Recogniser:
         if drawings == self._taught:
             return
         self._taught = None  # stays empty if adapt fails
-        self._state = self.learner.adapt(rasterise_all(drawings)[None], torch.arange(len(drawings))[None])
+        self._state = self.learner.adapt(
+            torch.stack([seen(drawing) for drawing in drawings])[None], torch.arange(len(drawings))[None]
+        )
         self._taught = drawings
         self.adaptations += 1
 
@@ -92,6 +95,16 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(before)
+
+
+def seen(drawing: Drawing) -> Tensor:
+    """What the learner sees of a drawing: `rasterise`, remembered, as most drawings of a pad stay while one changes."""
+    return _seen(tuple(tuple(map(tuple, stroke)) for stroke in drawing))
+
+
+@functools.lru_cache(maxsize=64)
+def _seen(drawing: tuple) -> Tensor:
+    return rasterise(drawing)
 
 
 def has_ink(drawing: Drawing) -> bool:
@@ -149,7 +162,9 @@ class DrawingPad(anywidget.AnyWidget):
         self.observe(self._on_change, names=["support", "query", "number", "chosen"])
 
     def recogniser(self, name: str | None = None) -> Recogniser:
-        """The recogniser behind a name; default: the one that answers now."""
+        """The recogniser behind a name; default: the one that answers now. Raises CourseError for an unknown name."""
+        if (self.chosen if name is None else name) not in self._recognisers:
+            raise CourseError(f"there is no learner {name or self.chosen!r}: choose one of {', '.join(self.names)}")
         return self._recognisers[self.chosen if name is None else name]
 
     def show_sample(self, name: str, query: int = 0) -> dict:
@@ -163,6 +178,16 @@ class DrawingPad(anywidget.AnyWidget):
         with self.hold_trait_notifications():
             self.support, self.query = boxes, asked["drawing"]
         return {**self.answer, "is": asked["is"]}
+
+    def score_samples(self, learner: str) -> tuple[int, int]:
+        """How many queries of all sample sets the learner of this name answers rightly, and how many there are."""
+        recogniser, right, asked = self.recogniser(learner), 0, 0
+        for one in self.samples:
+            for query in one["queries"]:
+                probabilities = recogniser(one["support"], query["drawing"])
+                right += max(range(len(probabilities)), key=probabilities.__getitem__) == query["is"]
+                asked += 1
+        return right, asked
 
     def _sample(self, name: str) -> dict:
         sets = {one["name"]: one for one in self.samples}
@@ -241,7 +266,7 @@ def _as_text(drawing: Drawing) -> str:
     """The picture as the learner sees it: base64 of 28*28 bytes, ink = 255; an empty string for empty paper."""
     if not has_ink(drawing):
         return ""
-    return base64.b64encode((rasterise(drawing) * 255).round().to(torch.uint8).numpy().tobytes()).decode()
+    return base64.b64encode((seen(drawing) * 255).round().to(torch.uint8).numpy().tobytes()).decode()
 
 
 def _percent(probability: float) -> str:
@@ -272,7 +297,7 @@ def _draw(support: list[Drawing], query: Drawing, probabilities: list[float], be
 
 
 def _paper(ax: Axes, drawing: Drawing, title: str, *, best: bool = False) -> None:
-    ax.imshow(rasterise(drawing)[0], cmap="gray_r", vmin=0, vmax=1)
+    ax.imshow(seen(drawing)[0], cmap="gray_r", vmin=0, vmax=1)
     ax.set_title(title, fontsize=11, fontweight="bold" if best else "normal")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(visible=True, color=figures.COLOURS[0] if best else "#b8c0c8", linewidth=2 if best else 1)

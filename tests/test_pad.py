@@ -324,6 +324,17 @@ def test_who_answers_can_be_chosen(network):
     assert widget.answer["probabilities"] != first
     widget.chosen = "nobody"
     assert widget.answer["kind"] == "error"
+    assert widget.answer["message"] == "there is no learner 'nobody': choose one of network, pixels"
+
+
+def test_samples_are_counted(network):
+    widget = pad.DrawingPad({"network": network, "pixels": learners.PixelNeighbours()})
+    right, asked = widget.score_samples("pixels")
+    widget.chosen = "pixels"
+    answers = [widget.show_sample(one["name"], i) for one in SAMPLES for i in range(len(one["queries"]))]
+    assert asked == len(answers) == 30
+    assert right == sum(answer["best"] == answer["is"] for answer in answers)
+    assert 6 < right < 30  # better than guessing, and not perfect: the sets are hard enough
 
 
 def test_samples_do_what_the_buttons_do(network):
