@@ -1,0 +1,70 @@
+"""What judges compare with: relative errors that know the precision, and finite differences.
+
+Richardson, L. F. (1911), "The approximate arithmetical solution by finite differences of physical problems",
+https://doi.org/10.1098/rsta.1911.0009: two central differences of different step cancel each other's leading error.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# relative tolerance of a result by its precision: a few hundred roundings of a well-conditioned computation
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """‖got − expected‖ / ‖expected‖, or ‖got‖ where the expected norm is 0. Computed in float64."""
+    got, expected = got.detach().double().cpu(), expected.detach().double().cpu()
+    size = float(expected.norm())
+    return float((got - expected).norm()) / size if size > 0 else float(got.norm())
+
+
+def close(got: Tensor, expected: Tensor, rtol: float | None = None) -> bool:
+    """Whether `got` equals `expected` (the same shape) within the relative error `rtol`.
+
+    The default follows the dtype of `got`, so a right answer computed in float32 passes. Whole numbers and truth values
+    must be equal.
+    """
+    if got.shape != expected.shape:
+        return False
+    if not got.dtype.is_floating_point:
+        return torch.equal(got.cpu(), expected.cpu().to(got.dtype))
+    error = relative_error(got, expected)
+    return error <= (TOLERANCE[got.dtype] if rtol is None else rtol)
+
+
+def directional_derivative(f: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, h: float = 1e-3) -> float:
+    """The derivative of the scalar function `f` at `x` along `direction`, by Richardson-extrapolated differences.
+
+    Two central differences, of steps h and h/2, leave an error of order h⁴; `f` must be smooth near `x`. Use float64.
+    """
+
+    def central(step: float) -> float:
+        return float((f(x + step * direction) - f(x - step * direction)).detach()) / (2 * step)
+
+    return (4 * central(h / 2) - central(h)) / 3
+
+
+def gradient_error(
+    f: Callable[[Tensor], Tensor],
+    x: Tensor,
+    gradient: Tensor,
+    generator: torch.Generator,
+    *,
+    directions: int = 5,
+    h: float = 1e-3,
+) -> float:
+    """How far `gradient` is from the gradient of the scalar function `f` at `x`, relative to the derivatives' size.
+
+    It compares ⟨gradient, v⟩ with finite differences along random unit directions v, and returns
+    ‖differences between the two‖ / ‖derivatives‖ over the directions.
+    """
+    wrong = right = 0.0
+    for _ in range(directions):
+        v = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        v = (v / v.norm()).to(x.device)
+        slope = directional_derivative(f, x.double(), v, h)
+        wrong += (float((gradient.double() * v).sum()) - slope) ** 2
+        right += slope**2
+    return (wrong / right) ** 0.5 if right > 0 else wrong**0.5

@@ -1,0 +1,83 @@
+"""How a check is tested itself.
+
+from check_helpers import assert_check
+from mlcourse import checks
+
+def with_loop(params, grads, rate): ...        # right answers, written differently from the reference
+def in_float32(params, grads, rate): ...
+def climbs(params, grads, rate): ...           # wrong ones, of right shape and type
+def returns_gradient(params, grads, rate): ...
+def scalar(params, grads, rate): ...
+
+def test_sgd_step():
+    assert_check(
+        checks.losses.sgd_step,
+        right=[with_loop, in_float32],
+        wrong={"climbs": (climbs, "this step climbs"), "returns the gradient": (returns_gradient, "is the gradient"),
+               "one number": (scalar, "shape")},
+    )
+"""
+
+from collections.abc import Callable
+
+from mlcourse.checks import Check, Verdict
+
+SEEDS = range(5)
+
+
+def assert_check(check: Check, *, right: list[Callable], wrong: dict[str, tuple[Callable, str]]) -> None:
+    """Test a check with its reference, right answers, named wrong answers, stubs and a raising answer.
+
+    Args:
+        right: two or more right answers, written differently (loop and vectorised, float32, …).
+        wrong: name -> (wrong answer, a part of its diagnosis); three or more, two of them of right shape and type, so
+            that the judge itself must find them; no two with the same diagnosis.
+    """
+    assert len(right) >= 2, "a check is tested with two right answers or more"
+    assert len(wrong) >= 3, "a check is tested with three wrong answers or more"
+    for answer in (check.reference, *right):
+        for seed in SEEDS:
+            verdict = check.run(answer, seed=seed)
+            assert verdict.passed, f"right answer {answer.__name__} fails: {verdict.diagnosis}"
+            assert verdict.answer is answer
+    found = {name: _wrong(check, name, answer, part) for name, (answer, part) in wrong.items()}
+    judged = [name for name, verdict in found.items() if verdict.found_by == "judge"]
+    assert len(judged) >= 2, f"two wrong answers or more must have the right shape and type; only {judged} have"
+    for name, (_, part) in wrong.items():
+        others = [other for other in found if other != name and part in found[other].diagnosis]
+        assert not others, f"{name!r} and {others} get the same diagnosis {part!r}"
+    _stubs_and_errors(check)
+
+
+def _wrong(check: Check, name: str, answer: Callable, part: str) -> Verdict:
+    """The verdict on a wrong answer: it fails for every seed, with its own diagnosis."""
+    for seed in SEEDS:
+        verdict = check.run(answer, seed=seed)
+        assert not verdict.passed, f"wrong answer {name!r} passes (seed {seed})"
+        assert part in verdict.diagnosis, f"{name!r}: {part!r} is not in the diagnosis {verdict.diagnosis!r}"
+        assert "the check itself failed" not in verdict.diagnosis, verdict.diagnosis
+        assert verdict.answer is check.reference
+    return verdict
+
+
+def _stubs_and_errors(check: Check) -> None:
+    """What every check does without help of its judge."""
+
+    def my_stub(*args, **kwargs):
+        return ...
+
+    def my_nothing(*args, **kwargs):
+        return None
+
+    def my_mistake(*args, **kwargs):
+        raise RuntimeError("on purpose")
+
+    for answer, found_by, part in (
+        (my_stub, "stub", "not written yet"),
+        (my_nothing, "stub", "not written yet"),
+        (my_mistake, "exception", "RuntimeError: on purpose"),
+    ):
+        verdict = check.run(answer)
+        assert (verdict.passed, verdict.found_by) == (False, found_by), verdict
+        assert part in verdict.diagnosis, verdict.diagnosis
+        assert verdict.answer is check.reference
