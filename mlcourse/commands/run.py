@@ -246,6 +246,7 @@ def execute(
                     str(executed),
                     parameters=parameters or {},
                     kernel_name="python3",
+                    language="python",
                     cwd=str(notebook.parent),
                     progress_bar={"desc": notebook.stem, "leave": False} if progress else False,
                     start_timeout=START_SECONDS,

@@ -3,6 +3,8 @@
 import harness
 import pytest
 
+from mlcourse import tidy
+
 LESSONS = {path.stem: harness.Lesson.read(path) for path in harness.notebooks()}
 
 
@@ -15,6 +17,4 @@ def test_rule(name, rule):
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_tidy(name):
-    from mlcourse import tidy
-
-    assert tidy.is_tidy(LESSONS[name].path), f"{name}: run `make tidy`"
+    assert tidy.check([LESSONS[name].path]) == [], "run `make tidy`"
