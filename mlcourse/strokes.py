@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -56,7 +57,7 @@ def rasterise(drawing: Drawing, *, pen: float = PEN) -> Tensor:
     segments = _segments(drawing)
     if not len(segments):
         return torch.zeros(1, SIZE, SIZE)
-    low, high = segments.flatten(0, 1).amin(0), segments.flatten(0, 1).amax(0)
+    low, high = segments.min((0, 1)), segments.max((0, 1))
     longer = max(float((high - low).max()), DOT)
     in_pixels = (segments - (low + high) / 2) * (BOX / longer) + SIZE / 2
     return _ink(in_pixels, pen)
@@ -69,42 +70,43 @@ def rasterise_all(drawings: Sequence[Drawing], *, pen: float = PEN) -> Tensor:
     return torch.stack([rasterise(drawing, pen=pen) for drawing in drawings])
 
 
-def _segments(drawing: Drawing) -> Tensor:
+def _segments(drawing: Drawing) -> np.ndarray:
     """All straight pieces of a drawing, float64 [pieces, 2 ends, 2]; a stroke of one point is a piece of length 0."""
     pieces = []
     for number, stroke in enumerate(drawing, start=1):
         if not len(stroke):
             continue
         try:
-            points = torch.as_tensor(stroke, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError):
-            points = torch.zeros(0)
-        if points.ndim != 2 or points.shape[1] != 2 or not bool(points.isfinite().all()):
+            points = np.asarray(stroke, dtype=np.float64)
+        except (TypeError, ValueError):
+            points = np.zeros(0)
+        if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise CourseError(f"stroke {number} is not a list of points [x, y]: give pairs of finite numbers")
         if len(points) == 1:
-            points = points.expand(2, 2)
-        pieces.append(torch.stack([points[:-1], points[1:]], dim=1))
-    return torch.cat(pieces) if pieces else torch.zeros(0, 2, 2, dtype=torch.float64)
+            points = points.repeat(2, axis=0)
+        pieces.append(np.stack([points[:-1], points[1:]], axis=1))
+    return np.concatenate(pieces) if pieces else np.zeros((0, 2, 2))
 
 
-def _ink(segments: Tensor, pen: float) -> Tensor:
+def _ink(segments: np.ndarray, pen: float) -> Tensor:
     """Ink of a round pen that goes along the segments, [1, SIZE, SIZE].
 
     The ink of a pixel is the part of it that a straight line at the same distance covers. This needs only the distance
     of the pixel's centre to the nearest segment, so edges are smooth without drawing a larger picture first.
     """
-    ticks = torch.arange(SIZE, dtype=torch.float64) + 0.5
-    centres = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1).reshape(-1, 1, 2)
-    nearest = torch.full((SIZE * SIZE,), math.inf, dtype=torch.float64)
-    for part in segments.split(_CHUNK):
-        start, along = part[:, 0], part[:, 1] - part[:, 0]
-        length2 = along.square().sum(-1).clamp_min(1e-12)
-        foot = (((centres - start) * along).sum(-1) / length2).clamp(0, 1)
-        distance2 = (centres - start - foot[..., None] * along).square().sum(-1)
-        nearest = torch.minimum(nearest, distance2.amin(1))
-    distance, radius = nearest.sqrt(), pen / 2
-    covered = torch.minimum(distance + 0.5, torch.tensor(radius)) - torch.maximum(distance - 0.5, torch.tensor(-radius))
-    return covered.clamp(0, 1).float().reshape(1, SIZE, SIZE)
+    ticks = np.arange(SIZE) + 0.5
+    x, y = np.tile(ticks, SIZE)[:, None], ticks.repeat(SIZE)[:, None]  # [pixels, 1]
+    nearest = np.full(SIZE * SIZE, np.inf)
+    for begin in range(0, len(segments), _CHUNK):
+        (ax, ay), (bx, by) = segments[begin : begin + _CHUNK].transpose(1, 2, 0)
+        dx, dy = bx - ax, by - ay
+        along = ((x - ax) * dx + (y - ay) * dy) / np.maximum(dx**2 + dy**2, 1e-12)
+        along = along.clip(0, 1)  # where on the segment the nearest point lies: 0 at its start, 1 at its end
+        distance2 = (x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2
+        nearest = np.minimum(nearest, distance2.min(1))
+    distance, radius = np.sqrt(nearest), pen / 2
+    covered = np.minimum(distance + 0.5, radius) - np.maximum(distance - 0.5, -radius)
+    return torch.from_numpy(covered.clip(0, 1)).float().reshape(1, SIZE, SIZE)
 
 
 # --- From pictures back to strokes ------------------------------------------------------------------------------------
@@ -182,43 +184,44 @@ def thin(ink: Tensor) -> Tensor:
     In each round, the edges of the ink are taken off from two opposite sides, wherever that neither shortens a line nor
     cuts it in two (Guo and Hall, 1989). Unlike older rules, these keep diagonal lines that are two pixels wide.
     """
-    ink = F.pad(ink, (1, 1, 1, 1))
-    active = torch.arange(len(ink))  # the images that still change
-    while len(active):
-        before = ink[active]
-        now = before
-        for first in (True, False):
-            now = now & ~_removable(now, first)
-        ink[active] = now
-        active = active[(now != before).flatten(1).any(1)]
-    return ink[:, 1:-1, 1:-1]
+    paper = np.pad(ink.cpu().numpy(), ((0, 0), (1, 1), (1, 1)))  # a border, so that every pixel has eight neighbours
+    width = paper.shape[2]
+    around = [-width, -width + 1, 1, width + 1, width, width - 1, -1, -width - 1]  # clockwise from north, in flat steps
+    flat = paper.reshape(-1).astype(np.uint8)
+    left = flat.nonzero()[0]  # the pixels that are still ink
+    before = None
+    while before != len(left):
+        before = len(left)
+        for removable in _REMOVABLE:
+            neighbours = sum(flat[left + step] << bit for bit, step in enumerate(around))
+            gone = removable[neighbours]
+            flat[left[gone]] = 0
+            left = left[~gone]
+    return torch.from_numpy(flat.reshape(paper.shape)[:, 1:-1, 1:-1].astype(bool))
 
 
-def _removable(ink: Tensor, first: bool) -> Tensor:
-    """Guo and Hall's three conditions for all pixels at once; `ink` has an empty border of one pixel."""
-    height, width = ink.shape[-2] - 2, ink.shape[-1] - 2
-    around = [(-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1)]  # clockwise from north
-    north, northeast, east, southeast, south, southwest, west, northwest = (
-        ink[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in around
-    )
+def _removable(first: bool) -> np.ndarray:
+    """Guo and Hall's conditions, bool [256]: for each pattern of neighbours (bit 0 north, then clockwise)."""
+    ring = (np.arange(256)[:, None] >> np.arange(8)) & 1 == 1
+    north, northeast, east, southeast, south, southwest, west, northwest = ring.T
     # How many separate pieces of ink touch the pixel: with one piece, taking the pixel off cuts nothing in two.
-    pieces = _count(
-        ~north & (northeast | east),
-        ~east & (southeast | south),
-        ~south & (southwest | west),
-        ~west & (northwest | north),
+    pieces = np.sum(
+        [
+            ~north & (northeast | east),
+            ~east & (southeast | south),
+            ~south & (southwest | west),
+            ~west & (northwest | north),
+        ],
+        axis=0,
     )
-    pairs = _count(northwest | north, northeast | east, southeast | south, southwest | west)
-    shifted = _count(north | northeast, east | southeast, south | southwest, west | northwest)
-    neighbours = torch.minimum(pairs, shifted)  # 1 at the end of a line, 4 inside of the ink
+    pairs = np.sum([northwest | north, northeast | east, southeast | south, southwest | west], axis=0)
+    shifted = np.sum([north | northeast, east | southeast, south | southwest, west | northwest], axis=0)
+    neighbours = np.minimum(pairs, shifted)  # 1 at the end of a line, 4 inside of the ink
     kept_side = (south | southwest | ~northwest) & west if first else (north | northeast | ~southeast) & east
-    removable = (pieces == 1) & (neighbours >= 2) & (neighbours <= 3) & ~kept_side & ink[:, 1:-1, 1:-1]
-    return F.pad(removable, (1, 1, 1, 1))
+    return (pieces == 1) & (neighbours >= 2) & (neighbours <= 3) & ~kept_side
 
 
-def _count(*conditions: Tensor) -> Tensor:
-    """How many of the conditions hold, pixel by pixel."""
-    return torch.stack([condition.to(torch.int8) for condition in conditions]).sum(0, dtype=torch.int8)
+_REMOVABLE = (_removable(True), _removable(False))
 
 
 def _follow(pixels: list[list[int]], unit: float) -> list[list[list[float]]]:
@@ -263,11 +266,11 @@ def _walk(links: dict, used: set, begin: tuple, second: tuple) -> list[tuple]:
 
 def _smooth(line: list[tuple[int, int]], unit: float) -> list[list[float]]:
     """Pixels [row, column] -> points [x, y]; two rounds of weights 1, 2, 1 take out the staircase, the ends stay."""
-    points = torch.tensor(line, dtype=torch.float64).flip(1) + 0.5
+    points = np.array(line, dtype=np.float64)[:, ::-1] + 0.5
     for _ in range(2):
         if len(points) > 2:
             middle = (points[:-2] + 2 * points[1:-1] + points[2:]) / 4
-            points = torch.cat([points[:1], middle, points[-1:]])
+            points = np.concatenate([points[:1], middle, points[-1:]])
     kept = [*range(0, len(points) - 1, EVERY), len(points) - 1]
     return (points[kept] * unit).tolist()
 
