@@ -1,4 +1,4 @@
-"""A wheel carries the embedded data as `mlcourse/_data`; an editable install reads the clone's folder `data/` itself."""
+"""A wheel carries the embedded data as `mlcourse/_data`; an editable install reads the folder `data/` itself."""
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 

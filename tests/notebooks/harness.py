@@ -200,6 +200,14 @@ def has_short_plain_cells(lesson):
 
 
 @rule
+def stops_without_the_package(lesson):
+    """Opened without the package (Colab, Kaggle), it stops at its first import, with the one line to paste."""
+    first = next((cell for cell in lesson.code if "mlcourse" in cell.source), None)
+    if first is None or "except ModuleNotFoundError" not in first.source or "pip install" not in first.source:
+        yield "the first cell that needs the package does not say how to install it (lesson.IMPORT_CELL)"
+
+
+@rule
 def has_exercises(lesson):
     """Three exercises or more, numbered NN.1, NN.2, ..., each with a heading that says difficulty and minutes."""
     found = [tag for cell in lesson.code for tag in tags(cell) if tag.startswith("exercise:")]

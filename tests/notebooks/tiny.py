@@ -1,4 +1,4 @@
-"""A tiny notebook that keeps every rule, for the tests of the harness; it needs no data and no checks."""
+"""A tiny notebook that keeps every rule, for the tests of the harness; it needs no data and no check."""
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -16,6 +16,11 @@ HEADER = """# 07 · A tiny lesson
 | **Papers** | none |
 """
 
+IMPORT = """try:
+    from mlcourse import progress
+except ModuleNotFoundError:
+    raise SystemExit("%pip install ADDRESS") from None"""
+
 CHECKS = """class checks:  # stands for the course's checks
     class sums:
         @staticmethod
@@ -24,6 +29,8 @@ CHECKS = """class checks:  # stands for the course's checks
                 good = answer(2, 3) == 5
             except Exception:
                 good = False
+            if good and answer.__name__.startswith("my_"):
+                progress.record_pass("07." + answer.__name__[-1], "add")
             return type("Verdict", (), {"passed": good, "answer": answer if good else sum_of_two})"""
 
 HINT = "<details><summary>It prints ...</summary>Add.</details>"
@@ -55,6 +62,7 @@ def tiny():
     cells = [
         new_markdown_cell(HEADER),
         code('SEED = 0\nDATASET = "glyphs"\nBUDGET = "lesson"\nDEVICE = "auto"', "parameters"),
+        code(IMPORT),
         code("import os\n\n\ndef sum_of_two(a, b):\n    return a + b"),
         code(CHECKS),
         code('class session:\n    end = print\n\n\nbudget = os.environ.get("MLCOURSE_BUDGET", BUDGET)'),
