@@ -10,6 +10,8 @@ session.end()
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ from mlcourse import devices, figures
 from mlcourse.errors import CourseError
 from mlcourse.progress import predict, reveal
 
-__all__ = ["BUDGETS", "IMPORT_CELL", "Session", "peak_memory", "predict", "reveal", "start"]
+__all__ = ["BUDGETS", "IMPORT_CELL", "Session", "expected", "peak_memory", "predict", "reveal", "start"]
 
 BUDGETS = ("smoke", "lesson", "paper")
 
@@ -88,6 +90,30 @@ def start(notebook: str, *, seed: int, budget: str, device: str = "auto", datase
     chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {threads} threads"
     print(f"Notebook {notebook}: budget {budget}, seed {seed}, data {dataset}, {chosen}, PyTorch {torch.__version__}")
     return Session(notebook, seed, budget, where, str(dataset))
+
+
+@contextmanager
+def expected(error: type[Exception], words: str = "") -> Iterator[None]:
+    """Show an error that a cell makes on purpose, in one line, and go on.
+
+        with lesson.expected(NameError, "F"):
+            network(images)
+
+    Raises CourseError when the block ends without an `error` whose text holds `words`; another error passes through.
+    (The cell tag `raises-exception` also passes when nothing is raised.)
+    """
+    try:
+        yield
+    except error as raised:
+        text = " ".join(str(raised).split())
+        if words not in text:
+            raise
+        print(f"{type(raised).__name__}, as expected: {text}")
+    else:
+        hint = f" with the words {words!r}" if words else ""
+        raise CourseError(
+            f"this cell should show {error.__name__}{hint}, but it ran: restart the kernel, run from the top"
+        )
 
 
 def _set_threads() -> int:
