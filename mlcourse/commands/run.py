@@ -276,9 +276,13 @@ def _slowest(executed: Path) -> tuple[int, float]:
 
 def write_html(executed: Path) -> Path:
     """Write the executed notebook as a web page beside it."""
+    import nbformat
     from nbconvert import HTMLExporter
 
-    page, _ = HTMLExporter().from_filename(str(executed))
+    notebook = nbformat.read(executed, as_version=4)
+    # With the widgets' state, nbconvert shows views that want a network instead of the pictures that stand for them.
+    notebook.metadata.pop("widgets", None)
+    page, _ = HTMLExporter().from_notebook_node(notebook)
     target = executed.with_suffix(".html")
     files.write_text(target, page)
     return target
