@@ -27,14 +27,19 @@ class Recipe:
 RECIPES: dict[str, dict[str, Recipe]] = {
     "prototypical": {
         "smoke": Recipe(steps=5, tasks=1, rate=1e-3, train_way=10, query=2, validate_every=5),
-        "short": Recipe(steps=1200, tasks=1, rate=2e-3, train_way=60, query=5, validate_every=200),
+        "short": Recipe(steps=3500, tasks=1, rate=2e-3, train_way=60, query=5, validate_every=500),
         # Snell et al. 2017, section 3.1: 60-way episodes, 5 queries a class, Adam at 1e-3, halved every 2,000 episodes.
         "paper": Recipe(steps=20000, tasks=1, rate=1e-3, train_way=60, query=5, validate_every=500),
     },
     "maml": {
         "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, options={"steps": 1}),
         "short": Recipe(
-            steps=1200, tasks=32, rate=3e-3, query=5, validate_every=200, options={"steps": 1, "evaluation_steps": 3}
+            steps=4000,
+            tasks=8,
+            rate=3e-3,
+            query=3,
+            validate_every=500,
+            options={"steps": 1, "evaluation_steps": 3, "normalisation": "support"},
         ),
         # Finn et al. 2017, appendix A.1: 60,000 iterations, meta-batch 32, one inner step of 0.4, three at test time.
         "paper": Recipe(

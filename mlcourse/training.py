@@ -231,7 +231,9 @@ class _Run:
         for name, mine in (("learner", self.learner.config), ("settings", self.settings)):
             theirs = about.get(name)
             if theirs != json.loads(json.dumps(mine)):
-                raise CourseError(f"{path} is of another run: its {name} {_difference(theirs, mine)}; use another --out")
+                raise CourseError(
+                    f"{path} is of another run: its {name} {_difference(theirs, mine)}; use another --out"
+                )
         part = {
             prefix: {name.split("/", 1)[1]: value for name, value in tensors.items() if name.startswith(prefix + "/")}
             for prefix in ("learner", "optimizer", "best")

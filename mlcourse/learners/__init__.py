@@ -28,7 +28,7 @@ def _maml(*, way, in_channels, size, channels=64, normalisation="batch", downsam
 
 
 def _prototypical(
-    *, way, in_channels, size, channels=64, normalisation="running", downsample="pool", **options
+    *, way, in_channels, size, channels=64, normalisation="running", downsample="stride", **options
 ) -> Learner:
     return PrototypicalNetwork(Conv4(in_channels, channels, size, None, normalisation, downsample), **options)
 
@@ -58,6 +58,8 @@ def build(
             learner = METHODS[method](way=way, in_channels=in_channels, size=size, **options)
     except TypeError as error:
         raise CourseError(f"method {method!r} has no such option ({error})") from None
+    # Channels last is the layout that convolutions like best: several times faster on a CPU, and on a GPU with bf16.
+    learner.to(memory_format=torch.channels_last)
     learner.config = {"method": method, "way": way, "in_channels": in_channels, "size": size, "options": options}
     return learner
 
@@ -65,7 +67,9 @@ def build(
 def save(learner: nn.Module, folder: Path | str, **more: Any) -> None:
     """Write `learner.safetensors` and then `config.json`, which holds all that `load` needs and whatever `more` tells."""
     if not learner.config:
-        raise CourseError("this learner was not made by learners.build, so its file could not be read back; build it there")
+        raise CourseError(
+            "this learner was not made by learners.build, so its file could not be read back; build it there"
+        )
     folder = Path(folder)
     files.save_tensors(folder / WEIGHTS, learner.state_dict(), {"method": learner.config["method"]})
     files.write_json(folder / CONFIG, {"learner": learner.config} | more)

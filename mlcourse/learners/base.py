@@ -35,8 +35,23 @@ class Learner(nn.Module):
         """Whether the answer to one query depends on the other queries."""
         return self.normalisation == "batch"
 
+    def check_images(self, shape: tuple[int, ...]) -> None:
+        """Raise CourseError when images of `shape` (C, H, W) are not what this learner was built for."""
+        if not self.config or self.config["method"] == "pixels":
+            return
+        built = (self.config["in_channels"], self.config["size"], self.config["size"])
+        if tuple(shape) != built:
+            raise CourseError(
+                f"the images are {tuple(shape)}, but the learner was built for {built}; choose fitting data"
+            )
+
     def adapt(
-        self, support_x: Tensor, support_y: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> State:
         """The inner process, for all tasks. Under `no_grad` it works too and returns a detached state."""
         raise TypeError(f"{type(self).__name__} must define adapt")
@@ -69,7 +84,9 @@ def way_of(support_y: Tensor, *, at_most: int | None = None, who: str = "this le
     """The number of classes in the labels [tasks, images]. Raises CourseError when it exceeds a fixed head."""
     way = int(support_y.max()) + 1
     if at_most is not None and way > at_most:
-        raise CourseError(f"the support set has {way} classes, but the head of {who} has {at_most}; build it with way={way}")
+        raise CourseError(
+            f"the support set has {way} classes, but the head of {who} has {at_most}; build it with way={way}"
+        )
     return way
 
 

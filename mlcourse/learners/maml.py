@@ -7,6 +7,7 @@ https://arxiv.org/abs/1703.03400.
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
@@ -18,6 +19,7 @@ class MAML(Learner):
 
     network: with a head of `way` logits, called as `network(x, reference)`. steps: T. inner_rate: α.
     first_order: drop the second-order term (first-order MAML, "FOMAML"). evaluation_steps: T outside of training.
+    one_by_one: adapt one task after another, also where the network can take all tasks side by side (`network.wide`).
     The normalisation is the network's: `batch` (the paper's, transductive), `support`, `group` or `none`.
     """
 
@@ -29,6 +31,7 @@ class MAML(Learner):
         inner_rate: float = 0.4,
         first_order: bool = False,
         evaluation_steps: int | None = None,
+        one_by_one: bool = False,
     ):
         super().__init__()
         for name, value in (("steps", steps), ("evaluation_steps", evaluation_steps)):
@@ -45,35 +48,55 @@ class MAML(Learner):
         self.inner_rate = inner_rate
         self.first_order = first_order
         self.normalisation = network.normalisation
+        self.side_by_side = hasattr(network, "wide") and not one_by_one
 
     def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None) -> Tensor:
         """The network's logits for the images x of one task, with `params` in place of its own parameters."""
         return functional_call(self.network, params, (x, reference))
 
     def adapt(
-        self, support_x: Tensor, support_y: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> State:
-        """T inner steps for each task, one task after another. `state["fast"]` holds θ_inner*, stacked over tasks."""
+        """T inner steps for each task. `state["fast"]` holds θ_inner* by name, with a leading dimension of tasks."""
         head = getattr(getattr(self.network, "head", None), "out_features", None)
         way_of(support_y, at_most=head, who="this MAML")
         if steps is None:
             steps = self.steps if self.training else self.evaluation_steps
+        settings = {
+            "steps": steps,
+            "rate": self.inner_rate,
+            "first_order": self.first_order,
+            "create_graph": torch.is_grad_enabled(),
+        }
         theta = inner.parameters(self.network)
-        fast = [
-            inner.adapt(
-                self.call,
-                theta,
-                x,
-                y,
-                steps=steps,
-                rate=self.inner_rate,
-                first_order=self.first_order,
-                create_graph=torch.is_grad_enabled(),
-            )
-            for x, y in zip(support_x, support_y, strict=True)
-        ]
-        return {"fast": {name: torch.stack([task[name] for task in fast]) for name in theta}, "support_x": support_x}
+        adapt = self.adapt_side_by_side if self.side_by_side else self.adapt_one_by_one
+        return {"fast": adapt(theta, support_x, support_y, settings), "support_x": support_x}
+
+    def adapt_one_by_one(self, theta, support_x, support_y, settings) -> inner.Parameters:
+        """The plain loop: one task after another. It is the reference for the other way."""
+        fast = [inner.adapt(self.call, theta, x, y, **settings) for x, y in zip(support_x, support_y, strict=True)]
+        return {name: torch.stack([task[name] for task in fast]) for name in theta}
+
+    def adapt_side_by_side(self, theta, support_x, support_y, settings) -> inner.Parameters:
+        """All tasks in one wide network. Tasks do not touch, so the gradient of the sum holds each task's own gradient."""
+        copies = {name: value.expand(len(support_x), *value.shape) for name, value in theta.items()}
+        return inner.adapt(self.network.wide, copies, support_x, support_y, loss=summed_cross_entropy, **settings)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
+        if self.side_by_side:
+            if self.normalisation != "support":
+                return self.network.wide(state["fast"], query_x)
+            n = state["support_x"].shape[1]
+            return self.network.wide(state["fast"], torch.cat([state["support_x"], query_x], 1), n)[:, n:]
         fast = [dict(zip(state["fast"], values, strict=True)) for values in zip(*state["fast"].values(), strict=True)]
         return answer_each(self.call, fast, state, query_x, self.normalisation)
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """L_inner of each task, a mean over its images, summed over the tasks: [tasks, images, way], [tasks, images] → scalar."""
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / labels.shape[1]

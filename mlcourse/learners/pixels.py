@@ -17,7 +17,12 @@ class PixelNeighbours(Learner):
     trains_on = "nothing"
 
     def adapt(
-        self, support_x: Tensor, support_y: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> State:
         return {"pixels": support_x.flatten(2), "members": F.one_hot(support_y, way_of(support_y)).bool()}
 

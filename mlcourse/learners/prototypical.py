@@ -50,7 +50,12 @@ class PrototypicalNetwork(Learner):
         return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def adapt(
-        self, support_x: Tensor, support_y: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> State:
         return {"prototypes": prototypes(self.embed(support_x), support_y, way_of(support_y))}
 

@@ -45,7 +45,12 @@ class FineTune(Learner):
         return F.linear(features, params["head.weight"], params["head.bias"])
 
     def adapt(
-        self, support_x: Tensor, support_y: Tensor, *, steps: int | None = None, generator: torch.Generator | None = None
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> State:
         way, size = way_of(support_y), self.network.embedding_size
         head = {

@@ -4,6 +4,7 @@ Vinyals et al., *Matching Networks for One Shot Learning*, 2016, https://arxiv.o
 Finn et al., *Model-Agnostic Meta-Learning*, 2017, https://arxiv.org/abs/1703.03400 (with strides on Omniglot).
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +24,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         x = F.relu(self.norm(self.conv(x), reference))
+        return F.max_pool2d(x, 2) if self.pool else x
+
+    def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
+        """The block of many tasks side by side: one grouped convolution, a group for each task."""
+        weight, bias = params["conv.weight"], params["conv.bias"]
+        x = F.conv2d(x, weight.flatten(0, 1), bias.flatten(), self.conv.stride, self.conv.padding, groups=len(weight))
+        x = F.relu(self.norm.wide(_below(params, "norm."), x, reference))
         return F.max_pool2d(x, 2) if self.pool else x
 
 
@@ -65,3 +73,23 @@ class Conv4(nn.Module):
         for block in self.blocks:
             x = block(x, reference)
         return self.head(x.flatten(1))
+
+    def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
+        """Many tasks at once, each with weights of its own: they lie side by side, as the groups of one wide network.
+
+        params: by name, with a leading dimension of tasks. x: [tasks, images, in_channels, size, size].
+        Returns [tasks, images, out], the same as `forward` for one task after another.
+        """
+        tasks, images = x.shape[:2]
+        x = x.transpose(0, 1).flatten(1, 2)  # [images, tasks·channels, size, size]
+        for index, block in enumerate(self.blocks):
+            x = block.wide(_below(params, f"blocks.{index}."), x, reference)
+        x = x.reshape(images, tasks, -1).transpose(0, 1)
+        if isinstance(self.head, nn.Identity):
+            return x
+        return torch.baddbmm(params["head.bias"].unsqueeze(1), x, params["head.weight"].transpose(1, 2))
+
+
+def _below(params: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The parameters whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}

@@ -20,6 +20,17 @@ from mlcourse.errors import CourseError
 NORMALISATIONS = ("batch", "support", "running", "group", "none")
 
 
+def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, reference: int | None = None) -> Tensor:
+    """Batch normalisation with the statistics of the batch x [images, channels, H, W], or of its first `reference` images."""
+    if reference is None:
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+    # F.batch_norm passes no gradient to statistics that it is given, so this one is written out.
+    mean = x[:reference].mean((0, 2, 3), keepdim=True)
+    variance = x[:reference].var((0, 2, 3), keepdim=True, unbiased=False)
+    scale = weight.view(1, -1, 1, 1) * torch.rsqrt(variance + eps)
+    return (x - mean) * scale + bias.view(1, -1, 1, 1)
+
+
 class BatchStatistics(nn.Module):
     """Normalise with the statistics of the batch, or of its first `reference` images. It remembers nothing.
 
@@ -34,13 +45,11 @@ class BatchStatistics(nn.Module):
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         """x: [images, channels, height, width]; the same shape comes back."""
-        if reference is None:
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        # F.batch_norm passes no gradient to statistics that it is given, so this one is written out.
-        mean = x[:reference].mean((0, 2, 3), keepdim=True)
-        variance = x[:reference].var((0, 2, 3), keepdim=True, unbiased=False)
-        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + self.eps)
-        return (x - mean) * scale + self.bias.view(1, -1, 1, 1)
+        return normalise(x, self.weight, self.bias, self.eps, reference)
+
+    def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
+        """The same for many tasks side by side: x [images, tasks·channels, H, W], weights [tasks, channels]."""
+        return normalise(x, params["weight"].flatten(), params["bias"].flatten(), self.eps, reference)
 
 
 class Fixed(nn.Module):
@@ -52,6 +61,17 @@ class Fixed(nn.Module):
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
         return self.layer(x)
+
+    def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
+        """The same for many tasks side by side: x [images, tasks·channels, H, W], weights [tasks, channels]."""
+        if isinstance(self.layer, nn.Identity):
+            return x
+        if not isinstance(self.layer, nn.GroupNorm):
+            raise CourseError(
+                "normalisation 'running' has one average for all; networks side by side need another kind"
+            )
+        weight, bias = params["layer.weight"], params["layer.bias"]
+        return F.group_norm(x, len(weight) * self.layer.num_groups, weight.flatten(), bias.flatten(), self.layer.eps)
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:

@@ -1,0 +1,101 @@
+"""`mlcourse train`: meta-train a learner and keep it in a folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcourse.errors import CourseError
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="prototypical or maml")],
+    dataset: Annotated[str, typer.Option(help="glyphs, omniglot, caltech101, or a folder of class folders")] = "glyphs",
+    protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
+    way: Annotated[int, typer.Option(help="classes a task")] = 5,
+    shot: Annotated[int, typer.Option(help="support images a class")] = 1,
+    query: Annotated[int, typer.Option(help="query images a class, in validation")] = 15,
+    train_way: Annotated[int | None, typer.Option(help="classes a task in training (default: the recipe's)")] = None,
+    budget: Annotated[str, typer.Option(help="smoke, short (at most ten minutes on 2 cores) or paper")] = "short",
+    steps: Annotated[int | None, typer.Option(help="outer steps, in place of the budget's")] = None,
+    normalisation: Annotated[str | None, typer.Option(help="batch, support, running, group or none")] = None,
+    seed: Annotated[int, typer.Option(help="of the weights and of the episodes")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="folder of the run (default: runs/…)")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint, if there is one")] = False,
+    data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
+    drawn: Annotated[bool, typer.Option("--drawn", help="redraw every image with the drawing pad's pen")] = False,
+    download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
+) -> None:
+    """Meta-train METHOD from random weights; the best step on validation classes is kept."""
+    from mlcourse import devices, learners, recipes, training
+    from mlcourse.episodes import EpisodeSampler
+
+    plan = recipes.recipe(method, budget)
+    place = devices.pick(device)
+    devices.keep_freed_memory()
+    train_data, val_data = (
+        _load(dataset, split, protocol, data_root, drawn, download, hands=2 if split == "train" else 0)
+        for split in ("train", "val")
+    )
+    options = plan.options | ({} if normalisation is None else {"normalisation": normalisation})
+    channels, size, _ = train_data.shape
+    learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, **options).to(place)
+    source = EpisodeSampler(train_data, train_way or plan.train_way or way, shot, plan.query or query, device=place)
+    try:
+        validation = EpisodeSampler(val_data, way, shot, query, device=place)
+    except CourseError as error:
+        print(f"no validation, the last step is kept: {error}")
+        validation = None
+    out = out or Path("runs") / f"{method}-{Path(dataset).name}-{way}way-{shot}shot-{budget}-seed{seed}"
+    settings = {
+        "init": "none",  # random weights: nothing was pre-trained
+        "dataset": dataset,
+        "protocol": protocol or ("vinyals" if dataset == "omniglot" else None),
+        "drawn": drawn,
+        "way": way,
+        "shot": shot,
+        "query": query,
+        "train_way": source.way,
+        "train_query": source.query,
+        "tasks": plan.tasks,
+        "budget": budget,
+        "schedule": plan.schedule,
+        "device": str(place),
+    }
+    steps = plan.steps if steps is None else steps
+    print(f"{method} on {dataset}: {steps} steps of {plan.tasks} × {source.way}-way {shot}-shot on {place} → {out}")
+    history = training.train(
+        learner,
+        source,
+        steps=steps,
+        tasks=plan.tasks,
+        rate=plan.rate,
+        schedule=plan.schedule,
+        seed=seed,
+        validation=validation,
+        validate_every=plan.validate_every,
+        out=out,
+        resume=resume,
+        settings=settings,
+    )
+    done = len(history.losses)
+    if history.interrupted:
+        print(f"stopped after {done} of {steps} steps; what was learnt is in {out}, --resume goes on")
+        raise typer.Exit(130)
+    best = f", best at step {history.best_step} on validation classes" if history.validations else ""
+    print(f"{done} steps in {history.seconds:.0f} s{best}. Next: mlcourse evaluate {out}")
+
+
+def _load(dataset, split, protocol, root, drawn, download, *, hands=0):
+    """A split of a data set; `drawn` sends each image through the drawing pad's pipeline, with `hands` variants more."""
+    from mlcourse import datasets, strokes
+
+    if not drawn:
+        return datasets.load(dataset, split, protocol=protocol, root=root, download=download)
+    if dataset != "omniglot":
+        return strokes.as_drawings(datasets.load(dataset, split, root=root, download=download), hands=hands)
+    # Lines are traced in the original pictures, once: turning a drawing and drawing the turned picture are the same.
+    data = datasets.load(dataset, split, protocol=protocol, root=root, rotations=False, size=105, download=download)
+    drawings = strokes.as_drawings(data, hands=hands)
+    return drawings if protocol == "lake" else drawings.with_rotations()

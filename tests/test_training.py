@@ -1,0 +1,261 @@
+"""The training loop: it learns, keeps the best, resumes to the same numbers, and loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import safetensors.torch
+import torch
+from core_helpers import squares
+from safetensors.torch import load_file
+
+import mlcourse
+from mlcourse import files, learners, training
+from mlcourse.episodes import EpisodeSampler
+from mlcourse.errors import CourseError
+from mlcourse.evaluation import evaluate
+from mlcourse.learners import FineTune
+from mlcourse.networks import Conv4
+
+
+def learner(method="prototypical", seed=0, **options):
+    return learners.build(method, way=4, size=16, channels=8, seed=seed, **options)
+
+
+def sampler(split="train", **shape):
+    return EpisodeSampler(squares(split=split), **({"way": 4, "shot": 1, "query": 3} | shape))
+
+
+def run(model, **changes):
+    settings = {"steps": 8, "tasks": 2, "seed": 3, "validation": sampler("val"), "validate_every": 3, "progress": False}
+    return training.train(model, sampler(), **(settings | {"validation_episodes": 10} | changes))
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("method", ["prototypical", "maml"])
+def test_training_learns(method):
+    model = learner(method)
+    before = evaluate(model, sampler("val"), episodes=50).accuracy
+    history = run(model, steps=60, rate=1e-2, validation=None)
+    after = evaluate(model, sampler("val"), episodes=50).accuracy
+    assert after > before + 0.05
+    assert sum(history.losses[-10:]) < sum(history.losses[:10])
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
+    one, two, other = learner(), learner(), learner()
+    assert run(one).losses == run(two).losses
+    assert same(one, two)
+    assert run(other, seed=4).losses != run(learner()).losses
+
+
+def test_the_best_parameters_on_validation_are_kept(monkeypatch):
+    accuracies = iter([0.5, 0.9, 0.6])
+    seen = []
+
+    class Result:
+        def __init__(self, accuracy):
+            self.accuracy = accuracy
+
+    def judged(model, *_, **__):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return Result(next(accuracies))
+
+    monkeypatch.setattr(training, "evaluate", judged)
+    model = learner()
+    history = run(model, steps=9)
+    assert history.best_step == 6
+    assert history.validations == [(3, 0.5), (6, 0.9), (9, 0.6)]
+    assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["prototypical", "maml"])
+def test_a_run_that_stopped_and_resumed_equals_one_that_did_not(tmp_path, method, monkeypatch):
+    whole = learner(method)
+    run(whole, out=tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(EpisodeSampler):
+        calls = 0
+
+        def sample(self, tasks, generator):
+            Stopping.calls += 1
+            if Stopping.calls == 6:  # after the checkpoint at step 3, in the sixth step: steps 4 and 5 are lost
+                raise Stop
+            return super().sample(tasks, generator)
+
+    settings = {"steps": 8, "tasks": 2, "seed": 3, "validation": sampler("val"), "validate_every": 3}
+    settings |= {"validation_episodes": 10, "out": tmp_path / "torn", "progress": False}
+    with pytest.raises(Stop):
+        training.train(learner(method), Stopping(squares(), 4, 1, 3), **settings)
+    resumed = learner(method, seed=99)  # whatever it holds, the checkpoint replaces it
+    history = run(resumed, out=tmp_path / "torn", resume=True)
+    assert same(whole, resumed)
+    assert len(history.losses) == 8
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "torn")
+    ]
+    assert [entry["step"] for entry in logs[1]] == list(range(1, 9))
+    assert [entry["loss"] for entry in logs[0]] == [entry["loss"] for entry in logs[1]]
+    assert [entry["resumes"] for entry in logs[1]] == [0] * 3 + [1] * 5
+    assert same(mlcourse.load(tmp_path / "torn"), whole)
+
+
+def test_an_interrupt_keeps_what_was_learnt(tmp_path):
+    class Interrupted(EpisodeSampler):
+        calls = 0
+
+        def sample(self, tasks, generator):
+            Interrupted.calls += 1
+            if Interrupted.calls == 5:
+                raise KeyboardInterrupt
+            return super().sample(tasks, generator)
+
+    model = learner()
+    history = training.train(
+        model, Interrupted(squares(), 4, 1, 3), steps=8, tasks=2, seed=3, out=tmp_path / "run", progress=False
+    )
+    assert history.interrupted
+    assert len(history.losses) == 4
+    assert same(mlcourse.load(tmp_path / "run"), model)
+    assert files.read_json(tmp_path / "run" / "config.json")["finished"] is False
+    assert (
+        training.train(
+            learner(seed=1), sampler(), steps=8, tasks=2, seed=3, out=tmp_path / "run", resume=True, progress=False
+        ).losses[:4]
+        == history.losses
+    )
+
+
+def test_resuming_a_finished_run_does_nothing(tmp_path):
+    first = learner()
+    run(first, out=tmp_path / "run")
+    stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir() if path.name != "log.jsonl"}
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    again = learner(seed=9)
+    history = run(again, out=tmp_path / "run", resume=True)
+    assert same(first, again)
+    assert len(history.losses) == 8
+    assert stamps == {
+        path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir() if path.name in stamps
+    }
+    assert log == (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_resume_with_nothing_there_starts(tmp_path):
+    assert len(run(learner(), out=tmp_path / "new", resume=True).losses) == 8
+
+
+def test_another_run_in_the_folder_is_refused_and_stays_whole(tmp_path):
+    run(learner(), out=tmp_path / "run")
+    before = (tmp_path / "run" / "learner.safetensors").read_bytes()
+    with pytest.raises(CourseError, match=r"already holds a run.*--resume"):
+        run(learner(), out=tmp_path / "run")
+    with pytest.raises(CourseError, match="of another run.*method = 'prototypical', not 'maml'"):
+        run(learner("maml"), out=tmp_path / "run", resume=True)
+    with pytest.raises(CourseError, match="steps = 8, not 9"):
+        run(learner(), out=tmp_path / "run", resume=True, steps=9)
+    assert (tmp_path / "run" / "learner.safetensors").read_bytes() == before
+
+
+def test_a_truncated_checkpoint_is_one_clear_error(tmp_path):
+    run(learner(), out=tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(CourseError, match=r"checkpoint\.safetensors is damaged or truncated"):
+        run(learner(), out=tmp_path / "run", resume=True)
+
+
+def test_no_space_left_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
+    real, calls = safetensors.torch.save_file, []
+
+    def full(tensors, path, metadata):
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+        real(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(CourseError, match=r"No space left.*--out"):
+        run(learner(), out=tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint.safetensors", "log.jsonl"]
+    monkeypatch.setattr(safetensors.torch, "save_file", real)
+    whole, resumed = learner(), learner()
+    run(whole)
+    run(resumed, out=tmp_path / "run", resume=True)
+    assert same(whole, resumed)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_remedy():
+    model = learner("maml", inner_rate=1e30)
+    with pytest.raises(CourseError, match=r"outer loss is (nan|inf).*inner rate"):
+        run(model, steps=4, validation=None)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"tasks": 0}, {"validate_every": -1}, {"schedule": "linear"}])
+def test_bad_settings_are_named(bad):
+    with pytest.raises(CourseError, match=next(iter(bad))):
+        run(learner(), **bad)
+
+
+def test_the_cosine_schedule_goes_from_one_to_zero():
+    assert training.cosine(0, 10) == 1
+    assert training.cosine(5, 10) == pytest.approx(0.5)
+    assert training.cosine(10, 10) == pytest.approx(0)
+
+
+def test_pre_training_on_images_uses_the_same_loop():
+    torch.manual_seed(0)
+    data = squares()
+    model = FineTune(Conv4(size=16, channels=8, normalisation="running", downsample="stride"), classes=data.classes)
+    history = training.train(model, training.Images(data), steps=40, tasks=32, rate=1e-2, seed=0, progress=False)
+    assert sum(history.accuracies[-5:]) / 5 > 0.5
+    x, y = training.Images(data).sample(6, torch.Generator().manual_seed(0))
+    assert x.shape == (6, 1, 16, 16)
+    for image, label in zip(x, y.tolist(), strict=True):
+        assert any(torch.equal(image, other.float() / 255) for other in data.of_class(label))
+
+
+def train_command(out, *more):
+    arguments = ["train", "maml", "--dataset", "glyphs", "--budget", "smoke", "--steps", "40", "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return [sys.executable, "-m", "mlcourse", *arguments, "--seed", "2", "--out", str(out), *more], environment
+
+
+def test_kill_and_resume_give_the_same_bits_as_an_uninterrupted_run(tmp_path):
+    command, environment = train_command(tmp_path / "whole")
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    command, environment = train_command(tmp_path / "killed")
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "killed" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 8):
+        time.sleep(0.005)
+    process.kill()  # SIGKILL where there are signals
+    assert process.wait() in (-signal.SIGKILL if hasattr(signal, "SIGKILL") else 1, 1)
+    done_before = log.read_text().count("\n")
+    assert 8 <= done_before < 40, "the process ended before it could be killed"
+
+    command, environment = train_command(tmp_path / "killed", "--resume")
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    tensors = [load_file(tmp_path / name / "learner.safetensors") for name in ("whole", "killed")]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 41))
+    first_run, second_run = ([line["step"] for line in lines if line["resumes"] == n] for n in (0, 1))
+    assert len(first_run) >= 6, "the resumed process did nearly all the work itself"
+    assert second_run == list(range(len(first_run) + 1, 41))
