@@ -1,0 +1,229 @@
+"""JupyterLab in a headless browser.
+
+`lab(path)` copies a notebook into an empty folder, starts JupyterLab there and opens it in Chromium. It returns an
+`Opened`: `.page` is playwright's page, `.run_all()` runs the notebook, `.work` is the learner's folder (MLCOURSE_WORK).
+
+    def test_something(lab):
+        notebook = lab("notebooks/00_start_here.ipynb")
+        notebook.run_all()
+        slider = Slider(notebook.page)
+        slider.press("ArrowRight")
+
+A server or a browser that does not start is tried once more, and counted; everything else fails at once. The machine is
+proven offline: the browser's proxy is a closed port, and a request to any other machine fails the test.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PROXY = {"server": "http://127.0.0.1:9", "bypass": "127.0.0.1"}  # "discard": nothing listens there
+# Settings: no question about news in front of the page, and every cell in the page, also those out of sight
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false"},
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+}
+# Never awaits for long: `page.evaluate` has no time limit of its own
+READY = """async () => {
+    const panel = window.jupyterapp?.shell.currentWidget;
+    if (!panel?.context?.isReady || !panel.sessionContext?.isReady) return false;
+    const kernel = panel.sessionContext.session?.kernel;
+    if (!kernel) return false;
+    const soon = new Promise(resolve => setTimeout(resolve, 500, null));
+    return (await Promise.race([kernel.info, soon])) !== null;
+}"""
+
+
+class DidNotStart(Exception):
+    """A server or a browser that does not start. Nothing of the course has run yet."""
+
+
+@dataclass
+class Opened:
+    """A notebook that is open in the browser, its kernel ready."""
+
+    page: object
+    work: Path
+    foreign: list[str] = field(default_factory=list)  # requests to other machines
+
+    def run_all(self, seconds: float = 120) -> None:
+        """Run all cells and wait until the last has ended. Fails with the error's text when a cell raises."""
+        self.page.evaluate(
+            """() => {
+                window.ranAll = null;
+                window.jupyterapp.commands.execute('notebook:run-all-cells')
+                    .then(ok => { window.ranAll = String(ok) }, error => { window.ranAll = 'error ' + error });
+            }"""
+        )
+        self.page.wait_for_function("window.ranAll !== null", timeout=1000 * seconds)
+        errors = self.page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg")
+        assert errors.count() == 0, errors.all_inner_texts()
+
+    def wait_for(self, script: str, seconds: float = 30):
+        """Wait until the JavaScript expression is true."""
+        return self.page.wait_for_function(script, timeout=1000 * seconds)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium, or a skip that says what is missing."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        pytest.skip("the Python package playwright is not installed: pip install playwright")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium here: install it (on Debian and Ubuntu: apt install chromium)")
+    with sync_playwright() as playwright:
+
+        def launch():
+            try:
+                return playwright.chromium.launch(executable_path=program, args=FLAGS, proxy=PROXY, timeout=60_000)
+            except Error as error:
+                raise DidNotStart(str(error)) from error
+
+        browser, starts = _at_most_twice(launch)
+        browser.starts = starts
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def lab(chromium, tmp_path, record_property):
+    """`lab(path)` opens a copy of the notebook in JupyterLab and returns an `Opened`."""
+    with contextlib.ExitStack() as stack:
+
+        def open_notebook(path: Path | str, **variables: str) -> Opened:
+            folder = tmp_path / f"lab{len(list(tmp_path.glob('lab*')))}"
+            root, work = folder / "root", folder / "work"
+            root.mkdir(parents=True)
+            shutil.copy(path, root)
+            environment = {"MLCOURSE_BUDGET": "smoke", "MLCOURSE_WORK": str(work), **variables}
+            (process, address, token), starts = _at_most_twice(lambda: _start_server(folder, root, environment))
+            stack.callback(_stop, process)
+            context = chromium.new_context(viewport={"width": 1200, "height": 1000})
+            stack.callback(context.close)
+            opened = Opened(context.new_page(), work)
+            opened.page.on("request", lambda request: _note_foreign(request.url, opened.foreign))
+            record_property("browser", json.dumps({"server": starts, "browser": chromium.starts}))
+            opened.page.goto(f"{address}/lab/tree/{Path(path).name}?token={token}", timeout=60_000)
+            _until(lambda: opened.page.evaluate(READY), 90, "the kernel does not become ready (has the notebook one?)")
+            stack.callback(_assert_offline, opened.foreign)
+            return opened
+
+        yield open_notebook
+
+
+def _at_most_twice(start):
+    """Call `start`, once more when it did not start. Returns (what it gave, number of starts)."""
+    try:
+        return start(), 1
+    except DidNotStart as reason:
+        print(f"started again, because: {reason}")
+        return start(), 2
+
+
+def _start_server(folder: Path, root: Path, variables: dict[str, str]):
+    """Start JupyterLab with folders of its own. Returns (process, address, token)."""
+    home = folder / f"jupyter-{secrets.token_hex(3)}"
+    names = {"CONFIG_DIR": "config", "RUNTIME_DIR": "runtime", "DATA_DIR": "data"}
+    environment = {**os.environ, **variables, "IPYTHONDIR": str(home / "ipython")}
+    environment |= {f"JUPYTER_{variable}": str(home / name) for variable, name in names.items()}
+    environment |= {f"JUPYTERLAB_{name.upper()}_DIR": str(home / name) for name in ("settings", "workspaces")}
+    for name, value in SETTINGS.items():
+        file = home / "settings" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(value), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token, address = secrets.token_hex(8), f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
+    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
+    command += [f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True"]
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _until(lambda: process.poll() is not None or _answers(f"{address}/api/status?token={token}"), 60, "no answer")
+        if process.poll() is not None:
+            raise TimeoutError("it ended")
+    except TimeoutError as error:
+        _stop(process)
+        said = (home / "log").read_text(errors="replace")[-1000:]
+        raise DidNotStart(f"JupyterLab does not start ({error}): {said}") from None
+    return process, address, token
+
+
+def _answers(address: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past the closed proxy of CI
+    try:
+        with direct.open(address, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _until(condition, seconds: float, message: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{message} within {seconds:.0f} s")
+        time.sleep(0.2)
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End the server; on its way it ends its kernels."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _note_foreign(url: str, foreign: list[str]) -> None:
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname != "127.0.0.1":
+        foreign.append(url)
+
+
+def _assert_offline(foreign: list[str]) -> None:
+    assert not foreign, f"requests to other machines: {foreign}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    kept = [pair for report in reports if report.when == "call" for pair in report.user_properties]
+    starts = [json.loads(value) for name, value in kept if name == "browser"]
+    times = [value for name, value in kept if name == "widget times"]
+    if starts:
+        again = sum(one["server"] - 1 for one in starts), sum(one["browser"] > 1 for one in starts)
+        terminalreporter.section("browser")
+        terminalreporter.write_line(
+            f"{len(starts)} notebooks opened; started again: servers {again[0]}, browser {again[1]}"
+        )
+        for line in times:
+            terminalreporter.write_line(line)
