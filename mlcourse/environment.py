@@ -9,10 +9,7 @@
 This file runs before anything is installed, so it imports nothing of the course. Linux, macOS and Windows run the same.
 """
 
-from __future__ import (
-    annotations,
-)  # an old Python must be able to read this file, so that it can say that it is too old
-
+# No new syntax here: an old Python must be able to read this file, so that it can say that it is too old.
 import hashlib
 import json
 import os

@@ -1,5 +1,6 @@
 """`make` without make: what `mlcourse/environment.py` does on good and on broken machines."""
 
+import ast
 import json
 import os
 import shutil
@@ -48,6 +49,21 @@ def test_file_needs_the_standard_library_only():
     ).stdout.split()
     names = {name.split(".")[0] for name in loaded}
     assert names - set(sys.stdlib_module_names) <= {"__main__", "__mp_main__"}
+
+
+def test_an_old_python_can_read_the_file():
+    source = SCRIPT.read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 6))
+    assert "__future__" not in source
+
+
+def test_a_newer_python_takes_over(monkeypatch, tmp_path):
+    called = []
+    monkeypatch.setattr(environment, "OLDEST", (99, 0))
+    monkeypatch.setattr(environment, "newer_python", lambda: "python99")
+    monkeypatch.setattr(subprocess, "run", lambda command: called.append(command) or subprocess.CompletedProcess([], 7))
+    assert environment.main(["env", "TORCH=cpu"]) == 7
+    assert called == [["python99", environment.__file__, "env", "TORCH=cpu"]]
 
 
 def test_module_does_not_import_torch():
