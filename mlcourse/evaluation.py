@@ -121,8 +121,8 @@ def compare(a: Result, b: Result) -> Paired:
     for name in same:
         if getattr(a, name) != getattr(b, name):
             raise CourseError(
-                f"a paired comparison needs the same episodes, but {name} is {getattr(a, name)} and {getattr(b, name)}; "
-                "evaluate both with the same sampler and seed"
+                f"a pair needs the same episodes, but {name} is {getattr(a, name)} and {getattr(b, name)}; "
+                "use the same sampler and seed for both"
             )
     difference, ci95 = mean_interval(a.per_episode - b.per_episode)
     return Paired(difference, ci95, a.episodes)

@@ -12,7 +12,7 @@ from mlcourse.errors import CourseError
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to meta-train. tasks: the meta-batch. rate: the outer rate β of Adam. train_way, query: None means as at test."""
+    """How to meta-train. tasks: the meta-batch. rate: the outer rate β of Adam. train_way, query: None: as at test."""
 
     steps: int
     tasks: int

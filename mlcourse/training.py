@@ -2,7 +2,8 @@
 
     θ_outer ← θ_outer − β · dL_outer/dθ_outer
 
-It knows nothing of methods: a learner has `outer_loss(batch, step=…, generator=…)`, a source has `sample(tasks, generator)`.
+It knows nothing of methods: a learner has `outer_loss(batch, step=…, generator=…)`, a source has
+`sample(tasks, generator)`.
 """
 
 import json
@@ -90,7 +91,7 @@ def train(
     validation: a sampler over validation classes; every `validate_every` steps the learner is evaluated on the same
     `validation_episodes` episodes, and the best parameters are kept. Without it the last ones are.
     out: a folder for `learner.safetensors`, `config.json` (with `settings`), `log.jsonl` (a line a step) and the
-    checkpoint; resume: go on from that checkpoint, to the same numbers as if nothing had happened. Nothing there: start.
+    checkpoint; resume: go on from that checkpoint, to the same numbers as without the stop (nothing there: start).
     An interrupt (Ctrl-C, the stop button) ends the training early and keeps what was learnt.
 
     Raises CourseError for a bad setting, a folder that holds another run, and an outer loss that is not finite.

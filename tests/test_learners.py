@@ -243,5 +243,5 @@ def test_damaged_and_foreign_files_are_one_clear_error(tmp_path):
 def test_unknown_methods_and_options_are_named():
     with pytest.raises(CourseError, match=r"'mamel' is unknown.*maml"):
         learners.build("mamel", way=5)
-    with pytest.raises(CourseError, match="no such option.*colour"):
+    with pytest.raises(CourseError, match=r"no such option.*colour"):
         learners.build("maml", way=5, colour="red")

@@ -163,7 +163,7 @@ def test_another_run_in_the_folder_is_refused_and_stays_whole(tmp_path):
     before = (tmp_path / "run" / "learner.safetensors").read_bytes()
     with pytest.raises(CourseError, match=r"already holds a run.*--resume"):
         run(learner(), out=tmp_path / "run")
-    with pytest.raises(CourseError, match="of another run.*method = 'prototypical', not 'maml'"):
+    with pytest.raises(CourseError, match=r"of another run.*method = 'prototypical', not 'maml'"):
         run(learner("maml"), out=tmp_path / "run", resume=True)
     with pytest.raises(CourseError, match="steps = 8, not 9"):
         run(learner(), out=tmp_path / "run", resume=True, steps=9)

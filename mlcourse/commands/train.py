@@ -88,14 +88,14 @@ def train(
 
 
 def _load(dataset, split, protocol, root, drawn, download, *, hands=0):
-    """A split of a data set; `drawn` sends each image through the drawing pad's pipeline, with `hands` variants more."""
+    """A split of a data set; `drawn` sends each image through the drawing pad's pipeline, and adds `hands` variants."""
     from mlcourse import datasets, strokes
 
     if not drawn:
         return datasets.load(dataset, split, protocol=protocol, root=root, download=download)
     if dataset != "omniglot":
         return strokes.as_drawings(datasets.load(dataset, split, root=root, download=download), hands=hands)
-    # Lines are traced in the original pictures, once: turning a drawing and drawing the turned picture are the same.
+    # Lines are traced once, in the original pictures: turning first and drawing first come to the same.
     data = datasets.load(dataset, split, protocol=protocol, root=root, rotations=False, size=105, download=download)
     drawings = strokes.as_drawings(data, hands=hands)
     return drawings if protocol == "lake" else drawings.with_rotations()

@@ -58,14 +58,14 @@ def build(
             learner = METHODS[method](way=way, in_channels=in_channels, size=size, **options)
     except TypeError as error:
         raise CourseError(f"method {method!r} has no such option ({error})") from None
-    # Channels last is the layout that convolutions like best: several times faster on a CPU, and on a GPU with bf16.
+    # Channels last is the layout that convolutions like best: several times faster on a CPU.
     learner.to(memory_format=torch.channels_last)
     learner.config = {"method": method, "way": way, "in_channels": in_channels, "size": size, "options": options}
     return learner
 
 
 def save(learner: nn.Module, folder: Path | str, **more: Any) -> None:
-    """Write `learner.safetensors` and then `config.json`, which holds all that `load` needs and whatever `more` tells."""
+    """Write `learner.safetensors`, then `config.json` with all that `load` needs and whatever `more` tells."""
     if not learner.config:
         raise CourseError(
             "this learner was not made by learners.build, so its file could not be read back; build it there"
@@ -76,7 +76,7 @@ def save(learner: nn.Module, folder: Path | str, **more: Any) -> None:
 
 
 def load(folder: Path | str, *, device: torch.device | str = "cpu") -> Learner:
-    """Bring a saved learner back, in evaluation mode. Raises CourseError when the folder, or a file in it, is not whole."""
+    """Bring a saved learner back, in evaluation mode. Raises CourseError when folder or files are not whole."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CourseError(f"there is no folder {folder}; give the --out folder of a training run")
@@ -93,7 +93,7 @@ def load(folder: Path | str, *, device: torch.device | str = "cpu") -> Learner:
 
 
 def restore(learner: nn.Module, tensors: dict[str, torch.Tensor], source: Path | str) -> None:
-    """Put tensors into a learner. Raises CourseError, naming the file they come from, when they are another learner's."""
+    """Put tensors into a learner. Raises CourseError, naming their file, when they are another learner's."""
     try:
         learner.load_state_dict(tensors)
     except RuntimeError as error:

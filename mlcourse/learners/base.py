@@ -20,7 +20,8 @@ class Learner(nn.Module):
         state = learner.adapt(support_x, support_y)     # the inner process
         logits = learner.predict(state, query_x)        # [tasks, queries, way]
 
-    support_x: [tasks, way·shot, C, H, W]; support_y: [tasks, way·shot], labels 0 … way−1; query_x: [tasks, queries, C, H, W].
+    support_x: [tasks, way·shot, C, H, W]; support_y: [tasks, way·shot], labels 0 … way−1;
+    query_x: [tasks, queries, C, H, W].
     """
 
     trains_on = "episodes"
@@ -64,13 +65,13 @@ class Learner(nn.Module):
         return self.predict(self.adapt(support_x, support_y), query_x)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """L_outer: cross-entropy of logits [tasks, queries, way] and labels [tasks, queries], a mean over all of them."""
+        """L_outer: cross-entropy of logits [tasks, queries, way] and labels [tasks, queries], a mean over all."""
         return F.cross_entropy(prediction.flatten(0, 1), target.flatten())
 
     def outer_loss(
         self, batch: Any, *, step: int = 0, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        """The outer loss of a meta-batch (an Episode), and metrics. Its `.backward()` leaves the meta-gradient in `.grad`."""
+        """The outer loss of an Episode (tasks), and metrics. `.backward()` leaves the meta-gradient in `.grad`."""
         logits = self(batch.support_x, batch.support_y, batch.query_x)
         return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
 

@@ -83,7 +83,7 @@ class MAML(Learner):
         return {name: torch.stack([task[name] for task in fast]) for name in theta}
 
     def adapt_side_by_side(self, theta, support_x, support_y, settings) -> inner.Parameters:
-        """All tasks in one wide network. Tasks do not touch, so the gradient of the sum holds each task's own gradient."""
+        """All tasks in one wide network. Tasks do not touch: the gradient of the sum holds each task's own gradient."""
         copies = {name: value.expand(len(support_x), *value.shape) for name, value in theta.items()}
         return inner.adapt(self.network.wide, copies, support_x, support_y, loss=summed_cross_entropy, **settings)
 
@@ -98,5 +98,5 @@ class MAML(Learner):
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """L_inner of each task, a mean over its images, summed over the tasks: [tasks, images, way], [tasks, images] → scalar."""
+    """L_inner of each task, a mean over its images, summed over tasks: [tasks, images, way] → scalar."""
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / labels.shape[1]

@@ -16,8 +16,8 @@ from mlcourse.learners.base import Learner, State, accuracy, answer_each, way_of
 class FineTune(Learner):
     """Gradient descent on the support set, from pre-trained weights or from random ones ("from scratch").
 
-    network: without a head, called as `network(x, reference)`. classes: how many classes pre-training tells apart (None:
-    no pre-training). A new task gets a new head, which starts at zero. steps, rate: of the descent. head_only: the
+    network: without a head, called as `network(x, reference)`. classes: how many classes pre-training tells apart
+    (None: no pre-training). A new task gets a new head, zero at first. steps, rate: of the descent. head_only: the
     network stays frozen and only the head is fitted.
     """
 

@@ -4,6 +4,8 @@ Vinyals et al., *Matching Networks for One Shot Learning*, 2016, https://arxiv.o
 Finn et al., *Model-Agnostic Meta-Learning*, 2017, https://arxiv.org/abs/1703.03400 (with strides on Omniglot).
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,9 +59,7 @@ class Conv4(nn.Module):
             raise CourseError(f"images of size {size} vanish in four poolings; use 16 or more, or downsample='stride'")
         self.normalisation = normalisation
         widths = [in_channels] + 4 * [channels]
-        self.blocks = nn.ModuleList(
-            Block(a, b, normalisation, downsample) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(Block(a, b, normalisation, downsample) for a, b in pairwise(widths))
         for _ in self.blocks:
             size = size // 2 if downsample == "pool" else (size + 1) // 2
         self.embedding_size = channels * size * size

@@ -1,14 +1,15 @@
 """Normalisation is a named choice with named consequences.
 
-| name      | statistics come from                                    | consequence                                        |
-|-----------|---------------------------------------------------------|----------------------------------------------------|
-| `batch`   | the batch at hand                                       | transductive: a query's answer depends on its company |
-| `support` | the support set, also for the queries                   | inductive: one query gets the same answer alone    |
-| `running` | a running average kept from training                    | inductive; for encoders that adapt no weights      |
-| `group`   | each image by itself (Wu & He, *Group Normalization*, 2018, https://arxiv.org/abs/1803.08494) | inductive |
-| `none`    | nothing                                                 | inductive                                          |
+| name      | statistics come from                         | consequence                                           |
+|-----------|----------------------------------------------|-------------------------------------------------------|
+| `batch`   | the batch at hand                            | transductive: an answer depends on its company        |
+| `support` | the support set, also for the queries        | inductive: one query gets the same answer alone       |
+| `running` | a running average kept from training         | inductive; for encoders that adapt no weights         |
+| `group`   | each image by itself                         | inductive                                             |
+| `none`    | nothing                                      | inductive                                             |
 
 Batch normalisation: Ioffe & Szegedy, *Batch Normalization*, 2015, https://arxiv.org/abs/1502.03167.
+Group normalisation: Wu & He, *Group Normalization*, 2018, https://arxiv.org/abs/1803.08494.
 """
 
 import torch
@@ -21,7 +22,7 @@ NORMALISATIONS = ("batch", "support", "running", "group", "none")
 
 
 def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, reference: int | None = None) -> Tensor:
-    """Batch normalisation with the statistics of the batch x [images, channels, H, W], or of its first `reference` images."""
+    """Batch normalisation of x [images, channels, H, W], with the statistics of all, or the first `reference`, images."""
     if reference is None:
         return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
     # F.batch_norm passes no gradient to statistics that it is given, so this one is written out.
