@@ -156,9 +156,10 @@ def _meta_loss_axes() -> Figure:
 
 def _meta_loss_at(left: Axes, right: Axes, steps: int, rate: float) -> list:
     moving, everywhere = [], range(LONGEST + 1)
-    for other in everywhere[1:]:
-        curve = quadratics.meta_loss(GRID, rate=rate, steps=other)
-        moving += left.plot(GRID, curve, color="#CCCCCC", linewidth=1, marker="", zorder=1.5)
+    # the grey curves are one artist: a gap (nan) lifts the pen between them
+    others = [np.append(quadratics.meta_loss(GRID, rate=rate, steps=other), math.nan) for other in everywhere[1:]]
+    grid = np.tile(np.append(GRID, math.nan), len(others))
+    moving += left.plot(grid, np.concatenate(others), color="#CCCCCC", linewidth=1, marker="", zorder=1.5)
     moving += left.plot(GRID, quadratics.meta_loss(GRID, rate=rate, steps=steps), color=OUTER, linewidth=3, marker="")
     moving += [right.axvline(steps, color=OUTER, linewidth=6, alpha=0.3)]
     for method in SHOWN:

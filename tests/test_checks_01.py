@@ -260,7 +260,8 @@ def derivative_with_vjp(outer, update, theta):
 def derivative_as_difference(outer, update, theta):
     start = theta.clone().requires_grad_()
     (total,) = torch.autograd.grad(outer(start, update(start)), start)
-    (direct,) = torch.autograd.grad(outer(start, update(start).detach()), start)
+    held = outer(start, update(start).detach())
+    direct = torch.autograd.grad(held, start)[0] if held.requires_grad else torch.zeros_like(start)
     return direct, total - direct
 
 
@@ -317,6 +318,14 @@ def derivative_summed(outer, update, theta):
     return direct + through
 
 
+def derivative_of_decay_only(outer, update, theta):
+    start = theta.detach().requires_grad_()
+    phi = update(start)
+    held = phi.detach().requires_grad_()
+    direct, pulled = torch.autograd.grad(outer(start, held), (start, held))
+    return direct, torch.autograd.grad(phi, start, grad_outputs=pulled)[0]
+
+
 def derivative_negative(outer, update, theta):
     direct, through = derivative_with_vjp(outer, update, theta)
     return direct, -through
@@ -338,6 +347,7 @@ def test_total_derivative():
             "∂/∂φ first": (derivative_pulled_first, "Your first term is ∂L_outer/∂φ"),
             "one tensor": (derivative_summed, "a pair of tensors"),
             "negative": (derivative_negative, "is off by"),
+            "needs θ in the loss": (derivative_of_decay_only, "to not have been used in the graph"),
         },
     )
 

@@ -285,6 +285,7 @@ outer_loss = Check(
 
 
 def _derivative_inputs(generator: torch.Generator) -> Tensors:
+    """λ > 0: the outer loss has a weight decay on θ."""
     half, other = _randn(generator, 3, 3), _randn(generator, 3, 3)
     return {
         "theta": _randn(generator, 3),
@@ -293,8 +294,13 @@ def _derivative_inputs(generator: torch.Generator) -> Tensors:
         "rates": torch.tensor([0.05, 0.15, 0.3], dtype=torch.float64),  # one a parameter: dφ/dθ is not symmetric
         "query_curvature": other @ other.T + torch.eye(3, dtype=torch.float64),
         "query_centre": 2 * _randn(generator, 3),
-        "pull": _uniform(generator, 0.5, 1.0),
+        "decay": _uniform(generator, 0.5, 1.0),
     }
+
+
+def _plain_inputs(generator: torch.Generator) -> Tensors:
+    """λ = 0: θ does not stand in the outer loss at all, as in plain MAML. The direct term is zero."""
+    return _derivative_inputs(generator) | {"decay": torch.zeros((), dtype=torch.float64)}
 
 
 def _derivative_problem(inputs: Tensors) -> tuple[Callable, Callable]:
@@ -302,7 +308,8 @@ def _derivative_problem(inputs: Tensors) -> tuple[Callable, Callable]:
 
     def outer(theta: Tensor, phi: Tensor) -> Tensor:
         d = phi - inputs["query_centre"].to(phi.dtype)
-        return 0.5 * d @ inputs["query_curvature"].to(d.dtype) @ d + 0.5 * inputs["pull"].to(d.dtype) * theta @ theta
+        loss = 0.5 * d @ inputs["query_curvature"].to(d.dtype) @ d
+        return loss + 0.5 * inputs["decay"].to(d.dtype) * theta @ theta if inputs["decay"] else loss
 
     def update(theta: Tensor) -> Tensor:
         slope = inputs["curvature"].to(theta.dtype) @ (theta - inputs["centre"].to(theta.dtype))
@@ -323,7 +330,7 @@ def _derivative_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     phi = theta - inputs["rates"] * (inputs["curvature"] @ (theta - inputs["centre"]))
     response = torch.eye(3, dtype=torch.float64) - inputs["rates"][:, None] * inputs["curvature"]
     pulled = curvature @ (phi - centre)
-    direct, through = inputs["pull"] * theta, response.T @ pulled
+    direct, through = inputs["decay"] * theta, response.T @ pulled
     first, second = outputs["direct"], outputs["through"]
     if _close(first, through) and _close(second, direct):
         return "The two terms are swapped: return the direct one first."
@@ -356,7 +363,8 @@ def _derivative_reference(outer, update, theta):
     start = theta.detach().requires_grad_()
     phi = update(start)
     held = phi.detach().requires_grad_()
-    direct, pulled = torch.autograd.grad(outer(start, held), (start, held))
+    loss = outer(start, held)
+    direct, pulled = torch.autograd.grad(loss, (start, held), allow_unused=True, materialize_grads=True)
     (through,) = torch.autograd.grad(phi, start, grad_outputs=pulled)
     return direct, through
 
@@ -364,7 +372,7 @@ def _derivative_reference(outer, update, theta):
 total_derivative = Check(
     exercise="01.3",
     title="Both terms of the derivative",
-    inputs=_derivative_inputs,
+    inputs={"with weight decay": _derivative_inputs, "plain MAML, without weight decay": _plain_inputs},
     probe=_derivative_probe,
     judge=_derivative_judge,
     reference=_derivative_reference,
