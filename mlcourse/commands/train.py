@@ -89,13 +89,16 @@ def train(
 
 def _load(dataset, split, protocol, root, drawn, download, *, hands=0):
     """A split of a data set; `drawn` sends each image through the drawing pad's pipeline, and adds `hands` variants."""
+    import torch
+
     from mlcourse import datasets, strokes
 
+    plain = {"protocol": protocol, "root": root, "download": download}
+    data = datasets.load(dataset, split, **plain)
     if not drawn:
-        return datasets.load(dataset, split, protocol=protocol, root=root, download=download)
-    if dataset != "omniglot":
-        return strokes.as_drawings(datasets.load(dataset, split, root=root, download=download), hands=hands)
-    # Lines are traced once, in the original pictures: turning first and drawing first come to the same.
-    data = datasets.load(dataset, split, protocol=protocol, root=root, rotations=False, size=105, download=download)
-    drawings = strokes.as_drawings(data, hands=hands)
-    return drawings if protocol == "lake" else drawings.with_rotations()
+        return data
+    # Lines are traced once, in the largest pictures that there are, and then turned: turning first comes to the same.
+    size = 105 if dataset == "omniglot" else None
+    upright = datasets.load(dataset, split, rotations=False, size=size, **plain)
+    turns = torch.tensor([f"{name}/rot090" in data.names for name in upright.names])
+    return strokes.as_drawings(upright, hands=hands).with_rotations(turns)
