@@ -38,7 +38,7 @@ def _point(index: int, **options) -> dict:
 
 def _number(value: float) -> str:
     """A number with sign and two decimals; never "-0.00"."""
-    return "nowhere" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}"
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 # ------------------------------------------------------------------ drag θ over two losses
@@ -103,7 +103,7 @@ def _two_losses_at(left: Axes, right: Axes, start: float, steps: int, rate: floa
     moving += right.plot(GRID, curve, color=OUTER, marker="")
     moving += right.plot([start, start], [0, here], color=START, linestyle=":", linewidth=1.5, marker="")
     moving += right.plot(start, here, color=OUTER, marker="o", markersize=10, markeredgecolor=START, linestyle="none")
-    moving.append(right.text(-1.9, 2.75, f"T = {steps}, α = {rate:.2f}", color=OUTER, va="center", fontweight="bold"))
+    moving.append(right.text(0, 3.08, f"T = {steps}, α = {rate:.2f}", color=OUTER, ha="center", fontweight="bold"))
     return moving
 
 
@@ -117,24 +117,34 @@ LOOKS = dict(
 )
 
 
-def stops(inner_steps: int, inner_rate: float) -> dict[str, float]:
-    """Where the methods stop; nan where no task pulls."""
-    return {method: quadratics.common_start(method, rate=inner_rate, steps=inner_steps) for method in SHOWN}
+def stop(method: str, inner_steps: int, inner_rate: float) -> float:
+    """Where descent by this method stops; nan where no task pulls, or where it runs away."""
+    options = {"rate": inner_rate, "steps": inner_steps}
+    return quadratics.common_start(method, **options) if quadratics.attracts(method, **options) else math.nan
+
+
+def _stops_in_words(inner_steps: int, inner_rate: float) -> str:
+    words = []
+    for method in SHOWN:
+        theta = stop(method, inner_steps, inner_rate)
+        pull = sum(quadratics.weight(method, task.a, rate=inner_rate, steps=inner_steps) for task in TASKS)
+        lost = "runs away" if pull < 0 else "stays where it began"
+        words.append(f"{method} {lost if math.isnan(theta) else _number(theta)}")
+    return ", ".join(words)
 
 
 def meta_loss(inner_steps: int, inner_rate: float, fig: Figure | None = None) -> tuple[Figure, str]:
     """Left: the outer loss after T steps, and where the methods stop on it. Right: the same places for every T."""
     fig = _redraw(fig, _meta_loss_axes, _meta_loss_at, inner_steps, inner_rate)
-    words = ", ".join(f"{method} {_number(theta)}" for method, theta in stops(inner_steps, inner_rate).items())
-    return fig, f"T = {inner_steps}, α = {inner_rate:.2f}. The methods stop at: {words}."
+    return fig, f"T = {inner_steps}, α = {inner_rate:.2f}. Where it stops: {_stops_in_words(inner_steps, inner_rate)}."
 
 
 def meta_loss_text(inner_steps: int, inner_rate: float) -> str:
     """The picture of `meta_loss` in words."""
-    where = ", ".join(f"{method} {_number(theta)}" for method, theta in stops(inner_steps, inner_rate).items())
     return (
         f"Left, the outer loss over the start after {inner_steps} inner steps of rate {inner_rate:.2f}, the curves of "
-        f"other numbers of steps in grey. Right, for each number of steps, where the methods stop. Now: {where}."
+        f"other numbers of steps in grey. Right, for each number of steps, where the methods stop. Now: "
+        f"{_stops_in_words(inner_steps, inner_rate)}."
     )
 
 
@@ -164,7 +174,7 @@ def _meta_loss_at(left: Axes, right: Axes, steps: int, rate: float) -> list:
     moving += [right.axvline(steps, color=OUTER, linewidth=6, alpha=0.3)]
     for method in SHOWN:
         look = LOOKS[method] | {"zorder": 4 + (method == "MAML")}
-        thetas = [quadratics.common_start(method, rate=rate, steps=other) for other in everywhere]
+        thetas = [stop(method, other, rate) for other in everywhere]
         moving += right.plot(everywhere, thetas, **(look | {"linestyle": "-", "linewidth": 1, "markersize": 6}))
         theta = thetas[steps]
         if math.isfinite(theta) and abs(theta) <= EDGE:

@@ -90,11 +90,20 @@ def weight(method: str, a, *, rate: float = RATE, steps: int = STEPS, damping: f
     raise CourseError(f"method {method!r} is unknown here; use one of {', '.join(METHODS)}")
 
 
+def attracts(method: str, tasks: tuple[Quadratic, ...] = TASKS, **options: float) -> bool:
+    """Whether descent stops at `common_start`, rather than run away from it: whether all pulls together are above 0.
+
+    Inner steps that overshoot (αa > 1) can turn the pulls of first-order MAML and of Reptile round.
+    """
+    return sum(weight(method, task.a, **options) for task in tasks) > 0
+
+
 def common_start(method: str, tasks: tuple[Quadratic, ...] = TASKS, **options: float) -> float:
     """The θ at which `method` stops: the mean of the c, weighted by `weight`. options: rate, steps, damping.
 
     For joint, MAML and iMAML it is the stationary point of their outer loss (a minimum where the weights are positive).
-    First-order MAML and Reptile do not follow the gradient of the outer loss: theirs is the fixed point of the update.
+    First-order MAML and Reptile do not follow the gradient of the outer loss: theirs is the fixed point of the update,
+    which may repel (see `attracts`).
     nan where the weights add up to nothing.
     """
     weights = [weight(method, task.a, **options) for task in tasks]

@@ -78,7 +78,8 @@ def test_the_words_say_the_numbers():
     assert "L_outer(0.50) = 0.370" in quadratic_pictures.two_losses(0.5, 1, 0.2)[1]
     text = quadratic_pictures.meta_loss_text(1, 0.2)
     assert "joint +0.60, first-order MAML +0.00, MAML -0.60, Reptile +0.60" in text
-    assert "Reptile nowhere" in quadratic_pictures.meta_loss_text(0, 0.2)
+    assert "Reptile stays where it began" in quadratic_pictures.meta_loss_text(0, 0.2)
+    assert "first-order MAML runs away" in quadratic_pictures.meta_loss_text(1, 0.3)
     assert "total +0.12" in quadratic_pictures.three_slopes_text(-0.2)
 
 

@@ -120,6 +120,17 @@ def test_maml_minimises_and_first_order_does_not():
     assert slope["first-order MAML"] == pytest.approx(0.24, abs=1e-9)
 
 
+def test_where_descent_runs_away():
+    """At α = 0.3 the steep task's step overshoots: the force of first-order MAML points away from its fixed point."""
+    options = {"rate": 0.3, "steps": 1}
+    fixed = quadratics.common_start("first-order MAML", **options)
+    theta = torch.tensor(fixed + 0.1, dtype=torch.float64, requires_grad=True)
+    assert force("first-order MAML", theta, quadratics.TASKS, 0.3, 1, 1.0).item() < 0  # descent adds 0.1 · more
+    assert not quadratics.attracts("first-order MAML", **options)
+    assert all(quadratics.attracts(method) for method in quadratics.METHODS)
+    assert quadratics.attracts("MAML", **options)
+
+
 def test_no_pull_no_start():
     one = (quadratics.Quadratic(5.0, 1.0),)
     assert math.isnan(quadratics.common_start("MAML", one, rate=0.2, steps=1))
