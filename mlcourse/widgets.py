@@ -13,14 +13,17 @@ widget's view for front ends with widgets, the picture of the defaults for all o
 import html
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import anywidget
 import ipywidgets
 import matplotlib.pyplot as plt
+import traitlets
 from matplotlib.figure import Figure
 
 from mlcourse import figures
 from mlcourse.errors import CourseError
-from mlcourse.output import WIDGET, image_tag, picture
+from mlcourse.output import image_tag, picture
 
 
 def explore(draw: Callable, *, alt: str | Callable, **controls) -> None:
@@ -78,6 +81,13 @@ def _slider(name: str, wish: tuple, look: dict) -> ipywidgets.Widget:
     return ipywidgets.FloatSlider(**numbers, readout_format=f".{max(decimals, 1)}f", **look)
 
 
+class Narrator(anywidget.AnyWidget):
+    """Names the sliders beside it for screen readers, and has them speak `said`. It shows nothing."""
+
+    _esm = Path(__file__).with_name("narrator.js")
+    said = traitlets.Unicode("").tag(sync=True)
+
+
 class Explorer:
     """The widget behind `explore`: `.controls` (by name), `.box` (the whole), `.image` (HTML), `.drawn` (how often)."""
 
@@ -92,14 +102,14 @@ class Explorer:
         self.drawn = 0
         self.controls = {name: control(name, wish) for name, wish in controls.items()}
         self._defaults = self.values()
-        self.image, self.text = ipywidgets.HTML(), ipywidgets.HTML()
+        self.image, self.text, self.narrator = ipywidgets.HTML(), ipywidgets.HTML(), Narrator()
         self._first = self._render()  # before anything is shown: an error of the first drawing is raised
         self._place(*self._first)
         self.reset = ipywidgets.Button(description="Reset", tooltip="Put all controls back to where they started")
         self.reset.on_click(lambda _: self.put_back())
         for one in self.controls.values():
             one.observe(self._changed, names="value")
-        self.box = ipywidgets.VBox([*self.controls.values(), self.reset, self.image, self.text])
+        self.box = ipywidgets.VBox([*self.controls.values(), self.reset, self.image, self.text, self.narrator])
 
     def values(self) -> dict:
         """The values of the controls, by name."""
@@ -132,8 +142,8 @@ class Explorer:
         try:
             self._place(*self._render())
         except Exception as error:
-            reason = html.escape(" ".join(f"{type(error).__name__}: {error}".split()))
-            self.image.value = f'<p role="alert">This picture cannot be drawn. {reason}</p>'
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.image.value = f'<p role="alert">This picture cannot be drawn. {html.escape(reason)}</p>'
             self.text.value = ""
 
     def _render(self) -> tuple[bytes, str, int, int, str]:
@@ -159,6 +169,4 @@ class Explorer:
     def _place(self, data: bytes, alt: str, width: int, height: int, text: str) -> None:
         self.image.value = image_tag(data, alt, width=width, height=height)
         self.text.value = f"<p>{html.escape(text)}</p>" if text else ""
-
-
-__all__ = ["WIDGET", "Explorer", "control", "explore", "view"]
+        self.narrator.said = f"{alt} {text}".strip()

@@ -58,6 +58,8 @@ def test_a_slider_changes_the_picture(lab, notebook, tmp_path, record_property):
     slider.press("ArrowRight")
     assert slider.picture.get_attribute("src") != before
     assert slider.picture.get_attribute("alt") == "A curve of rate 0.21 and power 1 that ends at 2.10"
+    assert opened.page.get_by_role("slider", name="rate").count() == 1
+    slider.box.locator("[aria-live]", has_text="A curve of rate 0.21 and power 1").wait_for(state="attached")
     opened.page.screenshot(path=tmp_path / "explore.png")
     median = slider.median("ArrowRight", times=20)
     record_property("widget times", f"key to picture, median of 20: {median:.0f} ms")
@@ -93,11 +95,11 @@ def test_a_guess_is_kept_and_figures_have_their_text_once(lab, notebook):
     opened = lab(notebook)
     opened.run_all()
     page = opened.page
-    page.get_by_label("down").check()
+    page.get_by_role("radio", name="down").check()
     page.get_by_text("Your guess is kept: down.").wait_for(timeout=20_000)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["99.p1"]["choice"] == "down"
     assert page.locator("img[alt^='A line that falls']").count() == 1
     opened.run_all()
     page.get_by_text("Your guess is kept: down.").wait_for(timeout=20_000)
-    assert page.get_by_label("down").is_checked()
+    assert page.get_by_role("radio", name="down").is_checked()
