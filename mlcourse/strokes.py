@@ -29,6 +29,7 @@ SIZE = 28  # pixels of a side of the picture
 BOX = 20.0  # the longer side of a drawing, in pixels: a margin of four pixels stays on each side
 PEN = 1.4  # width of the pen, in pixels; Omniglot's pen has about this width when its drawings shrink to 28 x 28
 DOT = 0.03  # a drawing smaller than this (in pad widths) is a dot and is not blown up to full size
+INK = 0.4  # grey above this is ink when a picture is traced; at one half, thin strokes of small pictures break
 FINE = 112  # pixels of a side, at least, of a picture that is thinned
 EVERY = 3  # a traced line keeps each third point: pixels are closer than the bends of a hand
 _PICTURES = 256  # pictures traced at a time
@@ -175,7 +176,7 @@ def trace(images: Tensor) -> list[list[list[list[float]]]]:
     if factor > 1 and len(grey):
         grey = F.interpolate(grey[:, None], scale_factor=factor, mode="bicubic", align_corners=False)[:, 0]
     unit = 1.0 / grey.shape[-1]
-    return [_follow(line.nonzero().tolist(), unit) for line in thin(grey > 0.5)]
+    return [_follow(line.nonzero().tolist(), unit) for line in thin(grey > INK)]
 
 
 def thin(ink: Tensor) -> Tensor:
