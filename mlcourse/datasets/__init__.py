@@ -33,7 +33,8 @@ def load(
     name_or_folder: "glyphs" (embedded), "omniglot", "caltech101", or the path of a folder of class folders.
     split: "train", "val", "test" (no two share a class), "trainval" (the first two) or "all".
     protocol: for omniglot, "vinyals" (default) or "lake".
-    root: the folder of local copies; default: the environment variable MLCOURSE_DATA.
+    root: the folder of local copies; default: the environment variable MLCOURSE_DATA, else `data` in the cache folder
+        (MLCOURSE_CACHE, else the system's place for caches).
     rotations: quarter turns as further classes. Default: omniglot in the Vinyals protocol, and the train split of
         glyphs. Of glyphs, only classes turn that stay unlike every other class.
     size: height and width in pixels; default 28 for characters (grey, ink = 255), 84 for photos (RGB).

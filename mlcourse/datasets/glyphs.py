@@ -25,9 +25,8 @@ SAMPLES = 20
 # validation alphabets of Omniglot, as far as there are faces, and two scripts more.
 SPLITS = {
     "train": """
-        Adlam Arabic Balinese Bamum Canadian_Aboriginal Cham Cherokee Devanagari Gujarati Hanifi_Rohingya Khmer Lao
-        Medefaidrin Myanmar Nyiakeng_Puachue_Hmong Sinhala Sora_Sompeng Sundanese Tai_Tham Tamil Telugu Thaana Thai
-        Yezidi
+        Adlam Arabic Balinese Bamum Canadian_Aboriginal Cham Devanagari Gujarati Hanifi_Rohingya Khmer Lao Medefaidrin
+        Myanmar Nyiakeng_Puachue_Hmong Sinhala Sora_Sompeng Sundanese Tai_Tham Tamil Telugu Thaana Thai Yezidi
     """,
     "val": "Armenian Bengali Georgian Hebrew Kayah_Li Ol_Chiki",
     "test": "Coptic Cyrillic Digits Ethiopic Greek Gurmukhi Kannada Latin Lisu Malayalam Meetei_Mayek Oriya Tibetan",
@@ -70,6 +69,8 @@ def _sheet(script: str, rows: int) -> torch.Tensor:
             f"{path} is missing or damaged ({error}): take it anew from the course's repository"
         ) from None
     if pixels.shape != (rows * SIZE, SAMPLES * SIZE):
-        raise CourseError(f"{path} is {pixels.shape}: take it anew from the course's repository")
+        raise CourseError(
+            f"{path} is {pixels.shape[1]}×{pixels.shape[0]} pixels: take it anew from the course's repository"
+        )
     cells = pixels.reshape(rows, SIZE, SAMPLES, SIZE).transpose(0, 2, 1, 3)
     return torch.from_numpy(cells.reshape(rows * SAMPLES, 1, SIZE, SIZE).copy())
