@@ -76,7 +76,7 @@ class EpisodeSampler:
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episode:
         """`tasks` fresh tasks. `generator` lives on the CPU; the same state gives the same tasks on every device."""
-        _check_positive("tasks", tasks)
+        check_positive("tasks", tasks)
         if generator.device.type != "cpu":
             raise CourseError(f"the generator is on {generator.device}: make it with torch.Generator(), on the CPU")
         per_class = self.shot + self.query
@@ -119,14 +119,15 @@ def draw_distinct(sizes: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return candidates.gather(1, uniform[:, k:].argsort(1))
 
 
-def _check_positive(what: str, value: int) -> None:
+def check_positive(what: str, value: int) -> None:
+    """Raise CourseError unless `value`, which the caller knows as `what`, is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise CourseError(f"{what} is {value!r}: give an integer of at least 1")
 
 
 def _check_request(data: ClassImages, way: int, shot: int, query: int) -> None:
     for what, value in (("way", way), ("shot", shot), ("query", query)):
-        _check_positive(what, value)
+        check_positive(what, value)
     if way > data.classes:
         raise CourseError(
             f"way {way} is more than the {data.classes} classes of {data.name} {data.split}: "
@@ -147,7 +148,7 @@ class SinusoidTasks(Sinusoids):
     def sample(self, tasks: int, shot: int, query: int, generator: torch.Generator) -> Episode:
         """x and y are float32: support [tasks, shot, 1], query [tasks, query, 1]. No classes, no indices."""
         for what, value in (("tasks", tasks), ("shot", shot), ("query", query)):
-            _check_positive(what, value)
+            check_positive(what, value)
         x, y = self.draw(tasks, shot + query, generator)
         none = torch.empty(tasks, 0, dtype=torch.int64)
         return Episode(x[:, :shot], y[:, :shot], x[:, shot:], y[:, shot:], none, none, none)

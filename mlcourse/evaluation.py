@@ -1,5 +1,6 @@
 """One evaluation for all learners: the mean over episodes, its 95 % interval, the worst tenth, paired comparison."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ class Result:
     shot: int
     query: int
     seed: int
+    digest: str  # of the indices of all pictures: equal for the same episodes, which alone make a pair
     per_episode: Tensor  # float64 [episodes]
 
     def __str__(self) -> str:
@@ -76,6 +78,7 @@ def evaluate(
 ) -> Result:
     """Adapt to and predict `episodes` episodes of the sampler; the same seed gives the same episodes.
 
+    tasks_at_once: how many are drawn and answered together; another number draws other episodes.
     steps: inner steps, for learners that have them (None: the learner's own). The learner keeps its mode
     (training or evaluation) and no parameter of it changes.
     """
@@ -84,11 +87,13 @@ def evaluate(
     was_training = learner.training
     learner.eval()
     generator = torch.Generator().manual_seed(seed)
-    rights = []
+    rights, digest = [], hashlib.sha256(f"{sampler.data.name} {sampler.data.split}".encode())
     try:
         with torch.no_grad():
             for start in range(0, episodes, tasks_at_once):
                 batch = sampler.sample(min(tasks_at_once, episodes - start), generator)
+                for index in (batch.support_index, batch.query_index):
+                    digest.update(index.cpu().numpy().tobytes())
                 state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
                 right = learner.predict(state, batch.query_x).argmax(-1) == batch.query_y
                 rights.append(right.double().mean(1).cpu())
@@ -108,6 +113,7 @@ def evaluate(
         shot=sampler.shot,
         query=sampler.query,
         seed=seed,
+        digest=digest.hexdigest()[:16],
         per_episode=per_episode,
     )
 
@@ -124,5 +130,9 @@ def compare(a: Result, b: Result) -> Paired:
                 f"a pair needs the same episodes, but {name} is {getattr(a, name)} and {getattr(b, name)}; "
                 "use the same sampler and seed for both"
             )
+    if a.digest != b.digest:
+        raise CourseError(
+            "a pair needs the same episodes, but other pictures were drawn; use the same data, split and tasks_at_once"
+        )
     difference, ci95 = mean_interval(a.per_episode - b.per_episode)
     return Paired(difference, ci95, a.episodes)

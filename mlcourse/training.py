@@ -8,7 +8,9 @@ It knows nothing of methods: a learner has `outer_loss(batch, step=…, generato
 
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -92,20 +94,26 @@ def train(
     `validation_episodes` episodes, and the best parameters are kept. Without it the last ones are.
     out: a folder for `learner.safetensors`, `config.json` (with `settings`), `log.jsonl` (a line a step) and the
     checkpoint; resume: go on from that checkpoint, to the same numbers as without the stop (nothing there: start).
-    An interrupt (Ctrl-C, the stop button) ends the training early and keeps what was learnt.
+    An interrupt (Ctrl-C, the stop button) ends the training early, after the step at hand, and keeps what was learnt.
 
     Raises CourseError for a bad setting, a folder that holds another run, and an outer loss that is not finite.
     """
     _check(steps=steps, tasks=tasks, validate_every=validate_every, validation_episodes=validation_episodes)
     if schedule not in SCHEDULES:
         raise CourseError(f"schedule {schedule!r} is unknown; use one of {', '.join(SCHEDULES)}")
-    run = _Run(learner, rate, seed, Path(out) if out else None, settings or {}, steps)
+    settings = (settings or {}) | {"tasks": tasks, "schedule": schedule}
+    if validation is not None:  # the best step depends on these
+        settings |= {"validate_every": validate_every, "validation_episodes": validation_episodes}
+    run = _Run(learner, rate, seed, Path(out) if out else None, settings, steps)
     run.open(resume)
     if run.finished:
+        learner.eval()
         return run.history
-    with tqdm(total=steps, initial=run.step, disable=not progress, file=sys.stdout, mininterval=0.5, ncols=100) as bar:
+    bar = tqdm(total=steps, initial=run.step, disable=not progress, file=sys.stdout, mininterval=0.5, ncols=100)
+    with _InterruptsWait() as interrupts, bar:
         try:
             while run.step < steps:
+                interrupts.check()
                 for group in run.optimizer.param_groups:
                     group["lr"] = rate * SCHEDULES[schedule](run.step, steps)
                 run.outer_step(source, tasks)
@@ -116,7 +124,9 @@ def train(
                     run.checkpoint()
         except KeyboardInterrupt:
             run.history.interrupted = True
-    run.close()
+        finally:
+            run.close_log()
+        run.close()
     return run.history
 
 
@@ -124,6 +134,34 @@ def _check(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise CourseError(f"{name} is {value}; give 1 or more")
+
+
+class _InterruptsWait:
+    """While it is open, an interrupt is only noted, and `check` raises it: no step is left half done.
+
+    In the middle of a step the generator has moved on and the parameters have not: a checkpoint of that would resume to
+    other numbers.
+    """
+
+    def __enter__(self):
+        self.asked, self.before = False, None
+        # Python allows handlers in the main thread only, where alone interrupts arrive. An ignored one stays ignored.
+        if threading.current_thread() is threading.main_thread():
+            before = signal.getsignal(signal.SIGINT)
+            if callable(before):
+                self.before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: Any) -> None:
+        self.asked = True
+
+    def check(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def __exit__(self, *_: Any) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
 
 
 class _Run:
@@ -277,6 +315,10 @@ class _Run:
             self.log.write(json.dumps(entry | {"resumes": self.resumes}) + "\n")
             self.log.flush()
 
+    def close_log(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
     def close(self) -> None:
         """Keep the best parameters; write the learner when the run is finished or interrupted."""
         if self.history.interrupted:
@@ -284,8 +326,6 @@ class _Run:
         if self.best is not None:
             restore(self.learner, self.best[1], "the best checkpoint")
         self.learner.eval()
-        if self.log is not None:
-            self.log.close()
         if self.out is not None:
             accuracy = self.best[0] if self.best else None
             save(

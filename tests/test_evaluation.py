@@ -30,7 +30,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
     assert 0.935 < covered / 2000 < 0.965
 
 
-def test_the_same_seed_gives_the_same_result_whatever_is_taken_at_once():
+def test_the_same_seed_gives_the_same_result_and_another_seed_another():
     model = learners.build("prototypical", way=4, size=16, channels=8, seed=0)
     one = evaluate(model, sampler(), episodes=30, seed=1, tasks_at_once=10)
     two = evaluate(model, sampler(), episodes=30, seed=1, tasks_at_once=10)
@@ -81,6 +81,12 @@ def test_a_pair_of_different_episodes_is_refused():
     model = learners.build("pixels", way=4, size=16)
     with pytest.raises(CourseError, match="seed is 0 and 1"):
         compare(evaluate(model, sampler(), episodes=5), evaluate(model, sampler(), episodes=5, seed=1))
+    one = evaluate(model, sampler(), episodes=10)
+    other_data = EpisodeSampler(squares(split="test"), 4, 1, 3)
+    for other in (evaluate(model, sampler(), episodes=10, tasks_at_once=4), evaluate(model, other_data, episodes=10)):
+        with pytest.raises(CourseError, match="other pictures were drawn"):
+            compare(one, other)
+    assert compare(one, evaluate(model, sampler(), episodes=10)).difference == 0
 
 
 def test_no_episodes_is_an_error_and_a_result_says_its_mode():

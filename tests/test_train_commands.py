@@ -18,6 +18,7 @@ def command(*arguments, **environment):
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
+        timeout=300,
     )
 
 
@@ -72,6 +73,10 @@ BAD = {
     "too few samples": (["train", "maml", "--shot", "15", "--query", "15", "--budget", "smoke"], "shot 15"),
     "shot 0": (["train", "maml", "--shot", "0"], "shot is 0"),
     "negative way": (["train", "prototypical", "--way", "-5"], "way is -5"),
+    "negative query": (["train", "prototypical", "--query", "-1"], "query is -1"),
+    "train way 0": (["train", "prototypical", "--train-way", "0"], "train-way is 0"),
+    "way 0 in evaluation": (["evaluate", "pixels", "--way", "0"], "way is 0"),
+    "shot 0 in evaluation": (["evaluate", "pixels", "--shot", "0"], "shot is 0"),
     "no such run": (["evaluate", "runs/nowhere"], "runs/nowhere"),
     "unknown split": (["evaluate", "pixels", "--split", "exam"], "exam"),
     "unknown normalisation": (["train", "maml", "--normalisation", "wishful"], "wishful"),

@@ -139,6 +139,35 @@ def test_an_interrupt_keeps_what_was_learnt(tmp_path):
     )
 
 
+@pytest.mark.parametrize("where", ["sample", "validation"])
+def test_an_interrupt_in_the_middle_of_a_step_resumes_to_the_same_numbers(tmp_path, where):
+    """Ctrl-C comes when the generator has moved on and the parameters have not, or while a validation runs."""
+
+    class Interrupted(EpisodeSampler):
+        calls = 0
+
+        def sample(self, tasks, generator):
+            batch = super().sample(tasks, generator)
+            Interrupted.calls += 1
+            if Interrupted.calls == (5 if where == "sample" else 1):
+                signal.raise_signal(signal.SIGINT)
+            return batch
+
+    whole, handler = learner(), signal.getsignal(signal.SIGINT)
+    run(whole)
+    interrupting = Interrupted(squares(split="train" if where == "sample" else "val"), 4, 1, 3)
+    settings = {"steps": 8, "tasks": 2, "seed": 3, "validate_every": 3, "validation_episodes": 10, "progress": False}
+    source, validation = (interrupting, sampler("val")) if where == "sample" else (sampler(), interrupting)
+    history = training.train(learner(), source, validation=validation, out=tmp_path / "run", **settings)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert history.interrupted
+    assert len(history.losses) == (5 if where == "sample" else 3)
+    resumed = learner(seed=1)
+    again = run(resumed, out=tmp_path / "run", resume=True)
+    assert same(whole, resumed)
+    assert [step for step, _ in again.validations] == [3, 6, 8]
+
+
 def test_resuming_a_finished_run_does_nothing(tmp_path):
     first = learner()
     run(first, out=tmp_path / "run")
@@ -147,6 +176,7 @@ def test_resuming_a_finished_run_does_nothing(tmp_path):
     again = learner(seed=9)
     history = run(again, out=tmp_path / "run", resume=True)
     assert same(first, again)
+    assert not again.training
     assert len(history.losses) == 8
     assert stamps == {
         path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir() if path.name in stamps
@@ -167,6 +197,8 @@ def test_another_run_in_the_folder_is_refused_and_stays_whole(tmp_path):
         run(learner("maml"), out=tmp_path / "run", resume=True)
     with pytest.raises(CourseError, match="steps = 8, not 9"):
         run(learner(), out=tmp_path / "run", resume=True, steps=9)
+    with pytest.raises(CourseError, match="tasks = 2, not 3"):
+        run(learner(), out=tmp_path / "run", resume=True, tasks=3)
     assert (tmp_path / "run" / "learner.safetensors").read_bytes() == before
 
 

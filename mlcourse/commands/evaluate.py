@@ -21,6 +21,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="of the episodes")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
+    download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
     drawn: Annotated[bool, typer.Option("--drawn", help="redraw every image with the drawing pad's pen")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
@@ -34,8 +35,9 @@ def evaluate(
     dataset = dataset or about.get("dataset") or "glyphs"
     if protocol is None and dataset == about.get("dataset"):
         protocol = about.get("protocol")
-    way, shot = way or about.get("way", 5), shot or about.get("shot", 1)
-    data = _load(dataset, split, protocol, data_root, drawn, False)
+    way = about.get("way", 5) if way is None else way
+    shot = about.get("shot", 1) if shot is None else shot
+    data = _load(dataset, split, protocol, data_root, drawn, download)
     sampler = EpisodeSampler(data, way, shot, query, device=place)
     if baseline:
         channels, size, _ = data.shape

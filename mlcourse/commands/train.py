@@ -29,9 +29,12 @@ def train(
 ) -> None:
     """Meta-train METHOD from random weights; the best step on validation classes is kept."""
     from mlcourse import devices, learners, recipes, training
-    from mlcourse.episodes import EpisodeSampler
+    from mlcourse.episodes import EpisodeSampler, check_positive
 
     plan = recipes.recipe(method, budget)
+    for what, value in (("way", way), ("shot", shot), ("query", query), ("train-way", train_way)):
+        if value is not None:
+            check_positive(what, value)
     place = devices.pick(device)
     devices.keep_freed_memory()
     train_data, val_data = (
@@ -58,9 +61,7 @@ def train(
         "query": query,
         "train_way": source.way,
         "train_query": source.query,
-        "tasks": plan.tasks,
         "budget": budget,
-        "schedule": plan.schedule,
         "device": str(place),
     }
     steps = plan.steps if steps is None else steps
