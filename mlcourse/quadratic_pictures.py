@@ -112,9 +112,8 @@ def _two_losses_at(left: Axes, right: Axes, start: float, steps: int, rate: floa
 
 SHOWN = ("joint", "first-order MAML", "MAML", "Reptile")
 LONGEST = 6  # T on the axis of the right picture
-LOOKS = dict(
-    zip(SHOWN, (_point(6, marker="o"), _point(1), _point(0, marker="*", markersize=15), _point(4, marker="D")))
-)
+INDEX = {"MAML": 0, "first-order MAML": 1, "scratch": 3, "Reptile": 4, "iMAML": 5, "joint": 6}  # colour and marker
+LOOKS = {method: _point(INDEX[method], markersize=11 if method == "MAML" else 8) for method in SHOWN}
 
 
 def stop(method: str, inner_steps: int, inner_rate: float) -> float:
@@ -219,7 +218,7 @@ def _decayed(theta):
     return quadratics.meta_loss(theta) + 0.5 * DECAY * theta**2
 
 
-SLOPE_LOOKS = {"direct term only": _point(1), "first-order": _point(4, marker="D"), "total": _point(0, marker="*")}
+SLOPE_LOOKS = {"direct term only": _point(4), "first-order": _point(1), "total": _point(0)}
 SLOPE_LINES = {"direct term only": ":", "first-order": "--", "total": "-"}
 
 
