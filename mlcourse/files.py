@@ -73,7 +73,9 @@ def load_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict]":
         raise CourseError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # Copies: what comes out of `safe_open` is the file's own pages, and whoever rewrites the file changes them
+            # (Windows would refuse to replace it).
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             return tensors, json.loads((file.metadata() or {}).get("json", "{}"))
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise CourseError(f"{path} is damaged or truncated ({error}); delete it and train again") from None

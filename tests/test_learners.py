@@ -8,7 +8,7 @@ from core_helpers import Smooth, flat_gradient, loss_at, random_episode, squares
 from torch.nn import functional as F
 
 import mlcourse
-from mlcourse import learners
+from mlcourse import files, learners
 from mlcourse.checks.oracles import gradient_error
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
@@ -50,6 +50,20 @@ def test_side_by_side_equals_one_by_one(normalisation, downsample, first_order):
     (loss_a, grad_a), (loss_b, grad_b) = results
     torch.testing.assert_close(loss_a, loss_b, rtol=1e-12, atol=0)
     assert ((grad_a - grad_b).norm() / grad_a.norm()).item() < 1e-10
+
+
+def test_frozen_parameters_are_not_adapted_and_both_ways_agree():
+    batch, logits = episode(), []
+    for one_by_one in (True, False):
+        learner = made("maml", channels=8, steps=2, one_by_one=one_by_one)
+        learner.network.blocks.requires_grad_(False)
+        state = learner.adapt(batch.support_x, batch.support_y)
+        assert set(state["fast"]) == {"head.weight", "head.bias"}
+        logits.append(learner.predict(state, batch.query_x))
+        learner.loss(logits[-1], batch.query_y).backward()
+        assert learner.network.head.weight.grad.norm() > 0
+        assert all(p.grad is None for p in learner.network.blocks.parameters())
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "support"])
@@ -217,6 +231,16 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state_alone(
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(one.network.blocks[0].conv.weight, two.network.blocks[0].conv.weight)
     assert not torch.equal(one.network.blocks[0].conv.weight, other.network.blocks[0].conv.weight)
+
+
+def test_loaded_tensors_do_not_hang_on_their_file(tmp_path):
+    path = tmp_path / "some.safetensors"
+    files.save_tensors(path, {"zeros": torch.zeros(100_000)})
+    tensors, _ = files.load_tensors(path)
+    with path.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\x7f" * 1000)
+    assert not tensors["zeros"].any()
 
 
 def test_damaged_and_foreign_files_are_one_clear_error(tmp_path):

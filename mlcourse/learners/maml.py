@@ -54,6 +54,11 @@ class MAML(Learner):
         """The network's logits for the images x of one task, with `params` in place of its own parameters."""
         return functional_call(self.network, params, (x, reference))
 
+    def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None) -> Tensor:
+        """The same for all tasks side by side. Frozen parameters are the same for all tasks, and are not adapted."""
+        frozen = {n: p.expand(len(x), *p.shape) for n, p in self.network.named_parameters() if not p.requires_grad}
+        return self.network.wide(frozen | params, x, reference)
+
     def adapt(
         self,
         support_x: Tensor,
@@ -85,14 +90,14 @@ class MAML(Learner):
     def adapt_side_by_side(self, theta, support_x, support_y, settings) -> inner.Parameters:
         """All tasks in one wide network. Tasks do not touch: the gradient of the sum holds each task's own gradient."""
         copies = {name: value.expand(len(support_x), *value.shape) for name, value in theta.items()}
-        return inner.adapt(self.network.wide, copies, support_x, support_y, loss=summed_cross_entropy, **settings)
+        return inner.adapt(self.call_wide, copies, support_x, support_y, loss=summed_cross_entropy, **settings)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         if self.side_by_side:
             if self.normalisation != "support":
-                return self.network.wide(state["fast"], query_x)
+                return self.call_wide(state["fast"], query_x)
             n = state["support_x"].shape[1]
-            return self.network.wide(state["fast"], torch.cat([state["support_x"], query_x], 1), n)[:, n:]
+            return self.call_wide(state["fast"], torch.cat([state["support_x"], query_x], 1), n)[:, n:]
         fast = [dict(zip(state["fast"], values, strict=True)) for values in zip(*state["fast"].values(), strict=True)]
         return answer_each(self.call, fast, state, query_x, self.normalisation)
 
