@@ -39,8 +39,9 @@ class Result:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the single episodes, for `--json` and for data/results."""
-        return {name: value for name, value in vars(self).items() if name != "per_episode"}
+        """Everything but the single episodes, for `--json` and for data/results. No interval (one episode) is None."""
+        values = {name: value for name, value in vars(self).items() if name != "per_episode"}
+        return values | {"ci95": None if math.isnan(self.ci95) else self.ci95}  # JSON knows no NaN
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,18 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "prototypical": {
         "smoke": Recipe(steps=5, tasks=1, rate=1e-3, train_way=10, query=2, validate_every=5),
         "short": Recipe(steps=3500, tasks=1, rate=2e-3, train_way=60, query=5, validate_every=500),
-        # Snell et al. 2017, section 3.1: 60-way episodes, 5 queries a class, Adam at 1e-3, halved every 2,000 episodes.
-        "paper": Recipe(steps=20000, tasks=1, rate=1e-3, train_way=60, query=5, validate_every=500),
+        # Snell et al. 2017, section 3.1: 60-way episodes, 5 queries a class, Adam at 1e-3, halved every 2,000 episodes;
+        # four blocks with max-pooling.
+        "paper": Recipe(
+            steps=20000,
+            tasks=1,
+            rate=1e-3,
+            schedule="halving",
+            train_way=60,
+            query=5,
+            validate_every=500,
+            options={"downsample": "pool"},
+        ),
     },
     "maml": {
         "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, options={"steps": 1}),

@@ -67,7 +67,16 @@ def cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-SCHEDULES: dict[str, Callable[[int, int], float]] = {"cosine": cosine, "constant": lambda step, steps: 1.0}
+def halving(step: int, steps: int) -> float:
+    """The share of the outer rate at a step: half as much after every 2,000 (Snell et al. 2017, section 3.1)."""
+    return 0.5 ** (step // 2000)
+
+
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "cosine": cosine,
+    "constant": lambda step, steps: 1.0,
+    "halving": halving,
+}
 
 
 def train(
@@ -89,7 +98,7 @@ def train(
 ) -> History:
     """Meta-train a learner in place by Adam on its outer loss; afterwards it holds its best parameters.
 
-    steps: outer steps. tasks: the meta-batch. rate: β, which follows `schedule` ("cosine" or "constant").
+    steps: outer steps. tasks: the meta-batch. rate: β, which follows `schedule` (one of SCHEDULES).
     validation: a sampler over validation classes; every `validate_every` steps the learner is evaluated on the same
     `validation_episodes` episodes, and the best parameters are kept. Without it the last ones are.
     out: a folder for `learner.safetensors`, `config.json` (with `settings`), `log.jsonl` (a line a step) and the

@@ -1,5 +1,6 @@
 """Means, intervals, pairs."""
 
+import json
 import math
 
 import pytest
@@ -93,6 +94,7 @@ def test_no_episodes_is_an_error_and_a_result_says_its_mode():
     model = learners.build("maml", way=4, size=16, channels=8, normalisation="batch")
     with pytest.raises(CourseError, match="episodes is 0"):
         evaluate(model, sampler(), episodes=0)
+    json.dumps(evaluate(model, sampler(), episodes=1).as_json(), allow_nan=False)
     text = str(evaluate(model, sampler(), episodes=5))
     assert "normalisation batch, transductive" in text
     assert "5 episodes" in text

@@ -14,7 +14,7 @@ from core_helpers import squares
 from safetensors.torch import load_file
 
 import mlcourse
-from mlcourse import files, learners, training
+from mlcourse import files, learners, recipes, training
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
@@ -241,6 +241,16 @@ def test_a_loss_that_is_not_finite_stops_with_its_remedy():
 def test_bad_settings_are_named(bad):
     with pytest.raises(CourseError, match=next(iter(bad))):
         run(learner(), **bad)
+
+
+def test_every_recipe_can_be_built_and_the_papers_schedule_halves():
+    for method, budgets in recipes.RECIPES.items():
+        for recipe in budgets.values():
+            learners.build(method, way=5, seed=0, **recipe.options)
+            assert recipe.schedule in training.SCHEDULES
+    paper = recipes.recipe("prototypical", "paper")
+    shares = [training.SCHEDULES[paper.schedule](step, paper.steps) for step in (0, 1999, 2000, 4000)]
+    assert shares == [1, 1, 0.5, 0.25]
 
 
 def test_the_cosine_schedule_goes_from_one_to_zero():
