@@ -21,12 +21,13 @@ class Recipe:
     train_way: int | None = None
     query: int | None = None
     validate_every: int = 100
+    validation_episodes: int = 200
     options: dict[str, Any] = field(default_factory=dict)  # of the learner
 
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "prototypical": {
-        "smoke": Recipe(steps=5, tasks=1, rate=1e-3, train_way=10, query=2, validate_every=5),
+        "smoke": Recipe(steps=5, tasks=1, rate=1e-3, train_way=10, query=2, validate_every=5, validation_episodes=10),
         "short": Recipe(steps=3500, tasks=1, rate=2e-3, train_way=60, query=5, validate_every=500),
         # Snell et al. 2017, section 3.1: 60-way episodes, 5 queries a class, Adam at 1e-3, halved every 2,000 episodes;
         # four blocks with max-pooling.
@@ -42,7 +43,9 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         ),
     },
     "maml": {
-        "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, options={"steps": 1}),
+        "smoke": Recipe(
+            steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10, options={"steps": 1}
+        ),
         "short": Recipe(
             steps=4000,
             tasks=8,

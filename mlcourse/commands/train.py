@@ -76,6 +76,7 @@ def train(
         seed=seed,
         validation=validation,
         validate_every=plan.validate_every,
+        validation_episodes=plan.validation_episodes,
         out=out,
         resume=resume,
         settings=settings,
