@@ -23,7 +23,8 @@ class Slider:
         self.page = page
         self.handle = page.locator(".noUi-handle").nth(index)
         self.handle.wait_for(timeout=30_000)
-        self.box = page.locator(".widget-vbox, .jupyter-widget-vbox", has=self.handle).last
+        # the nearest box around it: a page may hold several widgets
+        self.box = self.handle.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
         self.box.evaluate(WATCH)
 
     @property
