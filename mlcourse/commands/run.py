@@ -278,11 +278,15 @@ def write_html(executed: Path) -> Path:
     """Write the executed notebook as a web page beside it."""
     import nbformat
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     notebook = nbformat.read(executed, as_version=4)
     # With the widgets' state, nbconvert shows views that want a network instead of the pictures that stand for them.
     notebook.metadata.pop("widgets", None)
-    page, _ = HTMLExporter().from_notebook_node(notebook)
+    exporter = HTMLExporter()
+    # A progress bar writes over its own line; a page would show each of its hundred states below the last.
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    page, _ = exporter.from_notebook_node(notebook)
     target = executed.with_suffix(".html")
     files.write_text(target, page)
     return target
