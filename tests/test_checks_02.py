@@ -373,65 +373,7 @@ def test_sample_episode_lets_right_answers_pass_for_many_seeds():
     assert not failures
 
 
-# ------------------------------------------------------------------ 02.4 the 95 % interval
-
-
-def interval_with_loop(values):
-    mean = sum(values.tolist()) / len(values)
-    variance = sum((value - mean) ** 2 for value in values.tolist()) / (len(values) - 1)
-    return mean, 1.96 * math.sqrt(variance / len(values))
-
-
-def interval_float32(values):
-    values = values.float()
-    return values.mean(), 1.96 * values.std() / len(values) ** 0.5
-
-
-def interval_of_student(values):
-    student = {n: 2.0227 if n < 45 else 2.0 for n in range(40, 81)}[len(values)]
-    return values.mean(), student * values.std() / len(values) ** 0.5
-
-
-def interval_of_numpy(values):
-    return values.numpy().mean(), 1.96 * values.numpy().std() / len(values) ** 0.5
-
-
-def test_interval():
-    def scaled(factor):
-        return lambda values: (values.mean(), factor(values) * values.std())
-
-    assert_check(
-        episodes.interval,
-        right=[interval_with_loop, interval_float32, interval_of_student, interval_of_numpy],
-        wrong={
-            "spread": (scaled(lambda values: 1), "spread of single episodes"),
-            "1.96 spreads": (scaled(lambda values: 1.96), "where single episodes fall"),
-            "standard error": (scaled(lambda values: len(values) ** -0.5), "about 68 %"),
-            "full width": (scaled(lambda values: 2 * 1.96 * len(values) ** -0.5), "the full width"),
-            "by n": (scaled(lambda values: 1.96 / len(values)), "not by n"),
-            "variance": (scaled(lambda values: 1.96 * values.std() * len(values) ** -0.5), "uses the variance"),
-            "ends": (
-                lambda values: (
-                    values.mean() - 1.96 * values.std() / len(values) ** 0.5,
-                    values.mean() + 1.96 * values.std() / len(values) ** 0.5,
-                ),
-                "two ends",
-            ),
-            "median": (lambda values: (values.median() + 0.1, values.std()), "The mean is"),
-            "one number": (lambda values: values.mean(), "it needs two numbers"),
-        },
-    )
-
-
-def test_interval_knows_the_coin_flip():
-    def coin(values):
-        p = float(values.mean().clamp(0, 1))
-        return p, 1.96 * math.sqrt(p * (1 - p) / len(values))
-
-    assert "one coin flip" in episodes.interval.run(coin).diagnosis
-
-
-# ------------------------------------------------------------------ 02.5 the outer loss of one task
+# ------------------------------------------------------------------ 02.4 the outer loss of one task
 
 
 def outer_with_loop(body, support_x, support_y, query_x, query_y, way):
@@ -560,3 +502,61 @@ def test_outer_loss():
     )
     assert "class means are cut" in episodes.outer_loss.run(outer_without_graph).diagnosis
     assert "are sums of features" in episodes.outer_loss.run(outer_of_sums).diagnosis  # at one shot sum = mean
+
+
+# ------------------------------------------------------------------ 02.5 the 95 % interval
+
+
+def interval_with_loop(values):
+    mean = sum(values.tolist()) / len(values)
+    variance = sum((value - mean) ** 2 for value in values.tolist()) / (len(values) - 1)
+    return mean, 1.96 * math.sqrt(variance / len(values))
+
+
+def interval_float32(values):
+    values = values.float()
+    return values.mean(), 1.96 * values.std() / len(values) ** 0.5
+
+
+def interval_of_student(values):
+    student = {n: 2.0227 if n < 45 else 2.0 for n in range(40, 81)}[len(values)]
+    return values.mean(), student * values.std() / len(values) ** 0.5
+
+
+def interval_of_numpy(values):
+    return values.numpy().mean(), 1.96 * values.numpy().std() / len(values) ** 0.5
+
+
+def test_interval():
+    def scaled(factor):
+        return lambda values: (values.mean(), factor(values) * values.std())
+
+    assert_check(
+        episodes.interval,
+        right=[interval_with_loop, interval_float32, interval_of_student, interval_of_numpy],
+        wrong={
+            "spread": (scaled(lambda values: 1), "spread of single episodes"),
+            "1.96 spreads": (scaled(lambda values: 1.96), "where single episodes fall"),
+            "standard error": (scaled(lambda values: len(values) ** -0.5), "about 68 %"),
+            "full width": (scaled(lambda values: 2 * 1.96 * len(values) ** -0.5), "the full width"),
+            "by n": (scaled(lambda values: 1.96 / len(values)), "not by n"),
+            "variance": (scaled(lambda values: 1.96 * values.std() * len(values) ** -0.5), "uses the variance"),
+            "ends": (
+                lambda values: (
+                    values.mean() - 1.96 * values.std() / len(values) ** 0.5,
+                    values.mean() + 1.96 * values.std() / len(values) ** 0.5,
+                ),
+                "two ends",
+            ),
+            "median": (lambda values: (values.median() + 0.1, values.std()), "The mean is"),
+            "one number": (lambda values: values.mean(), "it needs two numbers"),
+        },
+    )
+
+
+def test_interval_knows_the_coin_flip():
+    def coin(values):
+        p = float(values.mean().clamp(0, 1))
+        return p, 1.96 * math.sqrt(p * (1 - p) / len(values))
+
+    assert "one coin flip" in episodes.interval.run(coin).diagnosis

@@ -1,4 +1,4 @@
-"""The checks of notebook 02: the listing's network, what moved, one task by hand, an interval, an outer loss.
+"""The checks of notebook 02: the listing's network, what moved, one task by hand, its outer loss, an interval.
 
 `inputs` draws a fresh problem, `probe` calls the answer and measures what it returns, `judge` compares with oracles
 that share no code with the package (bookkeeping on numbered images, plain loops) and names well-known mistakes.
@@ -425,65 +425,7 @@ sample_episode = Check(
 )
 
 
-# ------------------------------------------------------------------ 02.4 the 95 % interval
-
-
-def _interval_inputs(low: float, high: float) -> Callable[[torch.Generator], Tensors]:
-    def make(generator: torch.Generator) -> Tensors:
-        n = _whole(generator, 40, 80)
-        spread = low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
-        return {"values": (spread * 75).round() / 75}
-
-    return make
-
-
-def _interval_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    result = answer(inputs["values"])
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise TypeError("it needs two numbers, the mean and the half width")
-    mean, half = (torch.as_tensor(part, dtype=torch.float64) for part in result)
-    return {"mean": mean, "half width": half}
-
-
-def _interval_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    values = inputs["values"]
-    n, mean, spread = len(values), values.mean(), values.std()
-    error = spread / math.sqrt(n)
-    got_mean, half = outputs["mean"], outputs["half width"]
-    if _close(got_mean, mean - 1.96 * error) or _close(got_mean, mean - 2 * error):
-        return "You return the two ends of the interval. Return the mean and the half width: mean ± half width."
-    if not _close(got_mean, mean):
-        return f"The mean is {float(mean):.4f}, you return {float(got_mean):.4f}."
-    # 1.96 or Student's t, n or n − 1 in the spread: all are right within their meaning
-    if 1.955 * math.sqrt((n - 1) / n) * error <= half <= 2.05 * error:
-        return None
-    share = float(mean.clamp(0, 1))
-    mistakes = {
-        "This is the spread of single episodes (their standard deviation). Their mean is known better, by √n.": spread,
-        "This is 1.96 standard deviations: where single episodes fall. For the mean, divide by √n.": 1.96 * spread,
-        "This is the standard error: about 68 % of such intervals hold the truth. For 95 % multiply by 1.96.": error,
-        "This is the full width. The half width stands after the ±.": 2 * 1.96 * error,
-        "Divide by √n, not by n: the error of a mean falls with the root.": 1.96 * spread / n,
-        "This uses the variance: take its root, the standard deviation.": 1.96 * spread**2 / math.sqrt(n),
-        "This treats an episode as one coin flip, √(p(1−p)/n). Use the spread that the episodes really have.": (
-            torch.tensor(1.96 * math.sqrt(share * (1 - share) / n))
-        ),
-    }
-    unbiased = _first(half, mistakes) or _first(half * math.sqrt(n / (n - 1)), mistakes)
-    return unbiased or f"The half width is {float(1.96 * error):.4f} (1.96 · s / √n), you return {float(half):.4f}."
-
-
-interval = Check(
-    exercise="02.4",
-    title="The 95 % interval of a mean",
-    inputs={"accuracies": _interval_inputs(0.2, 1.0), "differences": _interval_inputs(-0.3, 0.5)},
-    probe=_interval_probe,
-    judge=_interval_judge,
-    reference=mean_interval,
-)
-
-
-# ------------------------------------------------------------------ 02.5 the outer loss of one task
+# ------------------------------------------------------------------ 02.4 the outer loss of one task
 
 
 def task_outer_loss(
@@ -612,10 +554,68 @@ def _outer_value(task: _Task, got: Tensor, centres: Tensor) -> str:
 
 
 outer_loss = Check(
-    exercise="02.5",
+    exercise="02.4",
     title="The outer loss of one task",
     inputs={"one shot": _outer_inputs(1), "three shots": _outer_inputs(3)},
     probe=_outer_probe,
     judge=_outer_judge,
     reference=task_outer_loss,
+)
+
+
+# ------------------------------------------------------------------ 02.5 the 95 % interval
+
+
+def _interval_inputs(low: float, high: float) -> Callable[[torch.Generator], Tensors]:
+    def make(generator: torch.Generator) -> Tensors:
+        n = _whole(generator, 40, 80)
+        spread = low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
+        return {"values": (spread * 75).round() / 75}
+
+    return make
+
+
+def _interval_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    result = answer(inputs["values"])
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError("it needs two numbers, the mean and the half width")
+    mean, half = (torch.as_tensor(part, dtype=torch.float64) for part in result)
+    return {"mean": mean, "half width": half}
+
+
+def _interval_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    values = inputs["values"]
+    n, mean, spread = len(values), values.mean(), values.std()
+    error = spread / math.sqrt(n)
+    got_mean, half = outputs["mean"], outputs["half width"]
+    if _close(got_mean, mean - 1.96 * error) or _close(got_mean, mean - 2 * error):
+        return "You return the two ends of the interval. Return the mean and the half width: mean ± half width."
+    if not _close(got_mean, mean):
+        return f"The mean is {float(mean):.4f}, you return {float(got_mean):.4f}."
+    # 1.96 or Student's t, n or n − 1 in the spread: all are right within their meaning
+    if 1.955 * math.sqrt((n - 1) / n) * error <= half <= 2.05 * error:
+        return None
+    share = float(mean.clamp(0, 1))
+    mistakes = {
+        "This is the spread of single episodes (their standard deviation). Their mean is known better, by √n.": spread,
+        "This is 1.96 standard deviations: where single episodes fall. For the mean, divide by √n.": 1.96 * spread,
+        "This is the standard error: about 68 % of such intervals hold the truth. For 95 % multiply by 1.96.": error,
+        "This is the full width. The half width stands after the ±.": 2 * 1.96 * error,
+        "Divide by √n, not by n: the error of a mean falls with the root.": 1.96 * spread / n,
+        "This uses the variance: take its root, the standard deviation.": 1.96 * spread**2 / math.sqrt(n),
+        "This treats an episode as one coin flip, √(p(1−p)/n). Use the spread that the episodes really have.": (
+            torch.tensor(1.96 * math.sqrt(share * (1 - share) / n))
+        ),
+    }
+    unbiased = _first(half, mistakes) or _first(half * math.sqrt(n / (n - 1)), mistakes)
+    return unbiased or f"The half width is {float(1.96 * error):.4f} (1.96 · s / √n), you return {float(half):.4f}."
+
+
+interval = Check(
+    exercise="02.5",
+    title="The 95 % interval of a mean",
+    inputs={"accuracies": _interval_inputs(0.2, 1.0), "differences": _interval_inputs(-0.3, 0.5)},
+    probe=_interval_probe,
+    judge=_interval_judge,
+    reference=mean_interval,
 )
