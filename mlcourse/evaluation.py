@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
+from mlcourse.learners.base import evaluation_mode
 
 Z95 = 1.96  # of the normal distribution: episodes are many (hundreds), so Student's t would say the same
 
@@ -85,21 +86,16 @@ def evaluate(
     """
     if episodes < 1:
         raise CourseError(f"episodes is {episodes}; give 1 or more (1,000 for a figure to report)")
-    was_training = learner.training
-    learner.eval()
     generator = torch.Generator().manual_seed(seed)
     rights, digest = [], hashlib.sha256(f"{sampler.data.name} {sampler.data.split}".encode())
-    try:
-        with torch.no_grad():
-            for start in range(0, episodes, tasks_at_once):
-                batch = sampler.sample(min(tasks_at_once, episodes - start), generator)
-                for index in (batch.support_index, batch.query_index):
-                    digest.update(index.cpu().numpy().tobytes())
-                state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
-                right = learner.predict(state, batch.query_x).argmax(-1) == batch.query_y
-                rights.append(right.double().mean(1).cpu())
-    finally:
-        learner.train(was_training)
+    with torch.no_grad(), evaluation_mode(learner):
+        for start in range(0, episodes, tasks_at_once):
+            batch = sampler.sample(min(tasks_at_once, episodes - start), generator)
+            for index in (batch.support_index, batch.query_index):
+                digest.update(index.cpu().numpy().tobytes())
+            state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
+            right = learner.predict(state, batch.query_x).argmax(-1) == batch.query_y
+            rights.append(right.double().mean(1).cpu())
     per_episode = torch.cat(rights)
     accuracy, ci95 = mean_interval(per_episode)
     worst = per_episode.sort().values[: max(1, episodes // 10)].mean().item()

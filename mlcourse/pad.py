@@ -8,11 +8,10 @@ it works without a browser: set `pad.support` and `pad.query`, read `pad.answer`
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import html
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anywidget
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from mlcourse import figures
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner
+from mlcourse.learners.base import Learner, evaluation_mode
 from mlcourse.output import Output, picture
 from mlcourse.pad_samples import sample_sets
 from mlcourse.strokes import Drawing, as_drawings, rasterise, redraw
@@ -84,17 +83,6 @@ class Recogniser:
         )
         self._taught = drawings
         self.adaptations += 1
-
-
-@contextlib.contextmanager
-def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    """`with evaluation_mode(module):` — the module is in evaluation mode inside, and as it was before afterwards."""
-    before = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(before)
 
 
 def seen(drawing: Drawing) -> Tensor:

@@ -13,6 +13,7 @@ from mlcourse.checks.oracles import gradient_error
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.learners import MAML, FineTune, PixelNeighbours, PrototypicalNetwork
+from mlcourse.learners.base import evaluation_mode
 from mlcourse.networks import Conv4
 
 INDUCTIVE = [
@@ -104,6 +105,56 @@ def test_inductive_means_that_a_query_answers_the_same_alone_and_in_company(meth
         together = learner.predict(state, batch.query_x)
         alone = torch.cat([learner.predict(state, x) for x in batch.query_x.split(1, dim=1)], 1)
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+
+
+def fine_tuned_after_some_training():
+    torch.manual_seed(0)
+    return FineTune(Conv4(size=16, channels=8, normalisation="running", downsample="stride"), classes=12, steps=2)
+
+
+@pytest.mark.parametrize("make", [lambda: made("prototypical"), fine_tuned_after_some_training], ids=["proto", "tune"])
+def test_in_training_mode_too_tasks_neither_change_nor_use_batch_statistics(make):
+    learner, batch = make(), episode()
+    answers = []
+    for mode in (False, True):
+        learner.train(mode)
+        before = {name: value.clone() for name, value in learner.state_dict().items()}
+        state = learner.adapt(batch.support_x, batch.support_y)
+        together = learner.predict(state, batch.query_x)
+        alone = torch.cat([learner.predict(state, x) for x in batch.query_x.split(1, dim=1)], 1)
+        torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+        assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+        assert all(part.training is mode for part in learner.modules())
+        answers.append(together)
+    assert torch.equal(*answers)
+
+
+def test_a_gradient_flows_through_adapting_and_predicting_in_training_mode():
+    learner, batch = made("prototypical").train(), episode()
+    learner.loss(learner(batch.support_x, batch.support_y, batch.query_x), batch.query_y).backward()
+    assert all(p.grad.norm() > 0 for p in learner.parameters())
+
+
+def test_only_the_outer_loss_in_training_mode_uses_and_updates_statistics():
+    learner, batch = made("prototypical"), episode()
+    losses = {}
+    for mode in (False, True):
+        learner.train(mode)
+        before = {name: value.clone() for name, value in learner.named_buffers()}
+        losses[mode] = learner.outer_loss(batch)[0]
+        changed = [not torch.equal(before[name], value) for name, value in learner.named_buffers()]
+        assert all(changed) if mode else not any(changed)
+    learner.eval()
+    assert losses[True] != losses[False]
+
+
+def test_evaluation_mode_gives_each_module_its_own_mode_back():
+    learner = made("prototypical").train()
+    learner.network.blocks[0].eval()
+    before = [part.training for part in learner.modules()]
+    with evaluation_mode(learner):
+        assert not any(part.training for part in learner.modules())
+    assert [part.training for part in learner.modules()] == before
 
 
 def test_batch_normalisation_is_transductive_and_says_so():

@@ -1,6 +1,7 @@
 """What every learner is: a function from a support set to a predictor, with outer parameters to train."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -74,6 +75,18 @@ class Learner(nn.Module):
         """The outer loss of an Episode (tasks), and metrics. `.backward()` leaves the meta-gradient in `.grad`."""
         logits = self(batch.support_x, batch.support_y, batch.query_x)
         return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """`with evaluation_mode(module):` The module and all in it are in evaluation mode; afterwards each is as it was."""
+    before = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in before:
+            part.training = mode
 
 
 def accuracy(logits: Tensor, target: Tensor) -> float:

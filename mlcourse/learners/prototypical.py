@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, way_of
+from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode, way_of
 
 
 def prototypes(embeddings: Tensor, labels: Tensor, way: int) -> Tensor:
@@ -32,7 +32,8 @@ class PrototypicalNetwork(Learner):
     """θ is the encoder f; adapt averages; predict compares: logits are −‖f(x) − c_k‖².
 
     network: an encoder without a head, called as `network(x)`. Its normalisation is `running`, `group` or `none`,
-    so that each query is answered by itself (inductive).
+    so that each query is answered by itself (inductive). adapt and predict use the running statistics as they are, also
+    in training mode; outer_loss, in training mode, uses those of its batch and updates the running ones.
     """
 
     def __init__(self, network: nn.Module):
@@ -46,7 +47,11 @@ class PrototypicalNetwork(Learner):
         self.normalisation = network.normalisation
 
     def embed(self, x: Tensor) -> Tensor:
-        """[tasks, images, C, H, W] → [tasks, images, D]."""
+        """[tasks, images, C, H, W] → [tasks, images, D], each image by itself: the encoder is in evaluation mode."""
+        with evaluation_mode(self.network):
+            return self._encode(x)
+
+    def _encode(self, x: Tensor) -> Tensor:
         return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def adapt(
@@ -65,8 +70,8 @@ class PrototypicalNetwork(Learner):
     def outer_loss(
         self, batch, *, step: int = 0, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        # One pass for support and queries: twice as fast, and in training both see the same batch statistics.
-        z = self.embed(torch.cat([batch.support_x, batch.query_x], 1))
+        # One pass for support and queries, so that in training both see the same batch statistics.
+        z = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = -squared_distances(query, prototypes(support, batch.support_y, way_of(batch.support_y)))
         return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlcourse import inner
-from mlcourse.learners.base import Learner, State, accuracy, answer_each, way_of
+from mlcourse.learners.base import Learner, State, accuracy, answer_each, evaluation_mode, way_of
 
 
 class FineTune(Learner):
@@ -39,9 +39,10 @@ class FineTune(Learner):
         self.normalisation = network.normalisation
 
     def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None) -> Tensor:
-        """Logits of one task: the network with its parameters, then the task's own linear head."""
+        """Logits of one task: the network with its parameters, in evaluation mode, then the task's own linear head."""
         body = {name: value for name, value in params.items() if not name.startswith("head.")}
-        features = functional_call(self.network, body, (x, reference))
+        with evaluation_mode(self.network):  # `running` statistics are of pre-training: no task changes them
+            features = functional_call(self.network, body, (x, reference))
         return F.linear(features, params["head.weight"], params["head.bias"])
 
     def adapt(
