@@ -1,10 +1,10 @@
-"""Files that are whole or not there: everything is written to a temporary name and then renamed."""
+"""Files that are whole or not there, also after a power cut: written to a temporary name, flushed, then renamed."""
 
 import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,30 @@ if TYPE_CHECKING:  # torch is imported late: `mlcourse lab` and `mlcourse doctor
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` when the block ends well, delete it when it does not."""
+    """Give a temporary name beside `path`; rename it to `path` when the block ends well, delete it when it does not.
+
+    The bytes reach the disk before the new name does: otherwise a power cut could leave the name with an empty file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
+        _flush(temporary, os.O_RDWR)  # Windows flushes only what is open for writing
         os.replace(temporary, path)
+        with suppress(OSError):  # Windows and some network disks flush no folders; the file is whole all the same
+            _flush(path.parent, os.O_RDONLY)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path, mode: int) -> None:
+    """Wait until the disk has the bytes of a file, or the names in a folder."""
+    handle = os.open(path, mode)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path | str, text: str) -> None:
