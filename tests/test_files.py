@@ -37,10 +37,14 @@ def test_the_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return
 def test_a_block_that_fails_flushes_nothing_and_leaves_the_old_file(tmp_path, monkeypatch):
     files.write_text(tmp_path / "some.txt", "old")
     calls = noted(monkeypatch)
-    block = files.replacing(tmp_path / "some.txt")
-    block.__enter__().write_text("ne")
+
+    def half(path):
+        with files.replacing(path) as temporary:
+            temporary.write_text("ne")
+            raise RuntimeError("half way")
+
     with pytest.raises(RuntimeError, match="half way"):
-        block.__exit__(RuntimeError, RuntimeError("half way"), None)
+        half(tmp_path / "some.txt")
     assert calls == []
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("some.txt", "old")]
 
