@@ -28,19 +28,20 @@ def pick(name: str = "auto") -> torch.device:
     return device
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory() -> None:
     """Ask glibc to keep large freed blocks instead of handing them back to the system after every tensor.
 
-    Each training step allocates the same large tensors anew; fresh pages cost a page fault each. On Linux this makes a
-    step of MAML on the CPU 1.1 to 1.6 times faster; elsewhere nothing happens. Returns whether it was done.
+    Each training step allocates the same large tensors anew; fresh pages cost a page fault each. Measured on 2
+    cores, a step of MAML becomes 0.95 to 1.2 times as fast, a step of an encoder with pooling about 2 times. Where there
+    is no glibc, nothing happens.
     """
     if not sys.platform.startswith("linux"):
-        return False
+        return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
-        return False
+        return
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # their numbers in <malloc.h>
-    return all(mallopt(what, 1 << 28) == 1 for what in (trim_threshold, top_pad)) and bool(
-        mallopt(mmap_threshold, 1 << 29)
-    )
+    mallopt(trim_threshold, 1 << 28)
+    mallopt(top_pad, 1 << 28)
+    mallopt(mmap_threshold, 1 << 29)
