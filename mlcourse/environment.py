@@ -131,7 +131,7 @@ def runs(python, code="import pip"):
 
 
 def chosen_torch(options, stamp):
-    """`cpu` or `default`: what the user asks for now, else what the environment has, else the default."""
+    """`cpu` or `default`: what this call asks for, else what the environment has, else the default."""
     value = options.get("TORCH") or os.environ.get("TORCH") or stamp.get("torch") or "default"
     if value not in SIZE_GB:
         raise Problem(f"TORCH={value} is unknown: say TORCH=cpu (without CUDA) or TORCH=default")

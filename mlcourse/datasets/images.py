@@ -117,18 +117,6 @@ class ClassImages:
         )
 
 
-def joined(parts: list[ClassImages], split: str) -> ClassImages:
-    """Several splits of one data set as one."""
-    return ClassImages(
-        images=torch.cat([part.images for part in parts]),
-        counts=torch.cat([part.counts for part in parts]),
-        names=tuple(name for part in parts for name in part.names),
-        groups=tuple(group for part in parts for group in part.groups),
-        name=parts[0].name,
-        split=split,
-    )
-
-
 def positions(counts: Tensor) -> Tensor:
     """0..n-1 for each n in counts, one after another: [2, 3] -> [0, 1, 0, 1, 2]."""
     ends = counts.cumsum(0)
