@@ -6,9 +6,11 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
@@ -60,7 +62,8 @@ def adapt(
     first_order: treat each inner gradient as a constant. The result still depends on `params`, through the identity
     path φ = θ − α·(constant); what is lost is the term through the gradient (Finn et al. 2017, section 5.2).
     create_graph=False: the same numbers, detached, for when nobody asks for a meta-gradient.
-    steps=0 returns the parameters as they came. Raises CourseError for a negative number of steps.
+    steps=0 returns the parameters as they came. Raises CourseError for a negative number of steps. Any rate is taken at
+    its word: 0 stays, a negative one climbs. Losses that are not finite give parameters that are not.
 
     Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, 2017,
     https://arxiv.org/abs/1703.03400.
@@ -78,3 +81,123 @@ def adapt(
             if not create_graph:
                 fast = {name: value.detach().requires_grad_() for name, value in fast.items()}
     return fast if create_graph else {name: value.detach() for name, value in fast.items()}
+
+
+def adapt_truncated(
+    forward: Callable[[Parameters, Tensor], Tensor],
+    params: Parameters,
+    support_x: Tensor,
+    support_y: Tensor,
+    *,
+    steps: int,
+    last: int,
+    **settings: Any,
+) -> Parameters:
+    """As `adapt`, but only the last K steps carry a graph; the inner gradients before them count as constants.
+
+    last: K. K = steps (or more) is `adapt`, K = 0 is `adapt` with first_order=True; memory grows with K, not with T.
+    settings: of `adapt`. Raises CourseError for a negative K.
+
+    Shaban, Cheng, Hatch, Boots, *Truncated Back-propagation for Bilevel Optimization*, 2019,
+    https://arxiv.org/abs/1810.10667.
+    """
+    if last < 0:
+        raise CourseError(f"last is {last}; a truncated unroll keeps the graph of 0 steps or more")
+    early = max(0, steps - last)
+    params = adapt(forward, params, support_x, support_y, steps=early, **settings | {"first_order": True})
+    return adapt(forward, params, support_x, support_y, steps=steps - early, **settings)
+
+
+def adapt_checkpointed(
+    forward: Callable[[Parameters, Tensor], Tensor],
+    params: Parameters,
+    support_x: Tensor,
+    support_y: Tensor,
+    *,
+    steps: int,
+    every: int,
+    rate: float | Tensor | Parameters,
+    **settings: Any,
+) -> Parameters:
+    """As `adapt`, with the same gradient, but it keeps φ only every n steps, and does each n steps again in backward.
+
+    every: n. Memory: n steps' graph and T/n copies of φ, instead of all T steps' graph; time: one more inner process.
+    Gradients flow to params, rate, support_x and support_y. What else `forward` and `loss` use must be constant: if it
+    asks for a gradient, backward raises a CourseError rather than leave it out. The result can be differentiated once.
+    settings: of `adapt`. Raises CourseError for n below 1.
+
+    Chen, Xu, Zhang, Guestrin, *Training Deep Nets with Sublinear Memory Cost*, 2016, https://arxiv.org/abs/1604.06174.
+    """
+    if every < 1:
+        raise CourseError(f"every is {every}; give the number of steps from one kept φ to the next, 1 or more")
+    if steps <= every or settings.get("first_order") or not settings.get("create_graph", True):
+        return adapt(forward, params, support_x, support_y, steps=steps, rate=rate, **settings)
+    rates = rate if isinstance(rate, dict) else {"": rate}
+    tensors = {name: value for name, value in rates.items() if isinstance(value, Tensor)}
+
+    def block(steps: int, fast: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        *learned, x, y = others
+        each = rates | dict(zip(tensors, learned, strict=True))
+        each = each if isinstance(rate, dict) else each[""]
+        fast = dict(zip(params, fast, strict=True))
+        return tuple(adapt(forward, fast, x, y, steps=steps, rate=each, **settings).values())
+
+    lengths = [min(every, steps - start) for start in range(0, steps, every)]
+    fast = _Recompute.apply(block, lengths, len(params), *params.values(), *tensors.values(), support_x, support_y)
+    return dict(zip(params, fast, strict=True))
+
+
+class _Recompute(torch.autograd.Function):
+    """A chain of blocks that keeps what enters each block, and no graph. backward makes one block's graph at a time."""
+
+    @staticmethod
+    def forward(ctx, block, lengths, count, *tensors):
+        fast, others = tensors[:count], tensors[count:]
+        kept = []
+        for steps in lengths:
+            kept += fast
+            for _ in range(steps):  # with a graph, though it is dropped: some kernels round otherwise without one
+                with torch.enable_grad():
+                    fast = block(1, tuple(value.detach().requires_grad_() for value in fast), others)
+                fast = tuple(value.detach() for value in fast)
+        ctx.block, ctx.lengths, ctx.count = block, lengths, count
+        ctx.save_for_backward(*kept, *others)
+        return fast
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        n, blocks = ctx.count, len(ctx.lengths)
+        kept, others = ctx.saved_tensors[: n * blocks], ctx.saved_tensors[n * blocks :]
+        wanted = ctx.needs_input_grad[3 + n :]
+        sums: list[Tensor | None] = [None] * len(others)
+        for index in reversed(range(blocks)):
+            with torch.enable_grad():
+                fast = tuple(value.detach().requires_grad_() for value in kept[n * index : n * index + n])
+                also = tuple(value.detach().requires_grad_(w) for value, w in zip(others, wanted, strict=True))
+                out = ctx.block(ctx.lengths[index], fast, also)
+            asked = [*fast, *(value for value, w in zip(also, wanted, strict=True) if w)]
+            _refuse_other_leaves(out, asked)
+            found = iter(torch.autograd.grad(out, asked, grads, materialize_grads=True, allow_unused=True))
+            grads = [next(found) for _ in fast]
+            for i in (i for i, w in enumerate(wanted) if w):
+                more = next(found)
+                sums[i] = more if sums[i] is None else sums[i] + more
+        return None, None, None, *grads, *sums
+
+
+def _refuse_other_leaves(outputs: tuple[Tensor, ...], known: list[Tensor]) -> None:
+    """Raise CourseError when a graph ends in a tensor that is not in `known`: its gradient would silently be lost."""
+    todo, seen, known_ids = [out.grad_fn for out in outputs], set(), {id(value) for value in known}
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in known_ids:
+            raise CourseError(
+                f"a tensor of shape {tuple(variable.shape)} asks for a gradient inside a checkpointed inner process, "
+                "but came in through forward or loss; pass it in params, rate or the support set, or use adapt"
+            )
+        todo += [function for function, _ in node.next_functions]

@@ -1,5 +1,7 @@
 """The inner loop against closed forms and finite differences."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from core_helpers import Smooth, flat_gradient, loss_at, random_episode
@@ -8,6 +10,7 @@ from mlcourse import inner
 from mlcourse.checks.oracles import gradient_error
 from mlcourse.errors import CourseError
 from mlcourse.learners import MAML
+from mlcourse.saved_bytes import saved_bytes
 
 
 def quadratic(a, c):
@@ -126,3 +129,211 @@ def test_negative_steps_are_refused():
     forward, loss = quadratic(1.0, 1.0)
     with pytest.raises(CourseError, match="steps is -1"):
         inner.adapt(forward, theta, theta["phi"], theta["phi"], steps=-1, rate=0.5, loss=loss)
+
+
+# ------------------------------------------------------------------ truncated, checkpointed
+
+
+def problem(steps, seed=0, normalisation="batch"):
+    """A smooth network, its θ, and the keyword arguments of an unroll of `steps` steps."""
+    torch.manual_seed(seed)
+    network = Smooth(normalisation).double()
+    episode = random_episode(tasks=1)
+
+    def forward(params, x):
+        return torch.func.functional_call(network, params, (x,))
+
+    def outer(fast):
+        return torch.nn.functional.cross_entropy(forward(fast, episode.query_x[0]), episode.query_y[0])
+
+    arguments = (forward, inner.parameters(network), episode.support_x[0], episode.support_y[0])
+    return arguments, {"steps": steps, "rate": 0.3}, outer
+
+
+def meta_gradient(adapt, arguments, outer, **options):
+    theta = arguments[1]
+    grads = torch.autograd.grad(outer(adapt(*arguments, **options)), list(theta.values()))
+    return torch.cat([g.flatten() for g in grads])
+
+
+def test_truncation_goes_from_first_order_to_exact():
+    arguments, settings, outer = problem(steps=4)
+    exact = meta_gradient(inner.adapt, arguments, outer, **settings)
+    first = meta_gradient(inner.adapt, arguments, outer, **settings, first_order=True)
+    cut = [meta_gradient(inner.adapt_truncated, arguments, outer, **settings, last=k) for k in range(6)]
+    assert torch.equal(cut[0], first)
+    assert torch.equal(cut[4], exact)
+    assert torch.equal(cut[5], exact)
+    errors = [(g - exact).norm().item() for g in cut[:5]]
+    assert all(a > b for a, b in pairwise(errors))
+
+
+@pytest.mark.parametrize("last", [0, 1, 3, 5])
+def test_the_truncated_gradient_of_a_quadratic_is_its_closed_form(last):
+    a, c, rate, steps = 4.0, 1.0, 0.2, 5
+    theta = torch.tensor(-0.3, dtype=torch.float64, requires_grad=True)
+    forward, loss = quadratic(a, c)
+    fast = inner.adapt_truncated(
+        forward, {"phi": theta}, theta, theta, steps=steps, last=last, rate=rate, loss=loss
+    )  # the factor of each step that carries no graph is 1, not 1 − αa
+    (got,) = torch.autograd.grad(loss(fast["phi"], None), theta)
+    expected = a * (1 - rate * a) ** (steps + last) * (theta.item() - c)
+    assert got.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_truncation_needs_memory_for_its_last_steps_only():
+    peaks = {}
+    for steps, last in ((4, 4), (4, 2), (32, 2), (32, 0)):
+        arguments, settings, outer = problem(steps)
+        with saved_bytes() as saved:
+            outer(inner.adapt_truncated(*arguments, **settings, last=last)).backward()
+        peaks[steps, last] = saved.peak
+    assert peaks[32, 2] == peaks[4, 2] < 0.7 * peaks[4, 4]
+    assert peaks[32, 0] < 0.7 * peaks[4, 2]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("normalisation", ["batch", "group", "none"])
+def test_the_checkpointed_gradient_is_the_plain_one_to_the_last_bit(every, normalisation):
+    arguments, settings, outer = problem(steps=7, normalisation=normalisation)
+    plain = inner.adapt(*arguments, **settings)
+    kept = inner.adapt_checkpointed(*arguments, **settings, every=every)
+    assert all(torch.equal(plain[name], kept[name]) for name in plain)
+    expected = meta_gradient(inner.adapt, arguments, outer, **settings)
+    assert torch.equal(meta_gradient(inner.adapt_checkpointed, arguments, outer, **settings, every=every), expected)
+
+
+def test_checkpoints_pass_gradients_to_learned_rates_and_to_the_support_set():
+    arguments, _, outer = problem(steps=5, normalisation="none")
+    forward, theta, x, y = arguments
+    x = x.clone().requires_grad_()
+    rates = {name: torch.full_like(value, 0.2, requires_grad=True) for name, value in theta.items()}
+    wanted = [*theta.values(), *rates.values(), x]
+    grads = []
+    for adapt, options in ((inner.adapt, {}), (inner.adapt_checkpointed, {"every": 2})):
+        fast = adapt(forward, theta, x, y, steps=5, rate=rates, **options)
+        grads.append(torch.autograd.grad(outer(fast), wanted))
+    for plain, kept in zip(*grads, strict=True):
+        torch.testing.assert_close(kept, plain, rtol=1e-12, atol=1e-15)  # sums of blocks: another order of addition
+    one = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(outer(inner.adapt(*arguments, steps=5, rate=one)), one)
+    (got,) = torch.autograd.grad(outer(inner.adapt_checkpointed(*arguments, steps=5, rate=one, every=2)), one)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
+
+
+def test_a_checkpointed_unroll_refuses_to_lose_a_gradient():
+    theta = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    hidden = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def loss(phi, y):
+        return (torch.exp(hidden) * phi**2).sum()
+
+    fast = inner.adapt_checkpointed(
+        lambda p, x: p["phi"], {"phi": theta}, theta, theta, steps=4, every=2, rate=0.1, loss=loss
+    )
+    with pytest.raises(CourseError, match="came in through forward or loss"):
+        fast["phi"].backward()
+
+
+def test_a_checkpointed_unroll_says_that_it_can_be_differentiated_once():
+    arguments, settings, outer = problem(steps=4, normalisation="none")
+    loss = outer(inner.adapt_checkpointed(*arguments, **settings, every=2))
+    once = torch.autograd.grad(loss, arguments[1]["head.weight"], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        once.sum().backward()
+
+
+def test_checkpoints_keep_the_memory_of_a_long_unroll_flat():
+    """The bar: 36 steps keep at most 3 × the bytes of 4 steps, what backward recomputes included."""
+    peaks = {}
+    for steps in (4, 36):
+        for every in (None, 2, 4):
+            arguments, settings, outer = problem(steps)
+            adapt = inner.adapt if every is None else inner.adapt_checkpointed
+            with saved_bytes() as saved:
+                outer(adapt(*arguments, **settings, **({} if every is None else {"every": every}))).backward()
+            peaks[steps, every] = saved.peak
+            assert saved.now == 0  # nothing is left when the graph is gone
+    assert peaks[36, None] > 6 * peaks[4, None]
+    assert peaks[36, 4] <= 3 * peaks[4, 4]
+    assert peaks[36, 2] <= 3 * peaks[4, 2]
+
+
+@pytest.mark.parametrize("bad", [{"every": 0}, {"every": -2}])
+def test_a_bad_distance_of_checkpoints_is_refused(bad):
+    arguments, settings, _ = problem(steps=4)
+    with pytest.raises(CourseError, match=f"every is {bad['every']}"):
+        inner.adapt_checkpointed(*arguments, **settings, **bad)
+
+
+# ------------------------------------------------------------------ edges
+
+
+VARIANTS = [
+    (inner.adapt, {}),
+    (inner.adapt, {"first_order": True}),
+    (inner.adapt, {"create_graph": False}),
+    (inner.adapt_truncated, {"last": 1}),
+    (inner.adapt_checkpointed, {"every": 1}),
+]
+
+
+@pytest.mark.parametrize(("adapt", "options"), VARIANTS)
+def test_rates_of_any_sign_are_taken_at_their_word(adapt, options):
+    forward, loss = quadratic(2.0, 1.0)
+    theta = torch.tensor(-0.3, dtype=torch.float64, requires_grad=True)
+    for rate in (0.0, -0.25, 0.25):
+        fast = adapt(forward, {"phi": theta}, theta, theta, steps=3, rate=rate, loss=loss, **options)["phi"]
+        assert fast.item() == pytest.approx(1 + (1 - 2 * rate) ** 3 * -1.3, rel=1e-12)
+        if rate == 0 and fast.requires_grad:
+            assert torch.autograd.grad(loss(fast, None), theta)[0].item() == pytest.approx(2 * -1.3, rel=1e-12)
+
+
+@pytest.mark.parametrize(("adapt", "options"), VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zero_steps_and_precisions(adapt, options, dtype):
+    network = Smooth("batch").to(dtype)
+    theta = inner.parameters(network)
+    x, y = torch.rand(4, 1, 8, 8, dtype=dtype), torch.tensor([0, 1, 2, 0])
+
+    def forward(params, x):
+        return torch.func.functional_call(network, params, (x,))
+
+    none = adapt(forward, theta, x, y, steps=0, rate=0.1, **options)
+    some = adapt(forward, theta, x, y, steps=3, rate=0.1, **options)
+    for name, value in theta.items():
+        assert torch.equal(none[name], value)
+        assert some[name].dtype == dtype
+        assert some[name].requires_grad == options.get("create_graph", True)
+
+
+@pytest.mark.parametrize(("adapt", "options"), VARIANTS)
+def test_one_class_has_nothing_to_learn(adapt, options):
+    network = Smooth("none", way=1).double()
+    theta = inner.parameters(network)
+    fast = adapt(
+        lambda p, x: torch.func.functional_call(network, p, (x,)),
+        theta,
+        torch.rand(3, 1, 8, 8, dtype=torch.float64),
+        torch.zeros(3, dtype=torch.long),
+        steps=3,
+        rate=0.5,
+        **options,
+    )
+    assert all(torch.equal(fast[name], theta[name]) for name in theta)  # cross-entropy of one class is 0 everywhere
+
+
+@pytest.mark.parametrize(("adapt", "options"), VARIANTS)
+def test_a_loss_that_is_not_finite_shows_in_the_result(adapt, options):
+    theta = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    fast = adapt(
+        lambda p, x: p["phi"],
+        {"phi": theta},
+        theta,
+        theta,
+        steps=3,
+        rate=0.1,
+        loss=lambda phi, y: torch.log(phi - 0.5),
+        **options,
+    )
+    assert not fast["phi"].isfinite()
