@@ -66,6 +66,8 @@ class EpisodeSampler:
     device: where the pictures lie and the episodes appear. Indices are drawn on the CPU in any case.
     """
 
+    gives = "episodes"  # for learners that train on them
+
     def __init__(
         self, data: ClassImages, way: int = 5, shot: int = 1, query: int = 15, *, device: torch.device | str = "cpu"
     ) -> None:
@@ -123,6 +125,12 @@ def check_positive(what: str, value: int) -> None:
     """Raise CourseError unless `value`, which the caller knows as `what`, is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise CourseError(f"{what} is {value!r}: give an integer of at least 1")
+
+
+def check_seed(seed: int) -> None:
+    """Raise CourseError unless `seed` is an integer from 0 to 2³² − 1, which every random generator takes."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise CourseError(f"seed is {seed!r}: give an integer from 0 to {2**32 - 1}")
 
 
 def _check_request(data: ClassImages, way: int, shot: int, query: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcourse.episodes import EpisodeSampler
+from mlcourse.episodes import EpisodeSampler, check_seed
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import evaluation_mode
 
@@ -86,6 +86,7 @@ def evaluate(
     """
     if episodes < 1:
         raise CourseError(f"episodes is {episodes}; give 1 or more (1,000 for a figure to report)")
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     rights, digest = [], hashlib.sha256(f"{sampler.data.name} {sampler.data.split}".encode())
     with torch.no_grad(), evaluation_mode(learner):

@@ -318,5 +318,59 @@ def test_damaged_and_foreign_files_are_one_clear_error(tmp_path):
 def test_unknown_methods_and_options_are_named():
     with pytest.raises(CourseError, match=r"'mamel' is unknown.*maml"):
         learners.build("mamel", way=5)
-    with pytest.raises(CourseError, match=r"no such option.*colour"):
+    with pytest.raises(CourseError, match=r"^method 'maml' has no option 'colour'; it has channels, .*first_order"):
         learners.build("maml", way=5, colour="red")
+    with pytest.raises(CourseError, match=r"^method 'pixels' has no option 'steps'; it has none$"):
+        learners.build("pixels", way=5, steps=1)
+
+
+UNFIT = {
+    "option steps of method 'maml' is 'three'; give a value of type int": {"steps": "three"},
+    "option steps of method 'maml' is True; give a value of type int": {"steps": True},
+    "option inner_rate of method 'maml' is None; give a value of type float": {"inner_rate": None},
+    "option evaluation_steps of method 'maml' is 1.5; give a value of type int | None": {"evaluation_steps": 1.5},
+    "option channels of method 'maml' is 8.0; give a value of type int": {"channels": 8.0},
+    "channels is 0: give an integer of at least 1": {"channels": 0},
+    "way is '5': give an integer of at least 1": {"way": "5"},
+    "size is 0: give an integer of at least 1": {"size": 0},
+    "seed is -1: give an integer from 0 to 4294967295": {"seed": -1},
+    "seed is 1180591620717411303424: give an integer from 0 to 4294967295": {"seed": 2**70},
+}
+
+
+@pytest.mark.parametrize("message", UNFIT)
+def test_a_value_that_does_not_fit_is_named_and_not_called_an_unknown_option(message):
+    with pytest.raises(CourseError) as raised:
+        learners.build("maml", **{"way": 5, "size": 16} | UNFIT[message])
+    assert str(raised.value) == message
+
+
+def test_whole_numbers_are_rates_too():
+    assert made("maml", channels=4, inner_rate=1).inner_rate == 1
+
+
+@pytest.mark.parametrize("method", learners.METHODS)
+def test_a_saved_learner_keeps_all_options_so_that_a_new_default_does_not_change_it(method, tmp_path, monkeypatch):
+    learners.save(made(method), tmp_path / "all")
+    options = files.read_json(tmp_path / "all" / "config.json")["learner"]["options"]
+    assert options == learners.options_of(method)
+    assert (options == {}) == (method == "pixels")
+    if method == "maml":
+        assert {"channels": 64, "normalisation": "batch", "steps": 5, "inner_rate": 0.4}.items() <= options.items()
+        monkeypatch.setitem(MAML.__init__.__kwdefaults__, "inner_rate", 0.1)
+        assert made("maml").inner_rate == 0.1
+        assert mlcourse.load(tmp_path / "all").inner_rate == 0.4
+
+
+def test_a_file_with_fewer_options_loads_with_the_defaults(tmp_path):
+    learner = made("maml", channels=4, steps=2)
+    learners.save(learner, tmp_path)
+    config = files.read_json(tmp_path / "config.json")
+    config["learner"]["options"] = {"channels": 4, "steps": 2}
+    files.write_json(tmp_path / "config.json", config)
+    loaded = mlcourse.load(tmp_path)
+    assert loaded.config == learner.config
+    config["learner"]["options"] = {"channels": 4, "colour": "red"}
+    files.write_json(tmp_path / "config.json", config)
+    with pytest.raises(CourseError, match=r"config\.json describes no learner that this version knows.*'colour'"):
+        mlcourse.load(tmp_path)
