@@ -23,21 +23,27 @@ from tqdm import tqdm
 
 from mlcourse import files
 from mlcourse.datasets import ClassImages
+from mlcourse.episodes import check_seed
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
-from mlcourse.learners import restore, save
+from mlcourse.learners import completed, restore, save
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 
 
 class Source(Protocol):
-    """Where meta-batches come from: an EpisodeSampler, or `Images`."""
+    """Where meta-batches come from: an EpisodeSampler, `Images`, or one's own.
+
+    A source may say what it `gives`, "episodes" or "images"; `train` then refuses learners that train on the other.
+    """
 
     def sample(self, tasks: int, generator: torch.Generator) -> Any: ...
 
 
 class Images:
     """Single images with their global class, for learners that train on "images" (pre-training)."""
+
+    gives = "images"
 
     def __init__(self, data: ClassImages, *, device: torch.device | str = "cpu"):
         self.data = data.to(device)
@@ -105,8 +111,11 @@ def train(
     checkpoint; resume: go on from that checkpoint, to the same numbers as without the stop (nothing there: start).
     An interrupt (Ctrl-C, the stop button) ends the training early, after the step at hand, and keeps what was learnt.
 
-    Raises CourseError for a bad setting, a folder that holds another run, and an outer loss that is not finite.
+    Raises CourseError for a bad setting, a source that does not fit the learner, a folder that holds another run, and
+    an outer loss that is not finite.
     """
+    _check_source(learner, source)
+    check_seed(seed)
     _check(steps=steps, tasks=tasks, validate_every=validate_every, validation_episodes=validation_episodes)
     if schedule not in SCHEDULES:
         raise CourseError(f"schedule {schedule!r} is unknown; use one of {', '.join(SCHEDULES)}")
@@ -137,6 +146,16 @@ def train(
             run.close_log()
         run.close()
     return run.history
+
+
+def _check_source(learner: nn.Module, source: Source) -> None:
+    name, wanted = type(learner).__name__, getattr(learner, "trains_on", "episodes")
+    if wanted == "nothing":
+        raise CourseError(f"{name} has nothing to train; evaluate it as it is")
+    given = getattr(source, "gives", wanted)
+    if given != wanted:
+        other = "training.Images" if wanted == "images" else "an EpisodeSampler"
+        raise CourseError(f"{name} trains on {wanted}, but {type(source).__name__} gives {given}; use {other}")
 
 
 def _check(**counts: int) -> None:
@@ -223,7 +242,7 @@ class _Run:
         if validation is None:
             return
         started = time.perf_counter()
-        accuracy = evaluate(self.learner, validation, episodes=episodes, seed=self.seed + 10**6).accuracy
+        accuracy = evaluate(self.learner, validation, episodes=episodes, seed=(self.seed + 10**6) % 2**32).accuracy
         self.history.seconds += time.perf_counter() - started
         self.history.validations.append((self.step, accuracy))
         if self.best is None or accuracy > self.best[0]:
@@ -276,8 +295,11 @@ class _Run:
     def _restore(self) -> None:
         path = self.out / CHECKPOINT
         tensors, about = files.load_tensors(path)
-        for name, mine in (("learner", self.learner.config), ("settings", self.settings)):
-            theirs = about.get(name)
+        theirs_and_mine = {
+            "learner": (completed(about.get("learner") or {}), self.learner.config),
+            "settings": (about.get("settings"), self.settings),
+        }
+        for name, (theirs, mine) in theirs_and_mine.items():
             if theirs != json.loads(json.dumps(mine)):
                 raise CourseError(
                     f"{path} is of another run: its {name} {_difference(theirs, mine)}; use another --out"
@@ -290,6 +312,8 @@ class _Run:
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in part["optimizer"].items():
             index, key = name.split("/")
+            if key != "step":  # the moments lie in memory as their parameter does (channels last), files know no layout
+                value = torch.empty_like(self.parameters[int(index)]).copy_(value)
             state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         self.generator.set_state(tensors["generator"])
@@ -356,5 +380,7 @@ def _difference(theirs: Any, mine: Any) -> str:
     mine = json.loads(json.dumps(mine))
     for name in sorted(theirs.keys() | mine.keys()):
         if theirs.get(name) != mine.get(name):
+            if isinstance(theirs.get(name), dict) and isinstance(mine.get(name), dict):
+                return _difference(theirs[name], mine[name])
             return f"have {name} = {theirs.get(name)!r}, not {mine.get(name)!r}"
     return "differ"

@@ -35,6 +35,9 @@ def run(model, **changes):
     return training.train(model, sampler(), **(settings | {"validation_episodes": 10} | changes))
 
 
+SETTINGS = {"tasks": 2, "schedule": "cosine", "validate_every": 3, "validation_episodes": 10}
+
+
 def same(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -111,6 +114,33 @@ def test_a_run_that_stopped_and_resumed_equals_one_that_did_not(tmp_path, method
     assert [entry["loss"] for entry in logs[0]] == [entry["loss"] for entry in logs[1]]
     assert [entry["resumes"] for entry in logs[1]] == [0] * 3 + [1] * 5
     assert same(mlcourse.load(tmp_path / "torn"), whole)
+
+
+@pytest.mark.parametrize("method", ["prototypical", "maml"])
+def test_moments_come_back_in_the_layout_of_their_parameters(tmp_path, method):
+    """An elementwise step over tensors of two layouts takes another path through memory."""
+    model = learner(method)
+    run(model, out=tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()  # so that the run counts as unfinished
+    again = training._Run(learner(method), 1e-3, 3, tmp_path / "run", SETTINGS, 8)
+    again.open(resume=True)
+    again.close_log()
+    by_parameter = again.optimizer.state
+    assert len(by_parameter) == len(list(model.parameters()))
+    for parameter, state in by_parameter.items():
+        assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+    assert any(not parameter.is_contiguous() for parameter in by_parameter), "no learner is channels last any more"
+
+
+def test_a_checkpoint_from_before_an_option_existed_goes_on(tmp_path):
+    whole = learner()
+    run(whole, out=tmp_path / "run")
+    tensors, about = files.load_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    about["learner"]["options"] = {"channels": 8}
+    files.save_tensors(tmp_path / "run" / "checkpoint.safetensors", tensors, about)
+    again = learner(seed=9)
+    run(again, out=tmp_path / "run", resume=True)
+    assert same(whole, again)
 
 
 def test_an_interrupt_keeps_what_was_learnt(tmp_path):
@@ -195,6 +225,8 @@ def test_another_run_in_the_folder_is_refused_and_stays_whole(tmp_path):
         run(learner(), out=tmp_path / "run")
     with pytest.raises(CourseError, match=r"of another run.*method = 'prototypical', not 'maml'"):
         run(learner("maml"), out=tmp_path / "run", resume=True)
+    with pytest.raises(CourseError, match="channels = 8, not 4"):
+        run(learners.build("prototypical", way=4, size=16, channels=4), out=tmp_path / "run", resume=True)
     with pytest.raises(CourseError, match="steps = 8, not 9"):
         run(learner(), out=tmp_path / "run", resume=True, steps=9)
     with pytest.raises(CourseError, match="tasks = 2, not 3"):
@@ -241,6 +273,27 @@ def test_a_loss_that_is_not_finite_stops_with_its_remedy():
 def test_bad_settings_are_named(bad):
     with pytest.raises(CourseError, match=next(iter(bad))):
         run(learner(), **bad)
+
+
+def test_a_source_that_does_not_fit_its_learner_is_refused():
+    data = squares()
+    network = Conv4(size=16, channels=8, normalisation="running", downsample="stride")
+    settings = {"steps": 1, "tasks": 2, "progress": False}
+    with pytest.raises(CourseError, match=r"FineTune trains on images, but EpisodeSampler gives episodes.*Images"):
+        training.train(FineTune(network, classes=data.classes), sampler(), **settings)
+    with pytest.raises(CourseError, match=r"PrototypicalNetwork trains on episodes, but Images gives images.*Episode"):
+        training.train(learner(), training.Images(data), **settings)
+    with pytest.raises(CourseError, match="PixelNeighbours has nothing to train"):
+        training.train(learners.build("pixels", way=4), sampler(), **settings)
+
+
+def test_a_seed_that_no_generator_takes_is_named_and_the_largest_works():
+    for seed in (-1, 2**32, 1.5):
+        with pytest.raises(CourseError, match=f"seed is {seed}: give an integer from 0 to 4294967295"):
+            run(learner(), seed=seed)
+        with pytest.raises(CourseError, match=f"seed is {seed}: give an integer from 0 to 4294967295"):
+            evaluate(learner(), sampler(), episodes=1, seed=seed)
+    assert len(run(learner(), seed=2**32 - 1, steps=1).validations) == 1
 
 
 def test_every_recipe_can_be_built_and_the_papers_schedule_halves():
