@@ -7,12 +7,19 @@ import pytest
 import torch
 
 import mlcourse
-from mlcourse import datasets, places, strokes
+from mlcourse import datasets, files, learners, places, strokes
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.evaluation import evaluate
 
 OMNIGLOT = Path(os.environ.get("MLCOURSE_DATA", "nowhere")) / "omniglot-py"
 FOLDERS = sorted(path.parent for path in (places.data() / "checkpoints").glob("*/config.json"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_its_config_names_every_option_so_that_a_new_default_does_not_change_it(folder):
+    config = files.read_json(folder / "config.json")["learner"]
+    assert config["options"].keys() == learners.options_of(config["method"]).keys()
+    assert config == mlcourse.load(folder).config
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
