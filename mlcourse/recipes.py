@@ -4,10 +4,12 @@
 protocol and wants a GPU.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlcourse.errors import CourseError
+
+MANY = 20  # papers report 5 and 20 ways
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Recipe:
     validate_every: int = 100
     validation_episodes: int = 200
     options: dict[str, Any] = field(default_factory=dict)  # of the learner
+    many_way: dict[str, Any] = field(default_factory=dict)  # what is different in tasks of MANY classes or more
 
 
 RECIPES: dict[str, dict[str, Recipe]] = {
@@ -54,7 +57,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             validate_every=500,
             options={"steps": 1, "evaluation_steps": 3, "normalisation": "support"},
         ),
-        # Finn et al. 2017, appendix A.1: 60,000 iterations, meta-batch 32, one inner step of 0.4, three at test time.
+        # Finn et al. 2017, appendix A.1: 60,000 iterations. 5-way: meta-batch 32, one inner step of 0.4, three at test
+        # time. 20-way: meta-batch 16, five inner steps of 0.1, as many at test time.
         "paper": Recipe(
             steps=60000,
             tasks=32,
@@ -62,16 +66,18 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             schedule="constant",
             query=1,
             validate_every=1000,
-            options={"steps": 1, "evaluation_steps": 3},
+            options={"steps": 1, "evaluation_steps": 3, "inner_rate": 0.4},
+            many_way={"tasks": 16, "options": {"steps": 5, "evaluation_steps": 5, "inner_rate": 0.1}},
         ),
     },
 }
 
 
-def recipe(method: str, budget: str) -> Recipe:
-    """The recipe of a method at a budget. Raises CourseError for an unknown one of either."""
+def recipe(method: str, budget: str, way: int = 5) -> Recipe:
+    """The recipe of a method at a budget, for `way` classes a task. Raises CourseError when there is none."""
     if method not in RECIPES:
         raise CourseError(f"method {method!r} is unknown or has nothing to train; use one of {', '.join(RECIPES)}")
     if budget not in RECIPES[method]:
         raise CourseError(f"budget {budget!r} is unknown; use one of {', '.join(RECIPES[method])}")
-    return RECIPES[method][budget]
+    found = RECIPES[method][budget]
+    return replace(found, **found.many_way, many_way={}) if way >= MANY else found

@@ -4,18 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 import mlcourse
+from mlcourse import datasets, strokes
+from mlcourse.commands import app, data
+from mlcourse.datasets import glyphs
 
 
-def command(*arguments, **environment):
+def command(*arguments, folder=None):
     return subprocess.run(
         [sys.executable, "-m", "mlcourse", *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -59,11 +64,82 @@ def test_a_folder_of_class_folders_is_a_data_set(tmp_path):
         for sample in range(4):
             pixels = torch.randint(0, 255, (20, 20, 3), generator=generator, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(tmp_path / "photos" / f"class{index:02d}" / f"{sample}.png")
-    arguments = ["--dataset", tmp_path / "photos", "--way", 2, "--train-way", 3, "--query", 2, "--budget", "smoke"]
-    done = command("train", "prototypical", *arguments, "--out", tmp_path / "run")
+    arguments = ["--dataset", "photos", "--way", 2, "--train-way", 3, "--query", 2, "--budget", "smoke"]
+    done = command("train", "prototypical", *arguments, "--out", tmp_path / "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = command("evaluate", tmp_path / "run", "--query", 2, "--episodes", 5, "--json")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"] == str(tmp_path / "photos")
+    evaluate = ["evaluate", tmp_path / "run", "--query", 2, "--episodes", 5, "--json"]
+    done = command(*evaluate)  # from another folder
     assert done.returncode == 0, done.stderr
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    gone = command(*evaluate)
+    assert gone.returncode == 2
+    assert len(gone.stderr.strip().splitlines()) == 1
+    assert f"was trained on the folder {tmp_path / 'photos'}, which is not there; say --dataset" in gone.stderr
+    again = command(*evaluate, "--dataset", "moved", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["accuracy"] == json.loads(done.stdout)["accuracy"]
+
+
+def drawn_data(asked, monkeypatch):
+    """Stands in for tracing, which takes minutes: notes what was asked for and gives the pictures as they are."""
+
+    def load(dataset, split, *, protocol=None, root=None, download=False, drawn=False, hands=0):
+        asked.append((dataset, split, drawn, hands))
+        return datasets.load(dataset, split)
+
+    monkeypatch.setattr(data, "load", load)
+
+
+def inside(capsys, *arguments):
+    """The command in this process: what it prints as JSON."""
+    app(list(map(str, arguments)), standalone_mode=False)
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_evaluate_draws_as_the_run_did_unless_told_otherwise(trained, tmp_path, monkeypatch, capsys):
+    asked = []
+    drawn_data(asked, monkeypatch)
+    for name in ("config.json", "learner.safetensors"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"drawn": True}))
+    cases = [
+        ([tmp_path], True),
+        ([tmp_path, "--no-drawn"], False),
+        ([trained], False),
+        ([trained, "--drawn"], True),
+        (["pixels"], False),
+        (["pixels", "--drawn"], True),
+    ]
+    for arguments, drawn in cases:
+        told = inside(capsys, "evaluate", *arguments, "--episodes", 2, "--query", 1, "--json")
+        assert told["drawn"] is drawn
+        assert asked.pop() == ("glyphs", "test", drawn, 0)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_drawn_pictures_are_those_of_the_data_set_read_once(split, monkeypatch):
+    sheets, sheet = [], glyphs._sheet
+
+    def counted(script, rows):
+        sheets.append(script)
+        return sheet(script, rows)
+
+    monkeypatch.setattr(glyphs, "_sheet", counted)
+    monkeypatch.setattr(strokes, "as_drawings", lambda images, hands: images)  # tracing takes minutes
+    drawn = data.load("glyphs", split, drawn=True)
+    assert sorted(sheets) == sorted(glyphs.SPLITS[split])
+    plain = datasets.load("glyphs", split)
+    assert drawn.names == plain.names
+    assert torch.equal(drawn.images, plain.images)
+
+
+def test_names_stay_names_and_folders_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [data.lasting_name(name) for name in datasets.NAMES] == list(datasets.NAMES)
+    assert data.lasting_name("photos") == str(Path.cwd() / "photos")
+    assert data.lasting_name(str(tmp_path / "photos")) == str(tmp_path / "photos")
 
 
 BAD = {
@@ -81,6 +157,10 @@ BAD = {
     "unknown split": (["evaluate", "pixels", "--split", "exam"], "exam"),
     "unknown normalisation": (["train", "maml", "--normalisation", "wishful"], "wishful"),
     "no episodes": (["evaluate", "pixels", "--episodes", "0"], "episodes is 0"),
+    "huge seed": (["train", "maml", "--budget", "smoke", "--seed", str(2**70)], "seed is 11805"),
+    "negative seed": (["train", "maml", "--budget", "smoke", "--seed", "-1"], "seed is -1"),
+    "huge seed in evaluation": (["evaluate", "pixels", "--seed", str(2**64)], "seed is 18446"),
+    "negative seed in evaluation": (["evaluate", "pixels", "--seed", "-1"], "seed is -1"),
 }
 
 

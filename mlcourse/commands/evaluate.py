@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from mlcourse.commands.train import _load
-
 
 def evaluate(
     learner: Annotated[str, typer.Argument(help="folder of a run; or pixels, untrained-prototypical, untrained-maml")],
@@ -22,38 +20,56 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
-    drawn: Annotated[bool, typer.Option("--drawn", help="redraw every image with the drawing pad's pen")] = False,
+    drawn: Annotated[
+        bool | None,
+        typer.Option("--drawn/--no-drawn", help="redraw every image with the pad's pen (default: as the run, else no)"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
     from mlcourse import devices, evaluation, files, learners
-    from mlcourse.episodes import EpisodeSampler
+    from mlcourse.commands import data
+    from mlcourse.episodes import EpisodeSampler, check_seed
 
+    check_seed(seed)
     place = devices.pick(device)
     baseline = learner.removeprefix("untrained-") if learner.startswith("untrained-") or learner == "pixels" else None
     about = {} if baseline else _about(learner, files, learners)
-    dataset = dataset or about.get("dataset") or "glyphs"
+    dataset = dataset or _dataset(learner, about)
     if protocol is None and dataset == about.get("dataset"):
         protocol = about.get("protocol")
     way = about.get("way", 5) if way is None else way
     shot = about.get("shot", 1) if shot is None else shot
-    data = _load(dataset, split, protocol, data_root, drawn, download)
-    sampler = EpisodeSampler(data, way, shot, query, device=place)
+    drawn = bool(about.get("drawn")) if drawn is None else drawn
+    images = data.load(dataset, split, protocol=protocol, root=data_root, download=download, drawn=drawn)
+    sampler = EpisodeSampler(images, way, shot, query, device=place)
     if baseline:
-        channels, size, _ = data.shape
+        channels, size, _ = images.shape
         model = learners.build(baseline, way=way, in_channels=channels, size=size, seed=0).to(place)
     else:
         model = learners.load(learner, device=place)
-        model.check_images(data.shape)
+        model.check_images(images.shape)
     result = evaluation.evaluate(model, sampler, episodes=episodes, seed=seed)
     if as_json:
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "drawn": drawn}
         print(json.dumps(result.as_json() | more | {"trained": about}))
     else:
-        print(f"{learner} on {dataset} {split}: {result}; worst tenth {100 * result.worst_tenth:.1f} %")
+        how = " (drawn)" if drawn else ""
+        print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {100 * result.worst_tenth:.1f} %")
 
 
 def _about(folder, files, learners) -> dict:
     """What the run's config.json tells of its training ({} for a folder that `load` will refuse with a clear error)."""
     path = Path(folder) / learners.CONFIG
     return files.read_json(path) if path.is_file() else {}
+
+
+def _dataset(learner, about) -> str:
+    """What the run was trained on. Raises CourseError when that was a folder, and the folder is gone."""
+    from mlcourse import datasets
+    from mlcourse.errors import CourseError
+
+    dataset = about.get("dataset") or "glyphs"
+    if dataset not in datasets.NAMES and not Path(dataset).is_dir():
+        raise CourseError(f"{learner} was trained on the folder {dataset}, which is not there; say --dataset FOLDER")
+    return dataset

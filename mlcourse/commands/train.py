@@ -27,16 +27,26 @@ def train(
 ) -> None:
     """Meta-train METHOD from random weights; the best step on validation classes is kept."""
     from mlcourse import devices, learners, recipes, training
-    from mlcourse.episodes import EpisodeSampler, check_positive
+    from mlcourse.commands import data
+    from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
 
-    plan = recipes.recipe(method, budget)
     for what, value in (("way", way), ("shot", shot), ("query", query), ("train-way", train_way)):
         if value is not None:
             check_positive(what, value)
+    check_seed(seed)
+    plan = recipes.recipe(method, budget, way)
     place = devices.pick(device)
     devices.keep_freed_memory()
     train_data, val_data = (
-        _load(dataset, split, protocol, data_root, drawn, download, hands=2 if split == "train" else 0)
+        data.load(
+            dataset,
+            split,
+            protocol=protocol,
+            root=data_root,
+            download=download,
+            drawn=drawn,
+            hands=2 if split == "train" else 0,
+        )
         for split in ("train", "val")
     )
     options = plan.options | ({} if normalisation is None else {"normalisation": normalisation})
@@ -51,7 +61,7 @@ def train(
     out = out or Path("runs") / f"{method}-{Path(dataset).name}-{way}way-{shot}shot-{budget}-seed{seed}"
     settings = {
         "init": "none",  # random weights: nothing was pre-trained
-        "dataset": dataset,
+        "dataset": data.lasting_name(dataset),
         "protocol": protocol or ("vinyals" if dataset == "omniglot" else None),
         "drawn": drawn,
         "way": way,
@@ -85,20 +95,3 @@ def train(
         raise typer.Exit(130)
     best = f", best at step {history.best_step} on validation classes" if history.validations else ""
     print(f"{done} steps in {history.seconds:.0f} s{best}. Next: mlcourse evaluate {out}")
-
-
-def _load(dataset, split, protocol, root, drawn, download, *, hands=0):
-    """A split of a data set; `drawn` sends each image through the drawing pad's pipeline, and adds `hands` variants."""
-    import torch
-
-    from mlcourse import datasets, strokes
-
-    plain = {"protocol": protocol, "root": root, "download": download}
-    data = datasets.load(dataset, split, **plain)
-    if not drawn:
-        return data
-    # Lines are traced once, in the largest pictures that there are, and then turned: turning first comes to the same.
-    size = 105 if dataset == "omniglot" else None
-    upright = datasets.load(dataset, split, rotations=False, size=size, **plain)
-    turns = torch.tensor([f"{name}/rot090" in data.names for name in upright.names])
-    return strokes.as_drawings(upright, hands=hands).with_rotations(turns)

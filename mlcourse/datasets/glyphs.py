@@ -39,14 +39,17 @@ def folder() -> Path:
     return places.data() / "glyphs"
 
 
-def load(split: str, *, rotations: bool | None, size: int | None) -> ClassImages:
-    """One split; see `mlcourse.datasets.load`. The splits share no script."""
+def load(split: str, *, size: int | None) -> tuple[ClassImages, torch.Tensor, bool]:
+    """One split, which classes may turn, and whether they do by default; see `mlcourse.datasets.load`.
+
+    The splits share no script.
+    """
     if size not in (None, SIZE):
         raise CourseError(f"size {size} is not there: glyphs are stored at {SIZE}×{SIZE}, leave size out")
     index = files.read_json(folder() / "index.json")["scripts"]
     scripts = sorted(script for part in local.parts_of(split) for script in SPLITS[part])
     classes = [(script, one) for script in scripts for one in index[script]]
-    part = ClassImages(
+    upright = ClassImages(
         images=torch.cat([_sheet(script, len(index[script])) for script in scripts]),
         counts=torch.full((len(classes),), SAMPLES),
         names=tuple(f"{script}/{one['name']}" for script, one in classes),
@@ -54,8 +57,7 @@ def load(split: str, *, rotations: bool | None, size: int | None) -> ClassImages
         name="glyphs",
         split=split,
     )
-    rotates = torch.tensor([one["rotates"] for _, one in classes])
-    return part.with_rotations(rotates) if (split == "train" if rotations is None else rotations) else part
+    return upright, torch.tensor([one["rotates"] for _, one in classes]), split == "train"
 
 
 def _sheet(script: str, rows: int) -> torch.Tensor:

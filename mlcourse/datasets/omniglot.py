@@ -60,9 +60,9 @@ def split_of(half: str, character: str, protocol: str) -> str:
 
 
 def load(
-    split: str, *, protocol: str | None, root: Path | None, rotations: bool | None, size: int | None, download: bool
-) -> ClassImages:
-    """One split; see `mlcourse.datasets.load`. Rotations are the default of the Vinyals protocol only."""
+    split: str, *, protocol: str | None, root: Path | None, size: int | None, download: bool
+) -> tuple[ClassImages, bool]:
+    """One split, and whether its classes turn by default (in the Vinyals protocol); see `mlcourse.datasets.load`."""
     protocol = protocol or "vinyals"
     if protocol not in PROTOCOLS:
         raise CourseError(f"unknown protocol {protocol!r} for omniglot: choose {' or '.join(PROTOCOLS)}")
@@ -80,8 +80,7 @@ def load(
     )
     wanted = local.parts_of(split)
     chosen = [i for i, (half, character, _) in enumerate(listed) if split_of(half, character, protocol) in wanted]
-    part = everything.select(chosen)
-    return part.with_rotations() if (protocol == "vinyals" if rotations is None else rotations) else part
+    return everything.select(chosen), protocol == "vinyals"
 
 
 def _listing(place: Path) -> list[tuple[str, str, list[str]]]:
