@@ -128,9 +128,9 @@ def check_positive(what: str, value: int) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Raise CourseError unless `seed` is an integer from 0 to 2³² − 1, which every random generator takes."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise CourseError(f"seed is {seed!r}: give an integer from 0 to {2**32 - 1}")
+    """Raise CourseError unless `seed` is an integer from 0 to 2⁶⁴ − 1, which PyTorch's generators take."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise CourseError(f"seed is {seed!r}: give an integer from 0 to {2**64 - 1}")
 
 
 def _check_request(data: ClassImages, way: int, shot: int, query: int) -> None:

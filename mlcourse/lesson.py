@@ -71,15 +71,15 @@ def start(notebook: str, *, seed: int, budget: str, device: str = "auto", datase
 
     Args:
         notebook: its number, "01".
-        seed: whole number, 0 or more; it also seeds PyTorch's global generator, which initialises networks.
+        seed: whole number from 0 to 2⁶⁴ − 1; it also seeds PyTorch's global generator, which initialises networks.
         budget: "smoke", "lesson" or "paper"; the environment variable MLCOURSE_BUDGET overrides it, for tests.
         device: "auto", "cpu" or "cuda".
         dataset: a name that `mlcourse.datasets.load` takes, or a folder.
 
     Raises CourseError for a value that is none of these.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise CourseError(f"SEED is {seed!r}; set a whole number, 0 or more")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise CourseError(f"SEED is {seed!r}; set a whole number from 0 to {2**64 - 1}")
     budget = os.environ.get("MLCOURSE_BUDGET") or budget
     if budget not in BUDGETS:
         raise CourseError(f"BUDGET is {budget!r}; set one of {', '.join(BUDGETS)}")

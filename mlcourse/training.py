@@ -242,7 +242,7 @@ class _Run:
         if validation is None:
             return
         started = time.perf_counter()
-        accuracy = evaluate(self.learner, validation, episodes=episodes, seed=(self.seed + 10**6) % 2**32).accuracy
+        accuracy = evaluate(self.learner, validation, episodes=episodes, seed=(self.seed + 10**6) % 2**64).accuracy
         self.history.seconds += time.perf_counter() - started
         self.history.validations.append((self.step, accuracy))
         if self.best is None or accuracy > self.best[0]:

@@ -333,8 +333,8 @@ UNFIT = {
     "channels is 0: give an integer of at least 1": {"channels": 0},
     "way is '5': give an integer of at least 1": {"way": "5"},
     "size is 0: give an integer of at least 1": {"size": 0},
-    "seed is -1: give an integer from 0 to 4294967295": {"seed": -1},
-    "seed is 1180591620717411303424: give an integer from 0 to 4294967295": {"seed": 2**70},
+    "seed is -1: give an integer from 0 to 18446744073709551615": {"seed": -1},
+    "seed is 1180591620717411303424: give an integer from 0 to 18446744073709551615": {"seed": 2**70},
 }
 
 

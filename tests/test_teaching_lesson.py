@@ -52,6 +52,7 @@ def test_pick_follows_the_budget_and_the_environment_overrides_it(monkeypatch):
     [
         ({"seed": "1"}, "SEED is '1'"),
         ({"seed": -1}, "SEED is -1"),
+        ({"seed": 2**70}, "SEED is 11805"),
         ({"seed": True}, "SEED is True"),
         ({"budget": "long"}, "BUDGET is 'long'"),
         ({"device": "tpu"}, "device 'tpu'"),

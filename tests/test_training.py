@@ -288,22 +288,35 @@ def test_a_source_that_does_not_fit_its_learner_is_refused():
 
 
 def test_a_seed_that_no_generator_takes_is_named_and_the_largest_works():
-    for seed in (-1, 2**32, 1.5):
-        with pytest.raises(CourseError, match=f"seed is {seed}: give an integer from 0 to 4294967295"):
+    for seed in (-1, 2**64, 1.5):
+        with pytest.raises(CourseError, match=f"seed is {seed}: give an integer from 0 to 18446744073709551615"):
             run(learner(), seed=seed)
-        with pytest.raises(CourseError, match=f"seed is {seed}: give an integer from 0 to 4294967295"):
+        with pytest.raises(CourseError, match=f"seed is {seed}: give an integer from 0 to 18446744073709551615"):
             evaluate(learner(), sampler(), episodes=1, seed=seed)
-    assert len(run(learner(), seed=2**32 - 1, steps=1).validations) == 1
+    assert len(run(learner(), seed=2**64 - 1, steps=1).validations) == 1
 
 
 def test_every_recipe_can_be_built_and_the_papers_schedule_halves():
     for method, budgets in recipes.RECIPES.items():
         for recipe in budgets.values():
             learners.build(method, way=5, seed=0, **recipe.options)
+            learners.build(method, way=5, seed=0, **recipe.many_way.get("options", {}))
             assert recipe.schedule in training.SCHEDULES
     paper = recipes.recipe("prototypical", "paper")
     shares = [training.SCHEDULES[paper.schedule](step, paper.steps) for step in (0, 1999, 2000, 4000)]
     assert shares == [1, 1, 0.5, 0.25]
+
+
+def test_mamls_published_settings_depend_on_the_way():
+    """Finn et al. 2017, appendix A.1; their code (https://github.com/cbfinn/maml, main.py) says the same."""
+    few, many = (recipes.recipe("maml", "paper", way) for way in (5, 20))
+    assert (few.steps, few.tasks, few.rate, few.query) == (60000, 32, 1e-3, 1)
+    assert few.options == {"steps": 1, "evaluation_steps": 3, "inner_rate": 0.4}
+    assert (many.steps, many.tasks, many.rate, many.query) == (60000, 16, 1e-3, 1)
+    assert many.options == {"steps": 5, "evaluation_steps": 5, "inner_rate": 0.1}
+    assert recipes.recipe("maml", "paper") == recipes.recipe("maml", "paper", 19) == few
+    for method, budget in (("maml", "short"), ("prototypical", "paper")):
+        assert recipes.recipe(method, budget, 20) == recipes.recipe(method, budget, 5)
 
 
 def test_the_cosine_schedule_goes_from_one_to_zero():
