@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
+from mlcourse.networks import closed_form
 
 NORMALISATIONS = ("batch", "support", "running", "group", "none")
 
@@ -50,7 +51,7 @@ class BatchStatistics(nn.Module):
 
     def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
         """The same for many tasks side by side: x [images, tasks·channels, H, W], weights [tasks, channels]."""
-        return normalise(x, params["weight"].flatten(), params["bias"].flatten(), self.eps, reference)
+        return closed_form.normalise(x, params["weight"].flatten(), params["bias"].flatten(), self.eps, reference)
 
 
 class Fixed(nn.Module):

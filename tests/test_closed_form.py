@@ -1,0 +1,83 @@
+"""Operations with written-out second derivatives: the same numbers as PyTorch's, and right by finite differences."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mlcourse.errors import CourseError
+from mlcourse.networks import closed_form, normalisation
+
+DOUBLE = {"dtype": torch.float64, "requires_grad": True}
+
+
+def numbers(*shape):
+    return torch.randn(*shape, **DOUBLE)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def convolve(x, weight, bias):
+    return closed_form.convolution(x, weight, bias, (2, 2), (1, 1), 2)
+
+
+@pytest.mark.parametrize("still", ["", "x", "w", "b", "xw", "xb", "wb"])
+def test_convolution_by_finite_differences(still):
+    """First and second derivatives, also when some of image, weight and bias ask for none."""
+    inputs = {"x": numbers(2, 4, 5, 5), "w": numbers(6, 2, 3, 3), "b": numbers(6)}
+    asked = {name: value for name, value in inputs.items() if name not in still}
+
+    def call(*values):
+        return convolve(*({n: v.detach() for n, v in inputs.items()} | dict(zip(asked, values, strict=True))).values())
+
+    assert torch.autograd.gradcheck(call, tuple(asked.values()))
+    if set(asked) != {"b"}:  # linear in the bias alone: no second derivative to speak of
+        assert torch.autograd.gradgradcheck(call, tuple(asked.values()))
+
+
+@pytest.mark.parametrize("reference", [None, 1, 3])
+def test_normalisation_by_finite_differences(reference):
+    inputs = (numbers(4, 4, 3, 3), torch.rand(4, **DOUBLE), numbers(4))
+
+    def call(x, weight, bias):
+        return closed_form.normalise(x, weight, bias, 1e-5, reference)
+
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+
+
+def hessian_times(call, inputs):
+    """The gradient of ‖gradient‖² of a curved function of the output: first and second derivatives in one number."""
+    grads = torch.autograd.grad(call(*inputs).pow(3).sum(), inputs, create_graph=True)
+    return torch.autograd.grad(sum(g.square().sum() for g in grads), inputs)
+
+
+def test_convolution_equals_pytorchs():
+    inputs = (numbers(5, 12, 8, 8), numbers(9, 4, 3, 3), numbers(9))
+    ours = hessian_times(lambda x, w, b: closed_form.convolution(x, w, b, (1, 1), (1, 1), 3), inputs)
+    theirs = hessian_times(lambda x, w, b: F.conv2d(x, w, b, padding=1, groups=3), inputs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).norm() <= 1e-12 * b.norm()
+
+
+@pytest.mark.parametrize("reference", [None, 2])
+def test_normalisation_equals_the_plain_one(reference):
+    inputs = (numbers(5, 12, 4, 4), torch.rand(12, **DOUBLE), numbers(12))
+    ours = hessian_times(lambda x, w, b: closed_form.normalise(x, w, b, 1e-5, reference), inputs)
+    theirs = hessian_times(lambda x, w, b: normalisation.normalise(x, w, b, 1e-5, reference), inputs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).norm() <= 1e-11 * b.norm()
+
+
+def test_a_third_derivative_is_refused_not_wrong():
+    x, weight, bias = numbers(3, 2, 2, 2), torch.rand(2, **DOUBLE), numbers(2)
+    grad = torch.autograd.grad(closed_form.normalise(x, weight, bias, 1e-5).pow(3).sum(), x, create_graph=True)[0]
+    with pytest.raises(CourseError, match="not three times"):
+        torch.autograd.grad(grad.square().sum(), x, create_graph=True)
+
+
+def test_a_single_number_has_no_variance():
+    with pytest.raises(CourseError, match="single number has no variance"):
+        closed_form.normalise(numbers(1, 2, 1, 1), torch.ones(2), torch.zeros(2), 1e-5)
