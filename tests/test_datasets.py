@@ -468,6 +468,18 @@ def test_omniglot_protocols(tiny_omniglot):
     assert datasets.load("omniglot", protocol="lake", root=tiny_omniglot).classes == 3  # no rotations by default
 
 
+def test_upright_pictures_and_which_of_them_turn(tiny_omniglot, folder):
+    asked = [("omniglot", {"root": tiny_omniglot}), ("omniglot", {"root": tiny_omniglot, "protocol": "lake"})]
+    for name, options in [*asked, (folder, {"split": "all"}), ("glyphs", {}), ("glyphs", {"split": "val"})]:
+        images, turns = datasets.upright(name, **options)
+        assert images.names == datasets.load(name, rotations=False, **options).names
+        loaded = datasets.load(name, **options)
+        assert images.with_rotations(turns).names == loaded.names
+        assert torch.equal(images.with_rotations(turns).images, loaded.images)
+    with pytest.raises(CourseError, match="unknown data set 'omnniglot'"):
+        datasets.upright("omnniglot")
+
+
 def test_omniglot_incomplete(tiny_omniglot):
     character = tiny_omniglot / "omniglot-py" / "images_background" / "Latin" / "character01"
     next(iter(sorted(character.iterdir()))).unlink()
