@@ -82,6 +82,40 @@ def network_with_relu(channels, size, classes):
     return nn.Sequential(network_in_two_blocks(channels, size, classes)[0], Head(1024, classes))
 
 
+def network_with_softmax_layer(channels, size, classes):
+    return nn.Sequential(*network_in_two_blocks(channels, size, classes), nn.Softmax(1))
+
+
+def network_without_relu(*which):
+    """The right layers without the ReLU number 0, 1, 2."""
+
+    def answer(channels, size, classes):
+        layers = [*convolutions(channels), nn.Flatten(), *head(128 * (size // 4) ** 2, classes)]
+        places = [place for place, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
+        return nn.Sequential(*(layer for place, layer in enumerate(layers) if place not in [places[k] for k in which]))
+
+    return answer
+
+
+def network_with_one_relu_used_thrice(channels, size, classes):
+    bend = nn.ReLU()
+    layers = [*convolutions(channels), nn.Flatten(), *head(128 * (size // 4) ** 2, classes)]
+    return nn.Sequential(*(bend if isinstance(layer, nn.ReLU) else layer for layer in layers))
+
+
+def network_in_colour_only(channels, size, classes):
+    return network_in_two_blocks(3, size, classes)
+
+
+def network_flat_from_the_batch(channels, size, classes):
+    return nn.Sequential(*convolutions(channels), nn.Flatten(0), *head(128 * (size // 4) ** 2, classes))
+
+
+def network_pooled_once_too_small(channels, size, classes):
+    layers = convolutions(channels)[:2] + convolutions(channels)[3:]
+    return nn.Sequential(*layers, nn.Flatten(), *head(128 * (size // 4) ** 2, classes))
+
+
 def network_for_32_only(channels, size, classes):
     return nn.Sequential(*convolutions(channels), nn.Flatten(), *head(128 * 8 * 8, classes))
 
@@ -112,13 +146,17 @@ def network_as_function(channels, size, classes):
 def test_inner_network():
     assert_check(
         episodes.inner_network,
-        right=[network_from_a_trial_image, network_in_two_blocks],
+        right=[network_from_a_trial_image, network_in_two_blocks, network_with_one_relu_used_thrice],
         wrong={
-            "the listing's view": (network_with_view, "6 images became 24 rows"),
+            "the listing's view": (network_with_view, "8 images became 2 rows"),
             "mixes images": (network_that_mixes, "changes with its neighbours"),
             "softmax": (network_with_softmax, "there is a softmax"),
+            "softmax layer": (network_with_softmax_layer, "its last layer is Softmax"),
+            "no first relu": (network_without_relu(0), "Into 1 of its layers go negative numbers"),
+            "no relu": (network_without_relu(0, 1, 2), "Into 3 of its layers go negative numbers"),
+            "channels": (network_in_colour_only, "takes 3 channels, but the images have 1"),
             "relu": (network_with_relu, "No logit is negative"),
-            "32 only": (network_for_32_only, "cannot take images of 1×28×28"),
+            "32 only": (network_for_32_only, "cannot take images of 3×8×8"),
             "one logit": (network_of_one_logit, "The head gives 1 numbers"),
             "one pool": (network_pooled_once, "pools once"),
             "narrow": (network_too_narrow, "the listing's layers"),
@@ -126,6 +164,12 @@ def test_inner_network():
             "a function": (network_as_function, "nn.Sequential whose last layer"),
         },
     )
+    for without in ((1,), (2,)):
+        assert "a ReLU is missing" in episodes.inner_network.run(network_without_relu(*without)).diagnosis
+    for flat in (network_flat_from_the_batch, network_pooled_once_too_small):
+        diagnosis = episodes.inner_network.run(flat).diagnosis
+        assert "The images must stand first" in diagnosis
+        assert "after two poolings" in diagnosis
 
 
 # ------------------------------------------------------------------ 02.2 what moved?
@@ -373,7 +417,78 @@ def test_sample_episode_lets_right_answers_pass_for_many_seeds():
     assert not failures
 
 
-# ------------------------------------------------------------------ 02.4 the outer loss of one task
+# ------------------------------------------------------------------ 02.4 a paired difference
+
+
+def paired_with_loop(a, b):
+    differences = [x - y for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    mean = sum(differences) / len(differences)
+    variance = sum((value - mean) ** 2 for value in differences) / (len(differences) - 1)
+    return mean, 1.96 * math.sqrt(variance / len(differences))
+
+
+def paired_float32(a, b):
+    values = a.float() - b.float()
+    return values.mean(), 1.96 * values.std() / len(values) ** 0.5
+
+
+def paired_of_student(a, b):
+    student = 2.0227 if len(a) < 45 else 2.0
+    return (a - b).mean(), student * (a - b).std() / len(a) ** 0.5
+
+
+def paired_of_numpy(a, b):
+    values = (a - b).numpy()
+    return values.mean(), 1.96 * values.std(ddof=1) / len(values) ** 0.5
+
+
+def paired_by_covariance(a, b):
+    """Another way round: the variance of a difference is that of both, less twice their covariance."""
+    table = torch.cov(torch.stack([a, b]))
+    variance = table[0, 0] + table[1, 1] - 2 * table[0, 1]
+    return a.mean() - b.mean(), 1.96 * (variance / len(a)).sqrt()
+
+
+def test_paired():
+    def half(values):
+        return 1.96 * values.std() / len(values) ** 0.5
+
+    def scaled(factor):
+        return lambda a, b: ((a - b).mean(), factor(a - b) * (a - b).std())
+
+    def wide(how):
+        return lambda a, b: ((a - b).mean(), how(half(a), half(b)))
+
+    assert_check(
+        episodes.paired,
+        right=[paired_with_loop, paired_float32, paired_of_student, paired_of_numpy, paired_by_covariance],
+        wrong={
+            "unpaired": (wide(lambda x, y: (x**2 + y**2) ** 0.5), "as if the episodes were different ones"),
+            "sum": (wide(lambda x, y: x + y), "You add the two half widths"),
+            "difference": (wide(lambda x, y: abs(x - y)), "You subtract the two half widths"),
+            "only a": (wide(lambda x, y: x), "half width of a alone"),
+            "only b": (wide(lambda x, y: y), "half width of b alone"),
+            "sign": (lambda a, b: paired_with_loop(b, a), "positive when a is the better one"),
+            "mean of a": (lambda a, b: (a.mean(), half(a)), "the mean of a alone"),
+            "mean of b": (lambda a, b: (b.mean(), half(b)), "the mean of b alone"),
+            "by n in the spread": (
+                lambda a, b: ((a - b).mean(), 1.96 * (a - b).std(correction=0) / len(a) ** 0.5),
+                "for a sample it is n − 1",
+            ),
+            "spread": (scaled(lambda values: 1), "spread of single differences"),
+            "1.96 spreads": (scaled(lambda values: 1.96), "where single differences fall"),
+            "standard error": (scaled(lambda values: len(values) ** -0.5), "about 68 %"),
+            "full width": (scaled(lambda values: 2 * 1.96 * len(values) ** -0.5), "the full width"),
+            "by n": (scaled(lambda values: 1.96 / len(values)), "not by n"),
+            "variance": (scaled(lambda values: 1.96 * values.std() * len(values) ** -0.5), "uses the variance"),
+            "ends": (lambda a, b: ((a - b).mean() - half(a - b), (a - b).mean() + half(a - b)), "two ends"),
+            "median": (lambda a, b: ((a - b).median() + 0.1, half(a - b)), "The mean difference is"),
+            "one number": (lambda a, b: (a - b).mean(), "it needs two numbers"),
+        },
+    )
+
+
+# ------------------------------------------------------------------ 02.5 the outer loss of one task
 
 
 def outer_with_loop(body, support_x, support_y, query_x, query_y, way):
@@ -425,6 +540,15 @@ def outer_without_square(body, support_x, support_y, query_x, query_y, way):
 def outer_mean_square(body, support_x, support_y, query_x, query_y, way):
     distances = squares(body(query_x), means(body(support_x), support_y, way))
     return F.cross_entropy(-distances / body(query_x).shape[1], query_y)
+
+
+def outer_with_half(body, support_x, support_y, query_x, query_y, way):
+    return F.cross_entropy(-0.5 * squares(body(query_x), means(body(support_x), support_y, way)), query_y)
+
+
+def outer_of_probabilities(body, support_x, support_y, query_x, query_y, way):
+    logits = -squares(body(query_x), means(body(support_x), support_y, way))
+    return F.cross_entropy(logits.softmax(1), query_y)
 
 
 def outer_in_order(body, support_x, support_y, query_x, query_y, way):
@@ -488,12 +612,14 @@ def test_outer_loss():
             "support": (outer_on_support, "the loss on the support set"),
             "sign": (outer_far_is_near, "Sign: the nearest"),
             "no square": (outer_without_square, "not squared"),
+            "half": (outer_with_half, "without the ½"),
+            "two softmaxes": (outer_of_probabilities, "There are two softmaxes"),
             "mean square": (outer_mean_square, "are means over the features"),
             "in order": (outer_in_order, "in the order of the images"),
             "queries in means": (outer_with_queries_in_means, "hold the queries too"),
             "query means": (outer_of_query_means, "the means of the queries"),
             "cut": (outer_cut, "class means are cut from the graph"),
-            "half": (outer_half, "query features are cut"),
+            "queries cut": (outer_half, "query features are cut"),
             "detached": (outer_detached, "it carries no gradient"),
             "sum": (outer_sum, "query losses are added up"),
             "per query": (outer_per_query, "shape"),
@@ -502,61 +628,3 @@ def test_outer_loss():
     )
     assert "class means are cut" in episodes.outer_loss.run(outer_without_graph).diagnosis
     assert "are sums of features" in episodes.outer_loss.run(outer_of_sums).diagnosis  # at one shot sum = mean
-
-
-# ------------------------------------------------------------------ 02.5 the 95 % interval
-
-
-def interval_with_loop(values):
-    mean = sum(values.tolist()) / len(values)
-    variance = sum((value - mean) ** 2 for value in values.tolist()) / (len(values) - 1)
-    return mean, 1.96 * math.sqrt(variance / len(values))
-
-
-def interval_float32(values):
-    values = values.float()
-    return values.mean(), 1.96 * values.std() / len(values) ** 0.5
-
-
-def interval_of_student(values):
-    student = {n: 2.0227 if n < 45 else 2.0 for n in range(40, 81)}[len(values)]
-    return values.mean(), student * values.std() / len(values) ** 0.5
-
-
-def interval_of_numpy(values):
-    return values.numpy().mean(), 1.96 * values.numpy().std() / len(values) ** 0.5
-
-
-def test_interval():
-    def scaled(factor):
-        return lambda values: (values.mean(), factor(values) * values.std())
-
-    assert_check(
-        episodes.interval,
-        right=[interval_with_loop, interval_float32, interval_of_student, interval_of_numpy],
-        wrong={
-            "spread": (scaled(lambda values: 1), "spread of single episodes"),
-            "1.96 spreads": (scaled(lambda values: 1.96), "where single episodes fall"),
-            "standard error": (scaled(lambda values: len(values) ** -0.5), "about 68 %"),
-            "full width": (scaled(lambda values: 2 * 1.96 * len(values) ** -0.5), "the full width"),
-            "by n": (scaled(lambda values: 1.96 / len(values)), "not by n"),
-            "variance": (scaled(lambda values: 1.96 * values.std() * len(values) ** -0.5), "uses the variance"),
-            "ends": (
-                lambda values: (
-                    values.mean() - 1.96 * values.std() / len(values) ** 0.5,
-                    values.mean() + 1.96 * values.std() / len(values) ** 0.5,
-                ),
-                "two ends",
-            ),
-            "median": (lambda values: (values.median() + 0.1, values.std()), "The mean is"),
-            "one number": (lambda values: values.mean(), "it needs two numbers"),
-        },
-    )
-
-
-def test_interval_knows_the_coin_flip():
-    def coin(values):
-        p = float(values.mean().clamp(0, 1))
-        return p, 1.96 * math.sqrt(p * (1 - p) / len(values))
-
-    assert "one coin flip" in episodes.interval.run(coin).diagnosis

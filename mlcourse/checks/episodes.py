@@ -1,4 +1,4 @@
-"""The checks of notebook 02: the listing's network, what moved, one task by hand, its outer loss, an interval.
+"""The checks of notebook 02: the listing's network, what moved, one task by hand, a paired difference, an outer loss.
 
 `inputs` draws a fresh problem, `probe` calls the answer and measures what it returns, `judge` compares with oracles
 that share no code with the package (bookkeeping on numbered images, plain loops) and names well-known mistakes.
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mlcourse.checks import Check, close
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import EpisodeSampler
-from mlcourse.evaluation import mean_interval
+from mlcourse.evaluation import Z95, mean_interval
 from mlcourse.learners import prototypes, squared_distances
 
 Tensors = dict[str, Tensor]
@@ -39,11 +39,11 @@ def _first(value: Tensor, mistakes: dict[str, Tensor]) -> str | None:
     return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
 
 
-# ------------------------------------------------------------------ 02.1 the listing's network, mended
+# ------------------------------------------------------------------ 02.1 the listing's network, repaired
 
 
 def listing_network(channels: int, size: int, classes: int) -> nn.Sequential:
-    """The listing's inner network with its flaws mended: [n, channels, size, size] -> logits [n, classes].
+    """The listing's inner network with its flaws repaired: [n, channels, size, size] -> logits [n, classes].
 
     Two convolutions 3×3 (64, 128 channels), each followed by ReLU and 2×2 pooling; then 1024 features and, as the last
     layer, the head. size: a multiple of 4.
@@ -65,7 +65,7 @@ def listing_network(channels: int, size: int, classes: int) -> nn.Sequential:
 
 def _network_inputs(channels: int, size: int) -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
-        return {"images": _randn(generator, 6, channels, size, size), "classes": torch.tensor(_whole(generator, 5, 12))}
+        return {"images": _randn(generator, 8, channels, size, size), "classes": torch.tensor(_whole(generator, 5, 12))}
 
     return make
 
@@ -73,24 +73,33 @@ def _network_inputs(channels: int, size: int) -> Callable[[torch.Generator], Ten
 def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
     images, classes = inputs["images"].float(), int(inputs["classes"])  # float32: half the time
     network = answer(images.shape[1], images.shape[2], classes)
-    if not isinstance(network, nn.Sequential) or not isinstance(network[-1], nn.Linear):
+    if not isinstance(network, nn.Sequential) or not len(network):
         raise TypeError("it needs to be an nn.Sequential whose last layer is the head, an nn.Linear")
+    if not isinstance(network[-1], nn.Linear):
+        raise TypeError(
+            f"its last layer is {type(network[-1]).__name__}; it must be the head, an nn.Linear, and nothing after it "
+            "(cross-entropy wants logits, and does the softmax itself)"
+        )
     network = network.float().eval()
+    entries = [m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
     outputs = {
         "fits": torch.tensor(False),
+        "channels": torch.tensor(entries[0] if entries else -1),
         "rows and columns": torch.zeros(2, dtype=torch.int64),
-        "parameters": torch.tensor(sum(p.numel() for p in network.parameters())),
+        "parameters": torch.tensor(0),
+        "unbent": torch.tensor(0),
         "logits": torch.zeros(len(images), classes),
         "alone": torch.zeros(len(images), classes),
         "idle": torch.tensor(0),
     }
     try:
-        logits = network(images)
+        logits, unbent = _logits_and_unbent(network, images)
     except RuntimeError as error:
-        if "shape" not in str(error) and "size" not in str(error):
+        if not any(word in str(error) for word in ("shape", "size", "channels")):
             raise
         return outputs
     outputs |= {"fits": torch.tensor(True), "rows and columns": torch.tensor([len(logits), logits[0].numel()])}
+    outputs |= {"parameters": torch.tensor(sum(p.numel() for p in network.parameters())), "unbent": unbent}
     if logits.shape == outputs["logits"].shape:
         grads = torch.autograd.grad(
             (logits * images.flatten(1)[:, :classes]).sum(), list(network.parameters()), allow_unused=True
@@ -100,13 +109,28 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
     return outputs
 
 
+def _logits_and_unbent(network: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, and into how many layers but the first negative numbers go: none after a ReLU, however written."""
+    negative = []
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [m.register_forward_pre_hook(lambda _, x: negative.append(bool((x[0] < 0).any()))) for m in layers]
+    try:
+        return network(images), torch.tensor(sum(negative[1:]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     images, classes = inputs["images"], int(inputs["classes"])
     channels, size = images.shape[1], images.shape[2]
     if not outputs["fits"]:
+        if outputs["channels"] not in (-1, channels):
+            return f"Its first convolution takes {int(outputs['channels'])} channels, but the images have {channels}."
         return (
-            f"It cannot take images of {channels}×{size}×{size}: one layer expects more or fewer inputs than arrive. "
-            "The number of features before the 1024 must follow from size: print the shape there."
+            f"It cannot take images of {channels}×{size}×{size}: a layer gets more or fewer numbers than it expects. "
+            "Print the shape before the layer of 1024. The images must stand first (nn.Flatten() keeps them apart), "
+            "and the number of features must follow from size, after two poolings."
         )
     rows, columns = outputs["rows and columns"].tolist()
     if rows != len(images):
@@ -127,10 +151,22 @@ def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         )
     if bool((logits >= 0).all()):
         return "No logit is negative: there is a ReLU after the head. It hides half of what the head can say."
-    return _network_size(channels, size, classes, int(outputs["parameters"]), int(outputs["idle"]))
+    return _network_size(channels, size, classes, int(outputs["parameters"])) or _network_layers(outputs)
 
 
-def _network_size(channels: int, size: int, classes: int, parameters: int, idle: int) -> str | None:
+def _network_layers(outputs: Tensors) -> str | None:
+    """The right number of parameters is not enough: what stands between the layers?"""
+    if outputs["idle"]:
+        return f"{int(outputs['idle'])} of its parameters get no gradient: a layer is cut off from the output."
+    if outputs["unbent"]:
+        return (
+            f"Into {int(outputs['unbent'])} of its layers go negative numbers: a ReLU is missing. Put one after each "
+            "convolution and one after the layer of 1024: without them two layers are no more than one."
+        )
+    return None
+
+
+def _network_size(channels: int, size: int, classes: int, parameters: int) -> str | None:
     """Compare the number of parameters with the listing's, and say which layer may differ."""
 
     def count(side: int) -> int:
@@ -147,18 +183,14 @@ def _network_size(channels: int, size: int, classes: int, parameters: int, idle:
             f"It has {parameters:,} parameters; the listing's layers, pooled twice, have {count(size // 4):,}. "
             "Keep 3×3 convolutions to 64 and 128 channels, then 1024, then the classes."
         )
-    if idle:
-        return f"{idle} of its parameters get no gradient: a layer is cut off from the output."
     return None
 
 
 inner_network = Check(
     exercise="02.1",
-    title="Mend the inner network",
-    inputs={
-        "32×32 in colour, as in the listing": _network_inputs(3, 32),
-        "28×28 in grey, as our characters": _network_inputs(1, 28),
-    },
+    title="Repair the inner network",
+    # small images: the layers are the same, and what comes after them has millions of weights less to draw
+    inputs={"8×8 in colour": _network_inputs(3, 8), "12×12 in grey": _network_inputs(1, 12)},
     probe=_network_probe,
     judge=_network_judge,
     reference=listing_network,
@@ -310,19 +342,20 @@ def _sample_probe(answer: Callable, inputs: Tensors) -> Tensors:
             raise TypeError("it needs four tensors, support_x, support_y, query_x, query_y, in this order")
         return list(task)
 
+    right_shapes = _right_shapes(inputs)
     with torch.random.fork_rng(devices=[]):
         for number in range(DRAWS):
-            torch.manual_seed(number)  # only the given generator may decide
+            torch.default_generator.manual_seed(number)  # only the given generator may decide
             task = draw(number)
-            for row, part in enumerate(task):
-                outputs["shapes"][row, : min(part.dim(), 5)] = torch.tensor(part.shape[:5], dtype=torch.int64)
-            outputs["whole labels"] = torch.tensor(not any(task[i].dtype.is_floating_point for i in (1, 3)))
-            if outputs["shapes"].tolist() != _right_shapes(inputs) or not outputs["whole labels"]:
+            shapes = [[*part.shape, -1, -1, -1, -1, -1][:5] for part in task]
+            whole = not any(task[i].dtype.is_floating_point for i in (1, 3))
+            outputs |= {"shapes": torch.tensor(shapes), "whole labels": torch.tensor(whole)}
+            if shapes != right_shapes or not whole:
                 return outputs
             task = [_numbers(task[0]), task[1], _numbers(task[2]), task[3]]
             for name, part in zip(sizes, task, strict=True):
                 outputs[name][number] = part
-        torch.manual_seed(DRAWS)
+        torch.default_generator.manual_seed(DRAWS)
         outputs["repeats"] = torch.tensor(
             all(torch.equal(_numbers(draw(n)[0]), outputs["support_x"][n]) for n in range(DRAWS - 3, DRAWS))
         )
@@ -425,7 +458,95 @@ sample_episode = Check(
 )
 
 
-# ------------------------------------------------------------------ 02.4 the outer loss of one task
+# ------------------------------------------------------------------ 02.4 a paired difference
+
+
+def paired_difference(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """The mean of a − b over the same episodes [n], and the half width of its 95 % interval."""
+    return mean_interval(a - b)
+
+
+def _paired_inputs(low: float, high: float) -> Callable[[torch.Generator], Tensors]:
+    """Accuracies of two learners on the same episodes: what makes an episode hard is common to both."""
+
+    def make(generator: torch.Generator) -> Tensors:
+        n = _whole(generator, 40, 80)
+        hard = low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
+        a, b = (hard + 0.1 * torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
+        return {"a": ((a + 0.08) * 75).round() / 75, "b": (b * 75).round() / 75}
+
+    return make
+
+
+def _paired_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    result = answer(inputs["a"], inputs["b"])
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError("it needs two numbers, the mean difference and the half width")
+    mean, half = (torch.as_tensor(part, dtype=torch.float64) for part in result)
+    return {"mean": mean, "half width": half}
+
+
+def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    a, b = inputs["a"], inputs["b"]
+    (mean, half), got_mean, got = mean_interval(a - b), outputs["mean"], outputs["half width"]
+    ends = {"two ends": mean - half, "b minus a": -mean, "a": a.mean(), "b": b.mean()}
+    found = next((name for name, value in ends.items() if _close(got_mean, value)), None)
+    if not _close(got_mean, mean):
+        return {
+            "two ends": "You return the two ends of the interval. Return the mean and the half width.",
+            "b minus a": "The sign: it is a − b, positive when a is the better one.",
+            "a": "This is the mean of a alone. Subtract first: one difference for each episode.",
+            "b": "This is the mean of b alone. Subtract first: one difference for each episode.",
+            None: f"The mean difference is {mean:.4f}, you return {float(got_mean):.4f}.",
+        }[found]
+    if 1.955 / Z95 * half <= got <= 2.05 / Z95 * half:  # 1.96, 2 and Student's t are right within their meaning
+        return None
+    mistakes = _paired_mistakes(a, b)
+    return _first(got, mistakes) or f"The half width is {half:.4f} (1.96 · s / √n), you return {float(got):.4f}."
+
+
+def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """Diagnosis -> the half width that this mistake gives."""
+    n, spread = len(a), (a - b).std()
+    of_a, of_b = mean_interval(a)[1], mean_interval(b)[1]
+    return {
+        "This is the interval as if the episodes were different ones, √(half_a² + half_b²). They are the same: take "
+        "the difference in each episode first, then its spread. What is hard for both drops out.": torch.tensor(
+            math.hypot(of_a, of_b)
+        ),
+        "You add the two half widths. Take the difference in each episode first, then one interval of it.": (
+            torch.tensor(of_a + of_b)
+        ),
+        "You subtract the two half widths. Take the difference in each episode first, then one interval of it.": (
+            torch.tensor(abs(of_a - of_b))
+        ),
+        "This is the half width of a alone. Use the differences a − b.": torch.tensor(of_a),
+        "This is the half width of b alone. Use the differences a − b.": torch.tensor(of_b),
+        "The standard deviation divides by n here: for a sample it is n − 1, as in values.std().": (
+            Z95 * (a - b).std(correction=0) / math.sqrt(n)
+        ),
+        "This is the spread of single differences. Their mean is known better, by √n.": spread,
+        "This is 1.96 standard deviations: where single differences fall. For the mean, divide by √n.": Z95 * spread,
+        "This is the standard error: about 68 % of such intervals hold the truth. For 95 % multiply by 1.96.": (
+            spread / math.sqrt(n)
+        ),
+        "This is the full width. The half width stands after the ±.": 2 * Z95 * spread / math.sqrt(n),
+        "Divide by √n, not by n: the error of a mean falls with the root.": Z95 * spread / n,
+        "This uses the variance: take its root, the standard deviation.": Z95 * spread**2 / math.sqrt(n),
+    }
+
+
+paired = Check(
+    exercise="02.4",
+    title="A paired difference and its interval",
+    inputs={"easy and hard episodes": _paired_inputs(0.1, 0.8), "much alike episodes": _paired_inputs(0.3, 0.7)},
+    probe=_paired_probe,
+    judge=_paired_judge,
+    reference=paired_difference,
+)
+
+
+# ------------------------------------------------------------------ 02.5 the outer loss of one task
 
 
 def task_outer_loss(
@@ -490,6 +611,11 @@ class _Task:
         distances = torch.stack([((features - centre) ** 2).sum(1) for centre in centres], 1)
         return -torch.log_softmax(sign * distances**power, 1)[torch.arange(len(labels)), labels].mean()
 
+    def twice(self, centres: Tensor) -> Tensor:
+        """The loss of a softmax that goes through the softmax of cross-entropy once more."""
+        distances = torch.stack([((self.queries - centre) ** 2).sum(1) for centre in centres], 1)
+        return F.cross_entropy((-distances).softmax(1), self.qy)
+
     def slope(self, loss: Tensor) -> Tensor:
         return torch.autograd.grad(loss, self.theta, retain_graph=True)[0]
 
@@ -543,6 +669,12 @@ def _outer_value(task: _Task, got: Tensor, centres: Tensor) -> str:
         "The centres are the means of the queries: they are the exam. Average the support features.": (
             task.loss(task.means(task.queries, task.qy), task.queries, task.qy)
         ),
+        "The logit is minus the squared distance, without the ½ that stands in the inner loss.": (
+            task.loss(centres, task.queries, task.qy, sign=-0.5)
+        ),
+        "There are two softmaxes: F.cross_entropy does its own. Give it the logits, minus the squared distances.": (
+            task.twice(centres)
+        ),
         "The query losses are added up: take their mean, as F.cross_entropy does by default.": right * len(task.qy),
         "The centres are sums of features: divide by the number of images of the class.": (
             task.loss(summed, task.queries, task.qy)
@@ -554,68 +686,10 @@ def _outer_value(task: _Task, got: Tensor, centres: Tensor) -> str:
 
 
 outer_loss = Check(
-    exercise="02.4",
+    exercise="02.5",
     title="The outer loss of one task",
     inputs={"one shot": _outer_inputs(1), "three shots": _outer_inputs(3)},
     probe=_outer_probe,
     judge=_outer_judge,
     reference=task_outer_loss,
-)
-
-
-# ------------------------------------------------------------------ 02.5 the 95 % interval
-
-
-def _interval_inputs(low: float, high: float) -> Callable[[torch.Generator], Tensors]:
-    def make(generator: torch.Generator) -> Tensors:
-        n = _whole(generator, 40, 80)
-        spread = low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
-        return {"values": (spread * 75).round() / 75}
-
-    return make
-
-
-def _interval_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    result = answer(inputs["values"])
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise TypeError("it needs two numbers, the mean and the half width")
-    mean, half = (torch.as_tensor(part, dtype=torch.float64) for part in result)
-    return {"mean": mean, "half width": half}
-
-
-def _interval_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    values = inputs["values"]
-    n, mean, spread = len(values), values.mean(), values.std()
-    error = spread / math.sqrt(n)
-    got_mean, half = outputs["mean"], outputs["half width"]
-    if _close(got_mean, mean - 1.96 * error) or _close(got_mean, mean - 2 * error):
-        return "You return the two ends of the interval. Return the mean and the half width: mean ± half width."
-    if not _close(got_mean, mean):
-        return f"The mean is {float(mean):.4f}, you return {float(got_mean):.4f}."
-    # 1.96 or Student's t, n or n − 1 in the spread: all are right within their meaning
-    if 1.955 * math.sqrt((n - 1) / n) * error <= half <= 2.05 * error:
-        return None
-    share = float(mean.clamp(0, 1))
-    mistakes = {
-        "This is the spread of single episodes (their standard deviation). Their mean is known better, by √n.": spread,
-        "This is 1.96 standard deviations: where single episodes fall. For the mean, divide by √n.": 1.96 * spread,
-        "This is the standard error: about 68 % of such intervals hold the truth. For 95 % multiply by 1.96.": error,
-        "This is the full width. The half width stands after the ±.": 2 * 1.96 * error,
-        "Divide by √n, not by n: the error of a mean falls with the root.": 1.96 * spread / n,
-        "This uses the variance: take its root, the standard deviation.": 1.96 * spread**2 / math.sqrt(n),
-        "This treats an episode as one coin flip, √(p(1−p)/n). Use the spread that the episodes really have.": (
-            torch.tensor(1.96 * math.sqrt(share * (1 - share) / n))
-        ),
-    }
-    unbiased = _first(half, mistakes) or _first(half * math.sqrt(n / (n - 1)), mistakes)
-    return unbiased or f"The half width is {float(1.96 * error):.4f} (1.96 · s / √n), you return {float(half):.4f}."
-
-
-interval = Check(
-    exercise="02.5",
-    title="The 95 % interval of a mean",
-    inputs={"accuracies": _interval_inputs(0.2, 1.0), "differences": _interval_inputs(-0.3, 0.5)},
-    probe=_interval_probe,
-    judge=_interval_judge,
-    reference=mean_interval,
 )
