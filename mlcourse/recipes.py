@@ -50,11 +50,11 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10, options={"steps": 1}
         ),
         "short": Recipe(
-            steps=4000,
+            steps=10000,
             tasks=8,
             rate=3e-3,
             query=3,
-            validate_every=500,
+            validate_every=1000,
             options={"steps": 1, "evaluation_steps": 3, "normalisation": "support"},
         ),
         # Finn et al. 2017, appendix A.1: 60,000 iterations. 5-way: meta-batch 32, one inner step of 0.4, three at test

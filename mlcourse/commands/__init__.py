@@ -23,6 +23,7 @@ COMMANDS = {
     "progress": "mlcourse.commands.progress:progress",
     "train": "mlcourse.commands.train:train",
     "evaluate": "mlcourse.commands.evaluate:evaluate",
+    "bench": "mlcourse.commands.bench:bench",
     "run": "mlcourse.commands.run:run",
     "tidy": "mlcourse.commands.notebook_tools:tidy",
     "golden": "mlcourse.commands.notebook_tools:golden",
