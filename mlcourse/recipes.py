@@ -73,6 +73,22 @@ RECIPES: dict[str, dict[str, Recipe]] = {
 }
 
 
+def _like_maml(**options: Any) -> dict[str, Recipe]:
+    """MAML's smoke and short recipes, with other options where a method needs them: equal work, or near it."""
+    made = {budget: RECIPES["maml"][budget] for budget in ("smoke", "short")}
+    return {budget: replace(one, options=one.options | options) for budget, one in made.items()}
+
+
+RECIPES |= {
+    "fomaml": RECIPES["maml"],
+    "anil": _like_maml(),
+    "meta-sgd": _like_maml(),
+    "maml++": _like_maml(steps=3, evaluation_steps=3),
+    "reptile": _like_maml(steps=5, evaluation_steps=5),
+    "imaml": _like_maml(steps=8, evaluation_steps=8),
+}
+
+
 def recipe(method: str, budget: str, way: int = 5) -> Recipe:
     """The recipe of a method at a budget, for `way` classes a task. Raises CourseError when there is none."""
     if method not in RECIPES:

@@ -7,7 +7,7 @@ import typer
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="prototypical or maml")],
+    method: Annotated[str, typer.Argument(help="prototypical, maml, fomaml, anil, meta-sgd, maml++, reptile or imaml")],
     dataset: Annotated[str, typer.Option(help="glyphs, omniglot, caltech101, or a folder of class folders")] = "glyphs",
     protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
     way: Annotated[int, typer.Option(help="classes a task")] = 5,

@@ -1,7 +1,7 @@
 """Learners, one file per family; `build` makes one from its name, `save` and `load` keep it in a folder."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -13,15 +13,17 @@ from mlcourse import files
 from mlcourse.episodes import check_positive, check_seed
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, accuracy
-from mlcourse.learners.maml import MAML
+from mlcourse.learners.implicit import ImplicitMAML
+from mlcourse.learners.maml import ANIL, MAML
 from mlcourse.learners.pixels import PixelNeighbours
 from mlcourse.learners.prototypical import PrototypicalNetwork, prototypes, squared_distances
+from mlcourse.learners.reptile import Reptile
 from mlcourse.learners.transfer import FineTune
 from mlcourse.networks import Conv4
 
 __all__ = [
-    "MAML", "METHODS", "FineTune", "Learner", "PixelNeighbours", "PrototypicalNetwork", "accuracy", "build",
-    "completed", "load", "options_of", "prototypes", "save", "squared_distances",
+    "ANIL", "MAML", "METHODS", "FineTune", "ImplicitMAML", "Learner", "PixelNeighbours", "PrototypicalNetwork",
+    "Reptile", "accuracy", "build", "completed", "load", "options_of", "prototypes", "save", "squared_distances",
 ]  # fmt: skip
 
 WEIGHTS, CONFIG = "learner.safetensors", "config.json"
@@ -34,10 +36,20 @@ class Method:
     learner: type[Learner]
     network: dict[str, Any] | None  # defaults of Conv-4's options that are this method's own; None: no network
     head: bool = False  # the network ends in `way` logits
+    options: dict[str, Any] = field(default_factory=dict)  # the same of the learner's options
 
 
+_ADAPTED = {"normalisation": "batch", "downsample": "stride"}
+# annealed over the first part of a training of a few thousand outer steps
+_PLUS_PLUS = {"learned_rates": "layer", "norm_per_step": True, "every_step_until": 1000, "first_order_until": 500}
 METHODS = {
-    "maml": Method(MAML, {"normalisation": "batch", "downsample": "stride"}, head=True),
+    "maml": Method(MAML, _ADAPTED, head=True),
+    "fomaml": Method(MAML, _ADAPTED, head=True, options={"first_order": True}),
+    "anil": Method(ANIL, _ADAPTED, head=True),
+    "meta-sgd": Method(MAML, _ADAPTED, head=True, options={"learned_rates": "entry"}),
+    "maml++": Method(MAML, _ADAPTED, head=True, options=_PLUS_PLUS),
+    "reptile": Method(Reptile, _ADAPTED, head=True),
+    "imaml": Method(ImplicitMAML, _ADAPTED, head=True),
     "prototypical": Method(PrototypicalNetwork, {"normalisation": "running", "downsample": "stride"}),
     "pixels": Method(PixelNeighbours, None),
 }
@@ -50,7 +62,8 @@ def options_of(method: str) -> dict[str, Any]:
     made = METHODS[method]
     network = {} if made.network is None else _defaults(Conv4) | made.network
     given = ("in_channels", "size", "out")  # by the data and the method
-    return {name: value for name, value in network.items() if name not in given} | _defaults(made.learner)
+    network = {name: value for name, value in network.items() if name not in given}
+    return network | _defaults(made.learner) | made.options
 
 
 def _defaults(made: type) -> dict[str, Any]:

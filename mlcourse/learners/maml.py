@@ -1,8 +1,21 @@
-"""MAML: meta-learn a start from which a few steps of gradient descent on the support set suffice.
+"""MAML and its relatives: meta-learn a start from which a few steps of gradient descent on the support set suffice.
 
-Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, 2017,
-https://arxiv.org/abs/1703.03400.
+All are one inner loop with options of `MAML`:
+
+- MAML, and first_order=True (first-order MAML, "FOMAML"): Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning for Fast
+  Adaptation of Deep Networks*, 2017, https://arxiv.org/abs/1703.03400.
+- `ANIL`, which adapts the head only: Raghu, Raghu, Bengio, Vinyals, *Rapid Learning or Feature Reuse? Towards
+  Understanding the Effectiveness of MAML*, 2020, https://arxiv.org/abs/1909.09157.
+- learned_rates="entry" (Meta-SGD): Li, Zhou, Chen, Li, *Meta-SGD: Learning to Learn Quickly for Few-Shot Learning*,
+  2017, https://arxiv.org/abs/1707.09835.
+- learned_rates="layer", norm_per_step=True, every_step_until, first_order_until (MAML++): Antoniou, Edwards, Storkey,
+  *How to train your MAML*, 2019, https://arxiv.org/abs/1810.09502.
 """
+
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +24,32 @@ from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, answer_each, way_of
+from mlcourse.learners.base import Learner, State, accuracy, way_of
+from mlcourse.networks import BatchStatistics
+from mlcourse.surrogate import with_zeros
 
 
 class MAML(Learner):
     """θ is the start of the network; adapt runs T inner steps; the meta-gradient goes through all of them.
 
-    network: with a head of `way` logits, called as `network(x, reference)`. steps: T. inner_rate: α.
-    first_order: drop the second-order term (first-order MAML, "FOMAML"). evaluation_steps: T outside of training.
-    one_by_one: adapt one task after another, also where the network can take all tasks side by side (`network.wide`).
-    The normalisation is the network's: `batch` (the paper's, transductive), `support`, `group` or `none`.
+    network: with a `head` of `way` logits, called as `network(x)`, or with `support` normalisation as
+    `network(x, reference)`. Tasks with fewer classes use the first logits only, in both losses. Targets that are floats
+    (regression) are met in the mean squared error. The normalisation is the network's: `batch` (the paper's,
+    transductive), `support`, `group` or `none`.
+
+    steps: T. inner_rate: α. evaluation_steps: T outside of training. one_by_one: adapt one task after another, also
+    where the network can take all tasks side by side (`network.wide`).
+
+    How the meta-gradient is obtained: first_order drops the second-order term (first-order MAML, "FOMAML"); truncate=K
+    keeps it for the last K steps; checkpoint=n does each n steps again in backward and saves memory.
+
+    learned_rates: None; "entry", a learned rate for each single weight (Meta-SGD; the paper starts them at random, here
+    all start at α); or "layer", one for each tensor and inner step (MAML++), all from α, of any sign they like.
+
+    The rest of MAML++: every_step_until=N: the query loss after each inner step counts 1/T at outer step 0; up to outer
+    step N all the weight moves, linearly, to the last one. first_order_until=N: outer steps below N are first-order.
+    norm_per_step: φ_t, t = 0 … T, has normalisation gains and biases of its own, which are outer parameters and are not
+    adapted. (The paper also keeps running averages for each step. Here no normalisation of a MAML network keeps any.)
     """
 
     def __init__(
@@ -32,32 +61,81 @@ class MAML(Learner):
         first_order: bool = False,
         evaluation_steps: int | None = None,
         one_by_one: bool = False,
+        truncate: int | None = None,
+        checkpoint: int | None = None,
+        learned_rates: str | None = None,
+        every_step_until: int = 0,
+        first_order_until: int = 0,
+        norm_per_step: bool = False,
     ):
         super().__init__()
-        for name, value in (("steps", steps), ("evaluation_steps", evaluation_steps)):
-            if value is not None and value < 0:
-                raise CourseError(f"{name} is {value}; an inner loop takes 0 steps or more")
-        if network.normalisation == "running":
+        self.normalisation = getattr(network, "normalisation", "none")
+        if self.normalisation == "running":
             raise CourseError(
                 "normalisation 'running' keeps one average for all tasks, which MAML's adapted networks do not share; "
                 "use batch, support, group or none"
             )
+        _at_least(0, "an inner loop takes 0 steps or more", steps=steps, evaluation_steps=evaluation_steps)
+        _at_least(0, "give 0 or more", truncate=truncate)
+        _at_least(0, "give 0 or more", every_step_until=every_step_until, first_order_until=first_order_until)
+        _at_least(1, "give 1 or more", checkpoint=checkpoint)
+        if not 0 <= inner_rate < math.inf:
+            raise CourseError(f"inner_rate is {inner_rate}; descent needs a finite rate, 0 or more")
+        if checkpoint and (learned_rates == "layer" or norm_per_step or every_step_until or truncate is not None):
+            raise CourseError("checkpoint needs inner steps that are all alike; leave it out beside MAML++ or truncate")
         self.network = network
         self.steps = steps
         self.evaluation_steps = steps if evaluation_steps is None else evaluation_steps
         self.inner_rate = inner_rate
-        self.first_order = first_order
-        self.normalisation = network.normalisation
+        self.first_order, self.truncate, self.checkpoint = first_order, truncate, checkpoint
+        self.every_step_until, self.first_order_until = every_step_until, first_order_until
         self.side_by_side = hasattr(network, "wide") and not one_by_one
+        self.gains = _gains(network, steps + 1) if norm_per_step else nn.ParameterDict()
+        self.learned_rates = learned_rates
+        self.rates = _rates(learned_rates, self.start(), inner_rate, max(1, steps))
 
-    def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None) -> Tensor:
-        """The network's logits for the images x of one task, with `params` in place of its own parameters."""
-        return functional_call(self.network, params, (x, reference))
+    # ------------------------------------------------------------------ the network, as a pure function
 
-    def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None) -> Tensor:
-        """The same for all tasks side by side. Frozen parameters are the same for all tasks, and are not adapted."""
-        frozen = {n: p.expand(len(x), *p.shape) for n, p in self.network.named_parameters() if not p.requires_grad}
-        return self.network.wide(frozen | params, x, reference)
+    def start(self) -> inner.Parameters:
+        """θ by name: what the inner process starts from and adapts."""
+        gains = self._gains_at(0)  # outer parameters of each step, which are not adapted
+        return {name: value for name, value in inner.parameters(self.network).items() if name not in gains}
+
+    def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
+        """The network's answer for the images x of one task, with `params` in place of its own parameters.
+
+        step: t of φ_t, for what changes with it (norm_per_step).
+        """
+        arguments = (x,) if reference is None else (x, reference)
+        return functional_call(self.network, self._gains_at(step) | params, arguments)
+
+    def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
+        """The same for all tasks side by side. What is not adapted is the same for all tasks."""
+        shared = dict(self.network.named_parameters()) | self._gains_at(step)
+        copies = {name: p.expand(len(x), *p.shape) for name, p in shared.items() if name not in params}
+        return self.network.wide(copies | params, x, reference)
+
+    def call_tasks(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
+        """The same for all tasks, side by side where it can be: [tasks, images, …] → [tasks, images, way]."""
+        if self.side_by_side:
+            return self.call_wide(params, x, reference, step)
+        each = [dict(zip(params, values, strict=True)) for values in zip(*params.values(), strict=True)]
+        return torch.stack([self.call(p, images, reference, step) for p, images in zip(each, x, strict=True)])
+
+    def _gains_at(self, step: int) -> inner.Parameters:
+        """The normalisation's gains and biases of φ_t; after the last trained step, the last."""
+        return {key.replace("-", "."): value[min(step, len(value) - 1)] for key, value in self.gains.items()}
+
+    # ------------------------------------------------------------------ the inner process
+
+    def rate(self, step: int) -> float | inner.Parameters:
+        """α of inner step t: one number, or learned rates by name."""
+        if not self.rates:
+            return self.inner_rate
+        rates = {key.replace("-", "."): value for key, value in self.rates.items()}
+        if self.learned_rates == "entry":
+            return rates
+        return {name: value[min(step, len(value) - 1)] for name, value in rates.items()}
 
     def adapt(
         self,
@@ -68,40 +146,197 @@ class MAML(Learner):
         generator: torch.Generator | None = None,
     ) -> State:
         """T inner steps for each task. `state["fast"]` holds θ_inner* by name, with a leading dimension of tasks."""
-        head = getattr(getattr(self.network, "head", None), "out_features", None)
-        way_of(support_y, at_most=head, who="this MAML")
+        return self.states(support_x, support_y, steps=steps)[-1]
+
+    def states(
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int | None = None,
+        first_order: bool | None = None,
+        every_step: bool = False,
+    ) -> list[State]:
+        """The state after the last inner step; with every_step, those of φ_1, …, φ_T (of φ_0 where T = 0)."""
         if steps is None:
             steps = self.steps if self.training else self.evaluation_steps
+        way = self._way(support_y)
         settings = {
             "steps": steps,
-            "rate": self.inner_rate,
-            "first_order": self.first_order,
-            "create_graph": torch.is_grad_enabled(),
+            "first_order": self.first_order if first_order is None else first_order,
+            "every_step": every_step,
         }
-        theta = inner.parameters(self.network)
+        theta = self.start()
         adapt = self.adapt_side_by_side if self.side_by_side else self.adapt_one_by_one
-        return {"fast": adapt(theta, support_x, support_y, settings), "support_x": support_x}
+        path = adapt(theta, support_x, support_y, way, settings)
+        numbered = enumerate(path, steps - len(path) + 1)
+        return [{"fast": fast, "step": t, "support_x": support_x, "way": way} for t, fast in numbered]
 
-    def adapt_one_by_one(self, theta, support_x, support_y, settings) -> inner.Parameters:
+    def adapt_one_by_one(self, theta, support_x, support_y, way, settings) -> list[inner.Parameters]:
         """The plain loop: one task after another. It is the reference for the other way."""
-        fast = [inner.adapt(self.call, theta, x, y, **settings) for x, y in zip(support_x, support_y, strict=True)]
-        return {name: torch.stack([task[name] for task in fast]) for name in theta}
 
-    def adapt_side_by_side(self, theta, support_x, support_y, settings) -> inner.Parameters:
+        def loss(prediction, target):
+            return self.loss(prediction[..., :way].unsqueeze(0), target.unsqueeze(0))
+
+        paths = []
+        for x, y in zip(support_x, support_y, strict=True):
+            start = {name: value.view_as(value) for name, value in theta.items()}  # adds up its gradients task by task
+            paths.append(self.unroll(self.call, start, x, y, loss=loss, **settings))
+        return [{name: torch.stack([fast[name] for fast in at]) for name in theta} for at in zip(*paths, strict=True)]
+
+    def adapt_side_by_side(self, theta, support_x, support_y, way, settings) -> list[inner.Parameters]:
         """All tasks in one wide network. Tasks do not touch: the gradient of the sum holds each task's own gradient."""
         copies = {name: value.expand(len(support_x), *value.shape) for name, value in theta.items()}
-        return inner.adapt(self.call_wide, copies, support_x, support_y, loss=summed_cross_entropy, **settings)
+        return self.unroll(self.call_wide, copies, support_x, support_y, loss=self.summed(way), **settings)
+
+    def summed(self, way: int | None) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of each task, a mean over its images, summed over tasks: [tasks, images, …] → scalar."""
+        return lambda prediction, target: len(target) * self.loss(prediction[..., :way], target)
+
+    def unroll(
+        self,
+        call: Callable[..., Tensor],
+        params: inner.Parameters,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        steps: int,
+        first_order: bool,
+        every_step: bool = False,
+    ) -> list[inner.Parameters]:
+        """The inner loop, of one task or of all side by side: [φ_T], or with every_step [φ_1, …, φ_T]."""
+        settings = {"loss": loss, "create_graph": torch.is_grad_enabled()}
+        if self.checkpoint and not first_order:
+            settings |= {"steps": steps, "rate": self.rate(0)}
+            return [inner.adapt_checkpointed(call, params, x, y, every=self.checkpoint, **settings)]
+        path = [inner.adapt(call, params, x, y, steps=0, rate=0.0, **settings)]
+        for t in range(steps):
+            cut = first_order or (self.truncate is not None and t < steps - self.truncate)
+            options = {"steps": 1, "rate": self.rate(t), "first_order": cut}
+            fast = inner.adapt(partial(call, step=t), path[-1], x, y, **options, **settings)
+            path = [*path, fast] if every_step and t > 0 else [fast]
+        return path
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
+        """Logits [tasks, queries, way], or values. In evaluation, raises CourseError when they are not finite."""
+        n = state["support_x"].shape[1] if self.normalisation == "support" else 0
+        x = torch.cat([state["support_x"], query_x], 1) if n else query_x
+        return self.checked(self.call_tasks(state["fast"], x, n or None, state["step"])[:, n:][..., : state["way"]])
+
+    def checked(self, prediction: Tensor) -> Tensor:
+        # In training the outer loss is checked. In evaluation nothing else would notice: argmax finds an answer in NaN.
+        if not self.training and not torch.isfinite(prediction).all():
+            raise CourseError(
+                f"{type(self).__name__}'s answers are not finite: the images are not, or the inner process ran away; "
+                "use a lower inner rate"
+            )
+        return prediction
+
+    def _way(self, support_y: Tensor) -> int | None:
+        """The number of classes, or None for regression."""
+        if support_y.is_floating_point():
+            return None
+        head = getattr(getattr(self.network, "head", None), "out_features", None)
+        return way_of(support_y, at_most=head, who=f"this {type(self).__name__}")
+
+    # ------------------------------------------------------------------ the outer loss
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of logits and labels, or the mean squared error of values; a mean over all tasks and images."""
+        return F.mse_loss(prediction, target) if target.is_floating_point() else super().loss(prediction, target)
+
+    def step_weights(self, step: int) -> list[float]:
+        """How much the query loss after each inner step counts, at outer step `step`: T weights that add up to 1."""
+        early = max(0.0, 1 - step / self.every_step_until) / self.steps if self.every_step_until and self.steps else 0.0
+        return (self.steps - 1) * [early] + [1 - early * (self.steps - 1)]
+
+    def outer_loss(
+        self, batch, *, step: int = 0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The outer loss of an Episode, and metrics. step: the outer step, for what is annealed (MAML++)."""
+        weights = self.step_weights(step) if self.training else [1.0]
+        first_order = self.first_order or step < self.first_order_until
+        every_step = len(weights) > 1 and weights[0] > 0
+        states = self.states(batch.support_x, batch.support_y, first_order=first_order, every_step=every_step)
+        total = 0.0
+        for weight, state in zip(weights[-len(states) :], states, strict=True):
+            prediction = self.predict(state, batch.query_x)
+            total = total + weight * self.loss(prediction, batch.query_y)
+        extras = [*self.rates.values(), *self.gains.values()]
+        return (with_zeros(total, extras) if extras else total), self.metrics(prediction, batch.query_y)
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Accuracy, or for regression the mean squared error."""
+        if target.is_floating_point():
+            return {"error": F.mse_loss(prediction.detach(), target).item()}
+        return {"accuracy": accuracy(prediction, target)}
+
+
+class ANIL(MAML):
+    """Almost No Inner Loop: MAML whose inner process adapts the head only. Takes MAML's options, but norm_per_step.
+
+    The body does not move, so the features of the support set are computed once, however many steps the head takes.
+    """
+
+    def start(self) -> inner.Parameters:
+        if not isinstance(getattr(self.network, "head", None), nn.Linear):
+            raise CourseError("ANIL needs a network that ends in a linear layer called head")
+        if self.gains:
+            raise CourseError("ANIL's body is the same after each step; leave norm_per_step out")
+        return {f"head.{name}": value for name, value in inner.parameters(self.network.head).items()}
+
+    def features(self, x: Tensor, reference: int | None = None) -> Tensor:
+        """What the head sees, by the body that all tasks share: [tasks, images, C, H, W] → [tasks, images, D]."""
+        body = copy.copy(self.network)  # shares all weights; only its table of parts is its own
+        body._modules = self.network._modules | {"head": nn.Identity()}
         if self.side_by_side:
-            if self.normalisation != "support":
-                return self.call_wide(state["fast"], query_x)
-            n = state["support_x"].shape[1]
-            return self.call_wide(state["fast"], torch.cat([state["support_x"], query_x], 1), n)[:, n:]
-        fast = [dict(zip(state["fast"], values, strict=True)) for values in zip(*state["fast"].values(), strict=True)]
-        return answer_each(self.call, fast, state, query_x, self.normalisation)
+            copies = {name: p.expand(len(x), *p.shape) for name, p in body.named_parameters()}
+            return body.wide(copies, x, reference)
+        return torch.stack([body(images) if reference is None else body(images, reference) for images in x])
+
+    def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
+        return F.linear(x, params["head.weight"], params["head.bias"])
+
+    def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
+        return torch.baddbmm(params["head.bias"].unsqueeze(1), x, params["head.weight"].transpose(1, 2))
+
+    def states(self, support_x: Tensor, support_y: Tensor, **settings) -> list[State]:
+        states = super().states(self.features(support_x), support_y, **settings)
+        return [state | {"support_x": support_x} for state in states]
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        n = state["support_x"].shape[1] if self.normalisation == "support" else 0
+        x = torch.cat([state["support_x"], query_x], 1) if n else query_x
+        features = self.features(x, n or None)[:, n:]
+        return self.checked(self.call_tasks(state["fast"], features)[..., : state["way"]])
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """L_inner of each task, a mean over its images, summed over tasks: [tasks, images, way] → scalar."""
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / labels.shape[1]
+def _at_least(least: int, remedy: str, **counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < least:
+            raise CourseError(f"{name} is {value}; {remedy}")
+
+
+def _rates(kind: str | None, params: inner.Parameters, start: float, steps: int) -> nn.ParameterDict:
+    """The learned rates of Meta-SGD ("entry") or MAML++ ("layer"). A ParameterDict's names may hold no dot."""
+    if kind not in (None, "entry", "layer"):
+        raise CourseError(f"learned_rates {kind!r} is unknown; use entry, layer or None")
+    made = nn.ParameterDict()
+    for name, value in params.items() if kind else ():
+        like = value.detach() if kind == "entry" else value.detach().new_empty(steps)
+        made[name.replace(".", "-")] = nn.Parameter(torch.full_like(like, start))
+    return made
+
+
+def _gains(network: nn.Module, sets: int) -> nn.ParameterDict:
+    """`sets` copies of each normalisation's gain and bias, [sets, channels]; the network's own are frozen."""
+    made = nn.ParameterDict()
+    for prefix, module in network.named_modules():
+        if isinstance(module, (BatchStatistics, nn.GroupNorm)):
+            for name, value in module.named_parameters(recurse=False):
+                value.requires_grad_(False)
+                made[f"{prefix}.{name}".replace(".", "-")] = nn.Parameter(value.detach().repeat(sets, 1))
+    if not made:
+        raise CourseError("norm_per_step needs a network with normalisation; use batch, support or group")
+    return made

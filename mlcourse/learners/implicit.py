@@ -1,0 +1,110 @@
+"""Implicit MAML: differentiate the optimum of the inner process, not the path that led there.
+
+    φ*(θ) = argmin over φ of  L_inner(φ; D_s) + (λ/2)‖φ − θ‖²,      dφ*/dθ = (I + H/λ)⁻¹,     H = ∇²L_inner(φ*)
+
+Rajeswaran, Finn, Kakade, Levine, *Meta-Learning with Implicit Gradients*, 2019, https://arxiv.org/abs/1909.04630.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mlcourse import inner
+from mlcourse.errors import CourseError
+from mlcourse.learners.base import State
+from mlcourse.learners.maml import MAML
+from mlcourse.linear_solvers import conjugate_gradient
+from mlcourse.surrogate import surrogate
+
+
+class ImplicitMAML(MAML):
+    """θ is the start and the anchor; adapt descends on L_inner + (λ/2)‖φ − θ‖²; the meta-gradient is implicit.
+
+    The meta-gradient of a task is (I + H/(λ + γ))⁻¹ ∇L_outer(φ), by conjugate gradients on Hessian-vector products. It
+    is right where φ is the optimum; the path is forgotten, so memory is flat in T. `adapt` returns a detached state.
+
+    strength: λ, above 0. damping: γ, 0 or more; it tames a Hessian with negative eigenvalues, and biases.
+    iterations: of conjugate gradients. steps: T of the descent. inner_rate: α, below 2/(λ + the largest eigenvalue of
+    H). evaluation_steps, one_by_one, normalisation: as in `MAML`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        steps: int = 16,
+        inner_rate: float = 0.1,
+        strength: float = 2.0,
+        iterations: int = 5,
+        damping: float = 0.0,
+        evaluation_steps: int | None = None,
+        one_by_one: bool = False,
+    ):
+        super().__init__(
+            network, steps=steps, inner_rate=inner_rate, evaluation_steps=evaluation_steps, one_by_one=one_by_one
+        )
+        if not 0 < strength < math.inf:
+            raise CourseError(f"strength is {strength}; the proximal term needs a finite λ above 0")
+        if not 0 <= damping < math.inf:
+            raise CourseError(f"damping is {damping}; give a finite number, 0 or more")
+        if iterations < 0:
+            raise CourseError(f"iterations is {iterations}; conjugate gradients take 0 or more")
+        self.strength, self.damping, self.iterations = strength, damping, iterations
+
+    def unroll(self, call, params, x, y, *, loss, steps, **settings) -> list[inner.Parameters]:
+        """[φ_T] of one task or of all side by side, detached: T steps of descent on the loss with the proximal term."""
+        theta = {name: value.detach() for name, value in params.items()}
+
+        def forward(fast: inner.Parameters, x: Tensor):
+            distance = sum((value - theta[name]).square().sum() for name, value in fast.items())
+            return call(fast, x), distance
+
+        def proximal(answer, y: Tensor) -> Tensor:
+            prediction, distance = answer
+            return loss(prediction, y) + 0.5 * self.strength * distance
+
+        return [inner.adapt(forward, theta, x, y, steps=steps, rate=self.inner_rate, loss=proximal, create_graph=False)]
+
+    def outer_loss(
+        self, batch, *, step: int = 0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The query loss at φ_T, and metrics; `.backward()` leaves the implicit meta-gradient in `.grad`."""
+        theta = self.start()
+        with torch.no_grad():
+            state = self.adapt(batch.support_x, batch.support_y)
+        state["fast"] = {name: value.requires_grad_() for name, value in state["fast"].items()}
+        with torch.enable_grad():
+            prediction = self.predict(state, batch.query_x)
+            loss = self.loss(prediction, batch.query_y)
+        outer = rows(inner.gradient(loss, state["fast"]))
+        product = self.hessian_product(state, batch.support_x, batch.support_y)
+        weight = 1 / (self.strength + self.damping)
+        solved = conjugate_gradient(lambda p: p + weight * product(p), outer, iterations=self.iterations).sum(0)
+        parts = solved.split([value.numel() for value in theta.values()])
+        gradients = [part.view_as(value) for part, value in zip(parts, theta.values(), strict=True)]
+        return surrogate(loss, list(theta.values()), gradients), self.metrics(prediction, batch.query_y)
+
+    @torch.enable_grad()
+    def hessian_product(self, state: State, support_x: Tensor, support_y: Tensor) -> Callable[[Tensor], Tensor]:
+        """p → H p for each task, [tasks, n] → [tasks, n], with H = ∇²L_inner at the state's fast weights, never built.
+
+        Tasks do not touch, so the Hessian of the sum of their losses is theirs, side by side.
+        """
+        fast = state["fast"]
+        loss = self.summed(state["way"])(self.call_tasks(fast, support_x), support_y)
+        slope = rows(inner.gradient(loss, fast, create_graph=True))
+
+        def product(p: Tensor) -> Tensor:
+            grads = torch.autograd.grad(
+                slope, list(fast.values()), p, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            return rows(dict(zip(fast, grads, strict=True)))
+
+        return product
+
+
+def rows(tensors: inner.Parameters) -> Tensor:
+    """Tensors by name, [tasks, …], as one row a task: [tasks, n]."""
+    return torch.cat([value.reshape(len(value), -1) for value in tensors.values()], 1)
