@@ -14,6 +14,7 @@ from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.learners import MAML, FineTune, PixelNeighbours, PrototypicalNetwork
 from mlcourse.learners.base import evaluation_mode
+from mlcourse.learners.maml import tasks_at_once
 from mlcourse.networks import Conv4
 
 INDUCTIVE = [
@@ -374,3 +375,28 @@ def test_a_file_with_fewer_options_loads_with_the_defaults(tmp_path):
     files.write_json(tmp_path / "config.json", config)
     with pytest.raises(CourseError, match=r"config\.json describes no learner that this version knows.*'colour'"):
         mlcourse.load(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"learned_rates": "layer", "every_step_until": 10}])
+def test_chunks_of_tasks_change_no_number(monkeypatch, options):
+    batch, results = episode(tasks=5), []
+    batch.support_x, batch.query_x = batch.support_x.double(), batch.query_x.double()
+    for at_once in (5, 2):  # the last chunk is smaller
+        monkeypatch.setattr("mlcourse.learners.maml.tasks_at_once", lambda *images, n=at_once: n)
+        learner = made("maml", channels=8, steps=2, **options).double()
+        loss, metrics = learner.outer_loss(batch)
+        loss.backward()
+        results.append((loss.item(), metrics["accuracy"], flat_gradient(learner)))
+    (loss_a, accuracy_a, grad_a), (loss_b, accuracy_b, grad_b) = results
+    assert loss_a == pytest.approx(loss_b, rel=1e-12)
+    assert accuracy_a == accuracy_b
+    assert ((grad_a - grad_b).norm() / grad_a.norm()).item() < 1e-12
+
+
+def test_chunks_fit_the_cache():
+    def at_once(tasks, images, size=28):
+        return tasks_at_once(torch.empty(tasks, images - 5, 1, size, size), torch.empty(tasks, 5, 1, size, size))
+
+    assert at_once(32, 80) == 8
+    assert at_once(32, 10) == 32
+    assert at_once(4, 1000, 84) == 1

@@ -255,16 +255,31 @@ class MAML(Learner):
         self, batch, *, step: int = 0, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """The outer loss of an Episode, and metrics. step: the outer step, for what is annealed (MAML++)."""
+        chunks = [(batch.support_x, batch.support_y, batch.query_x, batch.query_y)]
+        if self.side_by_side:
+            at_once = tasks_at_once(batch.support_x, batch.query_x)
+            chunks = zip(*(part.split(at_once) for part in chunks[0]), strict=True)
+        total, predictions = 0.0, []
+        for chunk in chunks:
+            loss, prediction = self.chunk_loss(*chunk, step=step)
+            total = total + loss * (len(prediction) / len(batch.query_x))
+            predictions.append(prediction)
+        extras = [*self.rates.values(), *self.gains.values()]
+        return (with_zeros(total, extras) if extras else total), self.metrics(torch.cat(predictions), batch.query_y)
+
+    def chunk_loss(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, *, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """The outer loss of some tasks, and their predictions after the last inner step."""
         weights = self.step_weights(step) if self.training else [1.0]
         first_order = self.first_order or step < self.first_order_until
         every_step = len(weights) > 1 and weights[0] > 0
-        states = self.states(batch.support_x, batch.support_y, first_order=first_order, every_step=every_step)
+        states = self.states(support_x, support_y, first_order=first_order, every_step=every_step)
         total = 0.0
         for weight, state in zip(weights[-len(states) :], states, strict=True):
-            prediction = self.predict(state, batch.query_x)
-            total = total + weight * self.loss(prediction, batch.query_y)
-        extras = [*self.rates.values(), *self.gains.values()]
-        return (with_zeros(total, extras) if extras else total), self.metrics(prediction, batch.query_y)
+            prediction = self.predict(state, query_x)
+            total = total + weight * self.loss(prediction, query_y)
+        return total, prediction
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         """Accuracy, or for regression the mean squared error."""
@@ -310,6 +325,19 @@ class ANIL(MAML):
         x = torch.cat([state["support_x"], query_x], 1) if n else query_x
         features = self.features(x, n or None)[:, n:]
         return self.checked(self.call_tasks(state["fast"], features)[..., : state["way"]])
+
+
+def tasks_at_once(support_x: Tensor, query_x: Tensor, pixels: int = 640 * 28 * 28) -> int:
+    """How many tasks to take side by side: all of them on a GPU, on a CPU as many as have about `pixels` pixels.
+
+    What a CPU computes should stay in its cache; what it is called for should be worth the call. Measured on 2 cores,
+    one second-order step of 32 tasks: with 80 images each, 8 tasks at once 363 ms, 32 at once 437 ms, one 566 ms; with
+    10 images each, 32 or 16 at once 102 ms, 4 at once 130 ms, one 270 ms.
+    """
+    tasks, images = len(support_x), support_x.shape[1] + query_x.shape[1]
+    if support_x.device.type != "cpu":
+        return tasks
+    return max(1, min(tasks, pixels // (images * support_x.shape[2:].numel())))
 
 
 def _at_least(least: int, remedy: str, **counts: int | None) -> None:
