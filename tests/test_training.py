@@ -49,7 +49,7 @@ def test_training_learns(method):
     before = evaluate(model, sampler("val"), episodes=50).accuracy
     history = run(model, steps=60, rate=1e-2, validation=None)
     after = evaluate(model, sampler("val"), episodes=50).accuracy
-    assert after > before + 0.05
+    assert 1 - after < (1 - before) / 2, "half of the errors stay"
     assert sum(history.losses[-10:]) < sum(history.losses[:10])
     assert not model.training
 
