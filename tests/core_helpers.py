@@ -51,8 +51,8 @@ def random_episode(tasks: int, way: int = 3, shot: int = 2, query: int = 3, size
 
 
 def flat_gradient(learner: nn.Module) -> Tensor:
-    """All `.grad` as one vector. A None would raise here, as it should."""
-    return torch.cat([p.grad.flatten() for p in learner.parameters()])
+    """All `.grad` as one vector, but those of frozen parameters. A None would raise here, as it should."""
+    return torch.cat([p.grad.flatten() for p in learner.parameters() if p.requires_grad])
 
 
 def loss_at(learner: nn.Module, episode: Episode):

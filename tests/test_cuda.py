@@ -20,6 +20,13 @@ LEARNERS = [
     ("maml", {"steps": 2, "first_order": True}),
     ("maml", {"steps": 2, "normalisation": "support"}),
     ("maml", {"steps": 2, "normalisation": "group", "downsample": "pool"}),
+    ("maml", {"steps": 4, "checkpoint": 2}),
+    ("maml", {"steps": 3, "truncate": 1}),
+    ("anil", {"steps": 2}),
+    ("meta-sgd", {"steps": 2}),
+    ("maml++", {"steps": 2}),
+    ("reptile", {"steps": 2}),
+    ("imaml", {"steps": 4, "strength": 10.0}),
     ("prototypical", {}),
     ("prototypical", {"downsample": "pool"}),
 ]
