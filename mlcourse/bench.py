@@ -4,6 +4,8 @@ Every ratio is of one run: the ways take turns, round after round, on the same b
 gradients are compared. Times of different runs, or machines, are not comparable.
 """
 
+import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -14,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata, util
+from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,7 +151,7 @@ def with_torchopt(learner: learners.Learner) -> Step:
 
 def with_learn2learn(learner: learners.Learner) -> Step:
     """Arnold et al., *learn2learn: A Library for Meta-Learning Research*, 2020, https://arxiv.org/abs/2008.12284."""
-    import learn2learn
+    learn2learn = importlib.import_module("learn2learn")  # not declared: it does not build on Python 3.11
 
     network, steps = learner.network, learner.steps
     maml = learn2learn.algorithms.MAML(network, lr=RATE, first_order=False)
@@ -178,7 +180,7 @@ WAYS: dict[str, tuple[Callable[[learners.Learner], Step], bool]] = {  # and whet
 def installed() -> list[str]:
     """The ways that this environment can take: its own, and the libraries that import."""
     libraries = ("higher", "torchopt", "learn2learn")
-    return [way for way in WAYS if way not in libraries or util.find_spec(way)]
+    return [way for way in WAYS if way not in libraries or importlib.util.find_spec(way)]
 
 
 class Contestant:

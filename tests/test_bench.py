@@ -35,7 +35,7 @@ def test_a_first_order_step_would_be_found_out(monkeypatch):
 
 
 def test_libraries_take_part_only_where_they_are_installed(monkeypatch):
-    monkeypatch.setattr(bench.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
     assert bench.installed() == ["plain loop", "side by side", "vmap(grad)"]
 
 

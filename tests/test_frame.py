@@ -28,7 +28,9 @@ def project():
 
 def requirements():
     extras = project()["optional-dependencies"]
-    return [Requirement(line) for line in [*project()["dependencies"], *extras["test"], *extras["data"]]]
+    return [
+        Requirement(line) for line in [*project()["dependencies"], *(one for extra in extras.values() for one in extra)]
+    ]
 
 
 def pins():

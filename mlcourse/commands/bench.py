@@ -17,7 +17,7 @@ def bench(
 ) -> None:
     """Time one second-order MAML step: all ways take turns in one run, and their gradients are compared.
 
-    The libraries higher, TorchOpt and learn2learn take part where they are installed: pip install 'mlcourse[peers]'.
+    The libraries higher, TorchOpt and learn2learn take part where they are installed: pip install -e ".[peers]".
     Let nothing else run meanwhile.
     """
     import json
