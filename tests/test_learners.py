@@ -400,3 +400,8 @@ def test_chunks_fit_the_cache():
     assert at_once(32, 80) == 8
     assert at_once(32, 10) == 32
     assert at_once(4, 1000, 84) == 1
+
+
+def test_channels_that_do_not_divide_into_groups():
+    with pytest.raises(CourseError, match="17 channels do not divide"):
+        made("maml", channels=17, normalisation="group")

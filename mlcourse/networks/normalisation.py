@@ -83,7 +83,12 @@ def normalisation(kind: str, channels: int) -> nn.Module:
     if kind == "running":
         return Fixed(nn.BatchNorm2d(channels))
     if kind == "group":
-        return Fixed(nn.GroupNorm(max(1, channels // 8), channels))
+        groups = max(1, channels // 8)
+        if channels % groups:
+            raise CourseError(
+                f"{channels} channels do not divide into groups of 8; give fewer than 16 or a multiple of 8"
+            )
+        return Fixed(nn.GroupNorm(groups, channels))
     if kind == "none":
         return Fixed(nn.Identity())
     raise CourseError(f"normalisation {kind!r} is unknown; use one of {', '.join(NORMALISATIONS)}")
