@@ -56,6 +56,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             query=3,
             validate_every=1000,
             options={"steps": 1, "evaluation_steps": 3, "normalisation": "support"},
+            many_way={"tasks": 2},  # as many images a step as 8 tasks of 5 classes
         ),
         # Finn et al. 2017, appendix A.1: 60,000 iterations. 5-way: meta-batch 32, one inner step of 0.4, three at test
         # time. 20-way: meta-batch 16, five inner steps of 0.1, as many at test time.
@@ -73,20 +74,28 @@ RECIPES: dict[str, dict[str, Recipe]] = {
 }
 
 
-def _like_maml(**options: Any) -> dict[str, Recipe]:
-    """MAML's smoke and short recipes, with other options where a method needs them: equal work, or near it."""
-    made = {budget: RECIPES["maml"][budget] for budget in ("smoke", "short")}
-    return {budget: replace(one, options=one.options | options) for budget, one in made.items()}
+def _like_maml(short_steps: int = 10000, **options: Any) -> dict[str, Recipe]:
+    """MAML's smoke and short recipes, with other options where a method needs them.
+
+    short_steps: how many outer steps fit into ten minutes on 2 cores. Measured, processor time of one step of 8 tasks:
+    MAML 70 ms, first-order 47, ANIL 48, Meta-SGD 70, MAML++ 141, Reptile 168, implicit MAML 288.
+    """
+    smoke, short = RECIPES["maml"]["smoke"], RECIPES["maml"]["short"]
+    return {
+        "smoke": replace(smoke, options=smoke.options | options),
+        "short": replace(short, steps=short_steps, options=short.options | options),
+    }
 
 
 RECIPES |= {
     "fomaml": RECIPES["maml"],
     "anil": _like_maml(),
     "meta-sgd": _like_maml(),
-    "maml++": _like_maml(steps=3, evaluation_steps=3),
-    # Batches of 10 images, as in the paper: with all images in each step it learns much more slowly here.
-    "reptile": _like_maml(steps=8, evaluation_steps=8, inner_rate=0.2, inner_batch=10),
-    "imaml": _like_maml(steps=8, evaluation_steps=8),
+    "maml++": _like_maml(5000, steps=3, evaluation_steps=3),
+    "reptile": _like_maml(
+        4000, steps=8, evaluation_steps=8, inner_rate=0.2, inner_batch=10
+    ),  # batches: as in the paper
+    "imaml": _like_maml(2500, steps=8, evaluation_steps=8),
 }
 
 
