@@ -315,8 +315,15 @@ def test_mamls_published_settings_depend_on_the_way():
     assert (many.steps, many.tasks, many.rate, many.query) == (60000, 16, 1e-3, 1)
     assert many.options == {"steps": 5, "evaluation_steps": 5, "inner_rate": 0.1}
     assert recipes.recipe("maml", "paper") == recipes.recipe("maml", "paper", 19) == few
-    for method, budget in (("maml", "short"), ("prototypical", "paper")):
-        assert recipes.recipe(method, budget, 20) == recipes.recipe(method, budget, 5)
+    assert recipes.recipe("prototypical", "paper", 20) == recipes.recipe("prototypical", "paper", 5)
+
+
+def test_short_takes_as_many_images_a_step_at_20_ways_as_at_5():
+    for method in recipes.RECIPES:
+        few, many = (recipes.recipe(method, "short", way) for way in (5, 20))
+        if few.train_way is None:
+            assert few.tasks * 5 == many.tasks * 20
+        assert few.steps == many.steps
 
 
 def test_the_cosine_schedule_goes_from_one_to_zero():
