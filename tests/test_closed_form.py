@@ -62,7 +62,7 @@ def test_convolution_equals_pytorchs():
         assert (a - b).norm() <= 1e-12 * b.norm()
 
 
-@pytest.mark.parametrize("reference", [None, 2])
+@pytest.mark.parametrize("reference", [None, 2, 9])  # more than there are: all
 def test_normalisation_equals_the_plain_one(reference):
     inputs = (numbers(5, 12, 4, 4), torch.rand(12, **DOUBLE), numbers(12))
     ours = hessian_times(lambda x, w, b: closed_form.normalise(x, w, b, 1e-5, reference), inputs)
@@ -78,6 +78,19 @@ def test_a_third_derivative_is_refused_not_wrong():
         torch.autograd.grad(grad.square().sum(), x, create_graph=True)
 
 
-def test_a_single_number_has_no_variance():
+@pytest.mark.parametrize("normalise", [closed_form.normalise, normalisation.normalise])
+@pytest.mark.parametrize(("images", "reference"), [(1, None), (3, 1), (3, 0)])
+def test_a_single_number_has_no_variance(normalise, images, reference):
     with pytest.raises(CourseError, match="single number has no variance"):
-        closed_form.normalise(numbers(1, 2, 1, 1), torch.ones(2), torch.zeros(2), 1e-5)
+        normalise(numbers(images, 2, 1, 1), torch.ones(2), torch.zeros(2), 1e-5, reference)
+
+
+def test_autocast_is_refused():
+    x, weight, bias = torch.rand(2, 2, 3, 3), torch.ones(2), torch.zeros(2)
+    with torch.autocast("cpu"):
+        for call in (
+            lambda: closed_form.convolution(x, torch.rand(2, 2, 3, 3), bias, (1, 1), (1, 1), 1),
+            lambda: closed_form.normalise(x, weight, bias, 1e-5),
+        ):
+            with pytest.raises(CourseError, match="autocast.*one_by_one=True"):
+                call()

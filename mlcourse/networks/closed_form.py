@@ -29,6 +29,23 @@ def column(v: Tensor) -> Tensor:
     return v.view(1, -1, 1, 1)
 
 
+def check_variance(x: Tensor) -> None:
+    """Raise CourseError unless each channel of the reference images x [images, channels, H, W] holds two numbers."""
+    if len(x) * x.shape[2:].numel() < 2:
+        raise CourseError(
+            "batch normalisation of a single number has no variance; give more images or larger ones, or use the "
+            "normalisation group or none"
+        )
+
+
+def _check_precision(x: Tensor) -> None:
+    # Autocast chooses a precision call by call: the saved images and their gradient would differ in theirs.
+    if torch.is_autocast_enabled(x.device.type):
+        raise CourseError(
+            "tasks side by side do not work under torch.autocast; leave it, or build the learner with one_by_one=True"
+        )
+
+
 def _no_third_derivative() -> None:
     # PyTorch's own guard (once_differentiable) stays silent, with a wrong result, in `autograd.grad` by named tensors.
     if torch.is_grad_enabled():
@@ -42,6 +59,7 @@ def _no_third_derivative() -> None:
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor, stride, padding, groups: int) -> Tensor:
     """`torch.nn.functional.conv2d(x, weight, bias, stride, padding, groups=groups)`, the same numbers."""
+    _check_precision(x)
     return _Convolution.apply(channels_last(x), channels_last(weight), bias, stride, padding, groups)
 
 
@@ -112,7 +130,9 @@ def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, reference: in
 
     weight, bias: [channels]. The same numbers as `networks.normalisation.normalise`.
     """
-    return _Normalise.apply(channels_last(x), weight, bias, eps, len(x) if reference is None else reference)
+    _check_precision(x)
+    check_variance(x[:reference])
+    return _Normalise.apply(channels_last(x), weight, bias, eps, len(x[:reference]))
 
 
 class _Normalise(Function):
@@ -120,11 +140,6 @@ class _Normalise(Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps, n):
-        if n * x.shape[2] * x.shape[3] < 2:
-            raise CourseError(
-                "batch normalisation of a single number has no variance; give more images or larger ones, or use the "
-                "normalisation group or none"
-            )
         mean, variance = batch_statistics(x[:n], None, None, 0.0)
         rstd = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, weight, mean, rstd)

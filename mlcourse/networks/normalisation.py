@@ -24,6 +24,7 @@ NORMALISATIONS = ("batch", "support", "running", "group", "none")
 
 def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, reference: int | None = None) -> Tensor:
     """Batch normalisation of x [images, channels, H, W], with the statistics of all or the first `reference`."""
+    closed_form.check_variance(x[:reference])
     if reference is None:
         return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
     # F.batch_norm passes no gradient to statistics that it is given, so this one is written out.
