@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
@@ -27,7 +26,14 @@ def gradient(loss: Tensor, params: Parameters, *, create_graph: bool = False) ->
     """∇_φ of a scalar loss, by name. A parameter that the loss does not use gets zeros, never None.
 
     create_graph: keep the graph of the gradient itself, so that one can differentiate through it once more.
+    Raises CourseError without any parameter, and inside `torch.inference_mode()`, which knows no gradients.
     """
+    if not params:
+        raise CourseError("no parameter asks for a gradient, so nothing can be adapted; let some have requires_grad")
+    if torch.is_inference_mode_enabled():
+        raise CourseError(
+            "an inner process needs gradients, and torch.inference_mode() forbids them all; use torch.no_grad()"
+        )
     grads = torch.autograd.grad(
         loss, list(params.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
     )
@@ -123,7 +129,8 @@ def adapt_checkpointed(
 
     every: n. Memory: n steps' graph and T/n copies of φ, instead of all T steps' graph; time: one more inner process.
     Gradients flow to params, rate, support_x and support_y. What else `forward` and `loss` use must be constant: if it
-    asks for a gradient, backward raises a CourseError rather than leave it out. The result can be differentiated once.
+    asks for a gradient, backward raises a CourseError rather than leave it out. The result can be differentiated once:
+    with create_graph=True backward raises a CourseError, too.
     settings: of `adapt`. Raises CourseError for n below 1.
 
     Chen, Xu, Zhang, Guestrin, *Training Deep Nets with Sublinear Memory Cost*, 2016, https://arxiv.org/abs/1604.06174.
@@ -165,8 +172,10 @@ class _Recompute(torch.autograd.Function):
         return fast
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *grads):
+        # PyTorch's own guard (once_differentiable) stays silent, with a wrong result, in autograd.grad by named tensors.
+        if torch.is_grad_enabled():
+            raise CourseError("a checkpointed inner process can be differentiated once; for create_graph=True use adapt")
         n, blocks = ctx.count, len(ctx.lengths)
         kept, others = ctx.saved_tensors[: n * blocks], ctx.saved_tensors[n * blocks :]
         wanted = ctx.needs_input_grad[3 + n :]
