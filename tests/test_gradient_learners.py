@@ -551,6 +551,29 @@ def test_bad_options_are_named(cls, options, message):
         smooth(cls, **options)
 
 
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_anil_takes_a_head_that_is_partly_frozen(one_by_one):
+    learner = learners.build("anil", way=3, size=16, seed=0, channels=4, steps=2, one_by_one=one_by_one).double()
+    learner.network.head.bias.requires_grad_(False)
+    episode = random_episode(tasks=2, size=16)
+    state = learner.adapt(episode.support_x, episode.support_y)
+    assert set(state["fast"]) == {"head.weight"}
+    before = learner.predict(state, episode.query_x)
+    assert "network.head.bias" not in gradients(learner, episode)
+    with torch.no_grad():
+        learner.network.head.bias += torch.tensor([0.0, 0.0, 7.0])
+    torch.testing.assert_close(learner.predict(state, episode.query_x)[..., 2], before[..., 2] + 7)
+
+
+def test_anil_takes_a_head_without_a_bias():
+    network = Smooth("batch")
+    network.head = nn.Linear(network.head.in_features, 3, bias=False)
+    learner, episode = ANIL(network.double(), steps=2), random_episode(tasks=2)
+    f, theta = loss_at(learner, episode)
+    learner.outer_loss(episode)[0].backward()
+    assert gradient_error(f, theta, flat_gradient(learner), torch.Generator().manual_seed(1)) < 1e-8
+
+
 def test_networks_that_do_not_fit_are_refused():
     with pytest.raises(CourseError, match="linear layer called head"):
         ANIL(nn.Linear(2, 2))

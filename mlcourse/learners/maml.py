@@ -311,10 +311,12 @@ class ANIL(MAML):
         return torch.stack([body(images) if reference is None else body(images, reference) for images in x])
 
     def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
-        return F.linear(x, params["head.weight"], params["head.bias"])
+        return functional_call(self.network.head, _below_head(params), (x,))
 
     def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
-        return torch.baddbmm(params["head.bias"].unsqueeze(1), x, params["head.weight"].transpose(1, 2))
+        shared = {name: p.expand(len(x), *p.shape) for name, p in self.network.head.named_parameters()}
+        head = shared | _below_head(params)
+        return torch.baddbmm(head["bias"].unsqueeze(1), x, head["weight"].transpose(1, 2))
 
     def states(self, support_x: Tensor, support_y: Tensor, **settings) -> list[State]:
         states = super().states(self.features(support_x), support_y, **settings)
@@ -325,6 +327,10 @@ class ANIL(MAML):
         x = torch.cat([state["support_x"], query_x], 1) if n else query_x
         features = self.features(x, n or None)[:, n:]
         return self.checked(self.call_tasks(state["fast"], features)[..., : state["way"]])
+
+
+def _below_head(params: inner.Parameters) -> inner.Parameters:
+    return {name.removeprefix("head."): value for name, value in params.items()}
 
 
 def tasks_at_once(support_x: Tensor, query_x: Tensor, pixels: int = 640 * 28 * 28) -> int:
