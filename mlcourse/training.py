@@ -258,14 +258,11 @@ class _Run:
         there = [name for name in ("config.json", CHECKPOINT, LOG) if (self.out / name).exists()]
         if there and not resume:
             raise CourseError(f"{self.out} already holds a run ({there[0]}); use --resume to go on, or another --out")
-        self.out.mkdir(parents=True, exist_ok=True)
         if resume and (self.out / CHECKPOINT).exists():
             self._restore()
         elif (self.out / "config.json").exists():
             raise CourseError(f"{self.out} holds a learner but no {CHECKPOINT}; it cannot go on, use another --out")
         self._trim_log()
-        if not self.finished:
-            self.log = (self.out / LOG).open("a", encoding="utf-8", newline="\n")
 
     def checkpoint(self) -> None:
         """Write all that the next step depends on, in one file, in one piece."""
@@ -341,12 +338,17 @@ class _Run:
             self.history.accuracies.append(entry.get("accuracy", float("nan")))
         if len(kept) != self.step:
             raise CourseError(f"{path} has {len(kept)} of the {self.step} steps of its checkpoint; use another --out")
-        files.write_text(path, "".join(line + "\n" for line in kept))
+        if path.exists():
+            files.write_text(path, "".join(line + "\n" for line in kept))
 
     def _write_log(self, entry: dict) -> None:
-        if self.log is not None:
-            self.log.write(json.dumps(entry | {"resumes": self.resumes}) + "\n")
-            self.log.flush()
+        if self.out is None:
+            return
+        if self.log is None:  # from the first step on: a request that fails in it leaves no run behind
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.log = (self.out / LOG).open("a", encoding="utf-8", newline="\n")
+        self.log.write(json.dumps(entry | {"resumes": self.resumes}) + "\n")
+        self.log.flush()
 
     def close_log(self) -> None:
         if self.log is not None:

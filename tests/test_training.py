@@ -269,6 +269,14 @@ def test_a_loss_that_is_not_finite_stops_with_its_remedy():
         run(model, steps=4, validation=None)
 
 
+def test_a_run_whose_first_step_fails_leaves_nothing_in_the_way(tmp_path):
+    with pytest.raises(CourseError, match="outer loss is"):
+        run(learner("maml", inner_rate=1e30), out=tmp_path / "run", steps=4, validation=None)
+    assert not (tmp_path / "run").exists()
+    run(learner("maml"), out=tmp_path / "run", steps=1, validation=None)
+    assert mlcourse.load(tmp_path / "run")
+
+
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"tasks": 0}, {"validate_every": -1}, {"schedule": "linear"}])
 def test_bad_settings_are_named(bad):
     with pytest.raises(CourseError, match=next(iter(bad))):

@@ -29,12 +29,16 @@ def train(
     from mlcourse import devices, learners, recipes, training
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
+    from mlcourse.errors import CourseError
 
     for what, value in (("way", way), ("shot", shot), ("query", query), ("train-way", train_way)):
         if value is not None:
             check_positive(what, value)
     check_seed(seed)
     plan = recipes.recipe(method, budget, way)
+    ways = train_way or plan.train_way or way
+    if learners.METHODS[method].head and ways > way:
+        raise CourseError(f"train-way is {ways}, but {method}'s network ends in {way} classes; use --way {ways}")
     place = devices.pick(device)
     devices.keep_freed_memory()
     train_data, val_data = (
@@ -52,7 +56,7 @@ def train(
     options = plan.options | ({} if normalisation is None else {"normalisation": normalisation})
     channels, size, _ = train_data.shape
     learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, **options).to(place)
-    source = EpisodeSampler(train_data, train_way or plan.train_way or way, shot, plan.query or query, device=place)
+    source = EpisodeSampler(train_data, ways, shot, plan.query or query, device=place)
     if val_data.classes < way:  # a small folder of one's own; every other fault of the request is an error
         print(f"no validation, the last step is kept: {val_data.classes} validation classes are fewer than way {way}")
         validation = None
