@@ -173,9 +173,9 @@ class _Recompute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        # PyTorch's own guard (once_differentiable) stays silent, with a wrong result, in autograd.grad by named tensors.
+        # PyTorch's own guard (once_differentiable) is silent, with a wrong result, in autograd.grad by named tensors.
         if torch.is_grad_enabled():
-            raise CourseError("a checkpointed inner process can be differentiated once; for create_graph=True use adapt")
+            raise CourseError("a checkpointed inner process can be differentiated once only; for more use adapt")
         n, blocks = ctx.count, len(ctx.lengths)
         kept, others = ctx.saved_tensors[: n * blocks], ctx.saved_tensors[n * blocks :]
         wanted = ctx.needs_input_grad[3 + n :]

@@ -92,5 +92,5 @@ def test_autocast_is_refused():
             lambda: closed_form.convolution(x, torch.rand(2, 2, 3, 3), bias, (1, 1), (1, 1), 1),
             lambda: closed_form.normalise(x, weight, bias, 1e-5),
         ):
-            with pytest.raises(CourseError, match="autocast.*one_by_one=True"):
+            with pytest.raises(CourseError, match=r"autocast.*one_by_one=True"):
                 call()
