@@ -82,8 +82,7 @@ class EpisodeSampler:
         if generator.device.type != "cpu":
             raise CourseError(f"the generator is on {generator.device}: make it with torch.Generator(), on the CPU")
         per_class = self.shot + self.query
-        sizes = torch.full((tasks,), self.data.classes)
-        classes = draw_distinct(sizes, self.way, generator)
+        classes = self._draw_classes(tasks, generator)
         samples = draw_distinct(self.data.counts[classes].flatten(), per_class, generator)
         index = self.data.first[classes].unsqueeze(-1) + samples.view(tasks, self.way, per_class)
         support_index = index[..., : self.shot].reshape(tasks, -1)
@@ -98,6 +97,10 @@ class EpisodeSampler:
             support_index=support_index.to(self.device),
             query_index=query_index.to(self.device),
         )
+
+    def _draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
+        """The class behind each label: int64 [tasks, way]."""
+        return draw_distinct(torch.full((tasks,), self.data.classes), self.way, generator)
 
     def _pictures(self, index: Tensor) -> Tensor:
         """uint8 in 0..255 to float32 in [0, 1]: [tasks, n] -> [tasks, n, C, H, W]."""
