@@ -405,3 +405,11 @@ def test_chunks_fit_the_cache():
 def test_channels_that_do_not_divide_into_groups():
     with pytest.raises(CourseError, match="17 channels do not divide"):
         made("maml", channels=17, normalisation="group")
+
+
+def test_targets_that_would_broadcast_are_refused():
+    learner = MAML(torch.nn.Linear(1, 1), steps=1, inner_rate=0.1)
+    x = torch.rand(2, 3, 1)
+    assert learner.loss(x, x + 1).item() == pytest.approx(1)
+    with pytest.raises(CourseError, match=r"\(2, 3, 1\) and \(2, 3\)"):
+        learner.loss(x, torch.rand(2, 3))

@@ -244,7 +244,12 @@ class MAML(Learner):
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of logits and labels, or the mean squared error of values; a mean over all tasks and images."""
-        return F.mse_loss(prediction, target) if target.is_floating_point() else super().loss(prediction, target)
+        if not target.is_floating_point():
+            return super().loss(prediction, target)
+        if prediction.shape != target.shape:  # PyTorch would broadcast: another loss, and only a warning
+            shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+            raise CourseError(f"predictions and targets have the shapes {shapes}; give targets [tasks, images, values]")
+        return F.mse_loss(prediction, target)
 
     def step_weights(self, step: int) -> list[float]:
         """How much the query loss after each inner step counts, at outer step `step`: T weights that add up to 1."""
