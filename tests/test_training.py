@@ -169,7 +169,16 @@ def test_an_interrupt_keeps_what_was_learnt(tmp_path):
     )
 
 
+@pytest.fixture
+def interrupts_arrive():
+    """As in a terminal: a process that was started in the background ignores interrupts, and the test with it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("where", ["sample", "validation"])
+@pytest.mark.usefixtures("interrupts_arrive")
 def test_an_interrupt_in_the_middle_of_a_step_resumes_to_the_same_numbers(tmp_path, where):
     """Ctrl-C comes when the generator has moved on and the parameters have not, or while a validation runs."""
 
