@@ -533,7 +533,8 @@ def fingerprint(path: Path) -> str:
     source = "\n".join(cell.source for cell in lesson.code if not cell.source.lstrip().startswith(("%", "!")))
     digest = hashlib.sha256((source + str(lesson.notebook.metadata.get("mlcourse", ""))).encode())
     results = places.data() / "results"
-    stored = [p for p in places.data().rglob("*") if p.is_file() and results not in p.parents and p.suffix != ".md"]
+    kept = (p for p in places.data().rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    stored = [p for p in kept if results not in p.parents and p.suffix != ".md"]
     for file in sorted([*imported_modules(source), *stored]):
         digest.update(str(file.relative_to(places.repository()).as_posix()).encode())
         digest.update(file.read_bytes().replace(b"\r\n", b"\n") if file.suffix == ".py" else file.read_bytes())
