@@ -15,9 +15,9 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
     out: Annotated[Path | None, typer.Option(help="also write the JSON to this file")] = None,
 ) -> None:
-    """Time one second-order MAML step: all ways take turns in one run, and their gradients are compared.
+    r"""Time one second-order MAML step: all ways take turns in one run, and their gradients are compared.
 
-    The libraries higher, TorchOpt and learn2learn take part where they are installed: pip install -e ".[peers]".
+    The libraries higher, TorchOpt and learn2learn take part where they are installed: pip install -e ".\[peers]".
     Let nothing else run meanwhile.
     """
     import json
