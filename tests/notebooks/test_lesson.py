@@ -54,3 +54,13 @@ def test_lesson_and_its_claim(path, tmp_path, record_lesson):
         files.write_json(
             RECORD, recorded() | {path.stem: {"fingerprint": fingerprint, **kept, "peak_mb": round(outcome.peak_mb)}}
         )
+
+
+@pytest.mark.skipif(not recorded(), reason="no full run is on record")
+def test_the_recorded_lessons_keep_the_promise_of_three_minutes():
+    """The record, made by `make test-full` on 2 cores: notebooks that are there, under 180 s, no cell over 60 s."""
+    there = {path.stem for path in places.repository().glob("notebooks/*.ipynb")}
+    for name, row in recorded().items():
+        assert name in there, f"{name} is on record and is no notebook: take it out of {RECORD.name}"
+        assert row["seconds"] < 180, name
+        assert row["slowest_seconds"] < 60, name
