@@ -26,6 +26,8 @@ OPTIONS = {
     "every step": {"every_step_until": 10},
     "norm": {"norm_per_step": True},
     "maml++": {"learned_rates": "layer", "norm_per_step": True, "every_step_until": 10},
+    "zero head": {"zero_head": True},
+    "zero head, layer": {"zero_head": True, "learned_rates": "layer"},
 }
 
 
@@ -80,6 +82,61 @@ def test_side_by_side_equals_one_by_one_for_each_option(name, method, normalisat
         learner = learners.build(method, way=5, size=16, seed=0, **options).double()
         results.append(torch.cat([g.flatten() for g in gradients(learner, episode).values()]))
     assert relative_error(results[1], results[0]) < 1e-10
+
+
+@pytest.mark.parametrize("cls", [MAML, ANIL])
+def test_a_zero_head_is_any_head_with_equal_rows(cls):
+    """Softmax does not see what all logits share, so a row that all classes start from says nothing."""
+    episode, zero = random_episode(tasks=2), smooth(cls, "group", steps=3, inner_rate=0.3, zero_head=True)
+    full = smooth(cls, "group", steps=3, inner_rate=0.3)
+    row = {name: torch.randn(1, *p.shape[1:], dtype=F64) for name, p in full.network.head.named_parameters()}
+    for name, p in full.network.head.named_parameters():
+        p.detach().copy_(row[name].expand_as(p))
+    of_zero, of_full = gradients(zero, episode), gradients(full, episode)
+    assert not any("head" in name for name in of_zero)
+    for name, grad in of_full.items():
+        if "head" in name:  # and so its gradient, summed over the rows, is nothing
+            assert grad.sum(0).norm() < 1e-12 < grad.norm()
+        else:
+            assert relative_error(of_zero[name], grad) < 1e-10, name
+
+
+@pytest.mark.parametrize("method", ["maml", "anil", "meta-sgd"])
+def test_a_zero_head_takes_any_number_of_classes_and_knows_no_order_of_them(method):
+    options = {"zero_head": True, "steps": 3, "channels": 4, "normalisation": "group"}
+    learner = learners.build(method, way=5, size=16, seed=0, **options).double().eval()
+    for way in (2, 8):
+        episode = random_episode(tasks=2, way=way, shot=2, query=2, size=16)
+        logits = learner(episode.support_x, episode.support_y, episode.query_x).detach()
+        assert logits.shape == (2, way * 2, way)
+        order = torch.arange(way).roll(1)
+        other = learner(episode.support_x, order[episode.support_y], episode.query_x).detach()
+        assert not torch.allclose(other, logits)
+        torch.testing.assert_close(other[..., order], logits, rtol=1e-9, atol=1e-12)
+
+
+def test_a_zero_head_wants_classes_and_a_head():
+    with pytest.raises(CourseError, match="linear layer called head"):
+        MAML(nn.Sequential(nn.Linear(1, 1)), zero_head=True)
+    learner = smooth(zero_head=True)
+    x, y = torch.rand(2, 3, 1, 8, 8, dtype=F64), torch.rand(2, 3, 1, dtype=F64)
+    with pytest.raises(CourseError, match="zero_head is for classes"):
+        learner.adapt(x, y)
+
+
+def test_anil_with_running_statistics_answers_each_query_by_itself():
+    learner = learners.build("anil", way=5, size=16, seed=0, channels=4, normalisation="running", steps=3).double()
+    episode = random_episode(tasks=3, way=5, shot=1, query=3, size=16)
+    before = {name: value.clone() for name, value in learner.named_buffers()}
+    learner.outer_loss(episode)[0].backward()
+    assert not all(torch.equal(value, before[name]) for name, value in learner.named_buffers())  # the average moves
+    kept = {name: value.clone() for name, value in learner.named_buffers()}
+    state = learner.adapt(episode.support_x, episode.support_y)  # in training mode too: statistics as they are
+    together = learner.predict(state, episode.query_x)
+    alone = torch.cat([learner.predict(state, q) for q in episode.query_x.split(1, 1)], 1)
+    torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-12)
+    assert all(torch.equal(value, kept[name]) for name, value in learner.named_buffers())
+    assert not learner.transductive
 
 
 W1, W2, W3 = (1, 28, 64, "stride"), (1, 28, 32, "pool"), (3, 84, 32, "pool")

@@ -7,7 +7,13 @@ import typer
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="prototypical, maml, fomaml, anil, meta-sgd, maml++, reptile or imaml")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            help="prototypical, cosine-prototypical, matching, relation, r2d2, "
+            "maml, fomaml, anil, meta-sgd, maml++, reptile or imaml"
+        ),
+    ],
     dataset: Annotated[str, typer.Option(help="glyphs, omniglot, caltech101, or a folder of class folders")] = "glyphs",
     protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
     way: Annotated[int, typer.Option(help="classes a task")] = 5,
@@ -37,7 +43,7 @@ def train(
     check_seed(seed)
     plan = recipes.recipe(method, budget, way)
     ways = train_way or plan.train_way or way
-    if learners.METHODS[method].head and ways > way:
+    if learners.METHODS[method].head and ways > way and not plan.options.get("zero_head"):
         raise CourseError(f"train-way is {ways}, but {method}'s network ends in {way} classes; use --way {ways}")
     place = devices.pick(device)
     devices.keep_freed_memory()

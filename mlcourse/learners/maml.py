@@ -10,6 +10,8 @@ All are one inner loop with options of `MAML`:
   2017, https://arxiv.org/abs/1707.09835.
 - learned_rates="layer", norm_per_step=True, every_step_until, first_order_until (MAML++): Antoniou, Edwards, Storkey,
   *How to train your MAML*, 2019, https://arxiv.org/abs/1810.09502.
+- zero_head=True: Kao, Chiu, Chen, *MAML is a Noisy Contrastive Learner in Classification*, 2022,
+  https://arxiv.org/abs/2106.15367.
 """
 
 import copy
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, way_of
+from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode, way_of
 from mlcourse.networks import BatchStatistics
 from mlcourse.surrogate import with_zeros
 
@@ -46,11 +48,18 @@ class MAML(Learner):
     learned_rates: None; "entry", a learned rate for each single weight (Meta-SGD; the paper starts them at random, here
     all start at α); or "layer", one for each tensor and inner step (MAML++), all from α, of any sign they like.
 
+    zero_head: the head starts at zero for every class, not at learned weights. So no class comes with a preference of
+    its own, and the number of classes is free: training may have more of them than the test. (One learned row that all
+    classes share, as in UnicornMAML, Ye and Chao 2022, https://arxiv.org/abs/2106.16245, is the same learner: what all
+    logits have in common, softmax and its gradients do not see.)
+
     The rest of MAML++: every_step_until=N: the query loss after each inner step counts 1/T at outer step 0; up to outer
     step N all the weight moves, linearly, to the last one. first_order_until=N: outer steps below N are first-order.
     norm_per_step: φ_t, t = 0 … T, has normalisation gains and biases of its own, which are outer parameters and are not
     adapted. (The paper also keeps running averages for each step. Here no normalisation of a MAML network keeps any.)
     """
+
+    shares_body = False  # whether all tasks keep the same weights, but for the head
 
     def __init__(
         self,
@@ -67,10 +76,11 @@ class MAML(Learner):
         every_step_until: int = 0,
         first_order_until: int = 0,
         norm_per_step: bool = False,
+        zero_head: bool = False,
     ):
         super().__init__()
         self.normalisation = getattr(network, "normalisation", "none")
-        if self.normalisation == "running":
+        if self.normalisation == "running" and not self.shares_body:
             raise CourseError(
                 "normalisation 'running' keeps one average for all tasks, which MAML's adapted networks do not share; "
                 "use batch, support, group or none"
@@ -84,6 +94,9 @@ class MAML(Learner):
         if checkpoint and (learned_rates == "layer" or norm_per_step or every_step_until or truncate is not None):
             raise CourseError("checkpoint needs inner steps that are all alike; leave it out beside MAML++ or truncate")
         self.network = network
+        self.zero_head = zero_head
+        if zero_head:
+            network.head = _one_row(network)
         self.steps = steps
         self.evaluation_steps = steps if evaluation_steps is None else evaluation_steps
         self.inner_rate = inner_rate
@@ -99,7 +112,15 @@ class MAML(Learner):
     def start(self) -> inner.Parameters:
         """θ by name: what the inner process starts from and adapts."""
         gains = self._gains_at(0)  # outer parameters of each step, which are not adapted
-        return {name: value for name, value in inner.parameters(self.network).items() if name not in gains}
+        found = inner.parameters(self.network) | (self.head_start() if self.zero_head else {})
+        return {name: value for name, value in found.items() if name not in gains}
+
+    def head_start(self) -> inner.Parameters:
+        """θ of the head; with zero_head one row of zeros, which each class gets a copy of."""
+        head = inner.parameters(self.network.head)
+        if self.zero_head:
+            head = {name: value.detach().requires_grad_() for name, value in self.network.head.named_parameters()}
+        return {f"head.{name}": value for name, value in head.items()}
 
     def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
         """The network's answer for the images x of one task, with `params` in place of its own parameters.
@@ -167,6 +188,8 @@ class MAML(Learner):
             "every_step": every_step,
         }
         theta = self.start()
+        if self.zero_head:
+            theta |= _rows(theta, way)
         adapt = self.adapt_side_by_side if self.side_by_side else self.adapt_one_by_one
         path = adapt(theta, support_x, support_y, way, settings)
         numbered = enumerate(path, steps - len(path) + 1)
@@ -237,7 +260,7 @@ class MAML(Learner):
         """The number of classes, or None for regression."""
         if support_y.is_floating_point():
             return None
-        head = getattr(getattr(self.network, "head", None), "out_features", None)
+        head = None if self.zero_head else getattr(getattr(self.network, "head", None), "out_features", None)
         return way_of(support_y, at_most=head, who=f"this {type(self).__name__}")
 
     # ------------------------------------------------------------------ the outer loss
@@ -261,7 +284,7 @@ class MAML(Learner):
     ) -> tuple[Tensor, dict[str, float]]:
         """The outer loss of an Episode, and metrics. step: the outer step, for what is annealed (MAML++)."""
         chunks = [(batch.support_x, batch.support_y, batch.query_x, batch.query_y)]
-        if self.side_by_side:
+        if self.side_by_side and self.normalisation != "running":  # whose statistics are those of the whole batch
             at_once = tasks_at_once(batch.support_x, batch.query_x)
             chunks = zip(*(part.split(at_once) for part in chunks[0]), strict=True)
         total, predictions = 0.0, []
@@ -279,12 +302,14 @@ class MAML(Learner):
         weights = self.step_weights(step) if self.training else [1.0]
         first_order = self.first_order or step < self.first_order_until
         every_step = len(weights) > 1 and weights[0] > 0
-        states = self.states(support_x, support_y, first_order=first_order, every_step=every_step)
-        total = 0.0
-        for weight, state in zip(weights[-len(states) :], states, strict=True):
-            prediction = self.predict(state, query_x)
-            total = total + weight * self.loss(prediction, query_y)
-        return total, prediction
+        settings = {"first_order": first_order, "every_step": every_step}
+        predictions = self.predictions(support_x, support_y, query_x, **settings)
+        weighted = zip(weights[-len(predictions) :], predictions, strict=True)
+        return sum(weight * self.loss(prediction, query_y) for weight, prediction in weighted), predictions[-1]
+
+    def predictions(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, **settings) -> list[Tensor]:
+        """The queries' predictions after the last inner step, or after each. settings: of `states`."""
+        return [self.predict(state, query_x) for state in self.states(support_x, support_y, **settings)]
 
     def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         """Accuracy, or for regression the mean squared error."""
@@ -296,24 +321,38 @@ class MAML(Learner):
 class ANIL(MAML):
     """Almost No Inner Loop: MAML whose inner process adapts the head only. Takes MAML's options, but norm_per_step.
 
-    The body does not move, so the features of the support set are computed once, however many steps the head takes.
+    The body does not move, so the features of the support set are computed once, however many steps the head takes. And
+    since all tasks share the body, it may keep `running` statistics, as the encoder of a prototypical network does:
+    adapt and predict then use these, and outer_loss those of its whole meta-batch, support and queries together.
     """
+
+    shares_body = True
 
     def start(self) -> inner.Parameters:
         if not isinstance(getattr(self.network, "head", None), nn.Linear):
             raise CourseError("ANIL needs a network that ends in a linear layer called head")
         if self.gains:
             raise CourseError("ANIL's body is the same after each step; leave norm_per_step out")
-        return {f"head.{name}": value for name, value in inner.parameters(self.network.head).items()}
+        return self.head_start()
 
     def features(self, x: Tensor, reference: int | None = None) -> Tensor:
         """What the head sees, by the body that all tasks share: [tasks, images, C, H, W] → [tasks, images, D]."""
         body = copy.copy(self.network)  # shares all weights; only its table of parts is its own
         body._modules = self.network._modules | {"head": nn.Identity()}
+        if self.normalisation not in ("batch", "support"):  # no statistics of a task: all images at once
+            return body(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         if self.side_by_side:
             copies = {name: p.expand(len(x), *p.shape) for name, p in body.named_parameters()}
             return body.wide(copies, x, reference)
         return torch.stack([body(images) if reference is None else body(images, reference) for images in x])
+
+    def features_of_both(self, support_x: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for support and queries: in one go, but for `batch`, where each has statistics of its own."""
+        if self.normalisation == "batch":
+            return self.features(support_x), self.features(query_x)
+        n = support_x.shape[1]
+        both = self.features(torch.cat([support_x, query_x], 1), n if self.normalisation == "support" else None)
+        return both[:, :n], both[:, n:]
 
     def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
         return functional_call(self.network.head, _below_head(params), (x,))
@@ -324,13 +363,25 @@ class ANIL(MAML):
         return torch.baddbmm(head["bias"].unsqueeze(1), x, head["weight"].transpose(1, 2))
 
     def states(self, support_x: Tensor, support_y: Tensor, **settings) -> list[State]:
-        states = super().states(self.features(support_x), support_y, **settings)
+        with evaluation_mode(self.network):
+            features = self.features(support_x)
+        states = super().states(features, support_y, **settings)
         return [state | {"support_x": support_x} for state in states]
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
-        n = state["support_x"].shape[1] if self.normalisation == "support" else 0
-        x = torch.cat([state["support_x"], query_x], 1) if n else query_x
-        features = self.features(x, n or None)[:, n:]
+        with evaluation_mode(self.network):
+            if self.normalisation == "support":
+                features = self.features_of_both(state["support_x"], query_x)[1]
+            else:
+                features = self.features(query_x)
+        return self.answers(state, features)
+
+    def predictions(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, **settings) -> list[Tensor]:
+        support, query = self.features_of_both(support_x, query_x)
+        return [self.answers(state, query) for state in super().states(support, support_y, **settings)]
+
+    def answers(self, state: State, features: Tensor) -> Tensor:
+        """The adapted head's logits for features [tasks, images, D]."""
         return self.checked(self.call_tasks(state["fast"], features)[..., : state["way"]])
 
 
@@ -349,6 +400,25 @@ def tasks_at_once(support_x: Tensor, query_x: Tensor, pixels: int = 640 * 28 * 2
     if support_x.device.type != "cpu":
         return tasks
     return max(1, min(tasks, pixels // (images * support_x.shape[2:].numel())))
+
+
+def _one_row(network: nn.Module) -> nn.Linear:
+    """A head of one class, all zeros and frozen, to take the place of the network's."""
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Linear):
+        raise CourseError("zero_head needs a network that ends in a linear layer called head")
+    row = nn.Linear(head.in_features, 1, bias=head.bias is not None).requires_grad_(False)
+    for value in row.parameters():
+        value.zero_()
+    return row
+
+
+def _rows(params: inner.Parameters, way: int | None) -> inner.Parameters:
+    """The one row of the head, for each of `way` classes."""
+    if way is None:
+        raise CourseError("zero_head is for classes; leave it out in regression")
+    head = {name: value for name, value in params.items() if name.startswith("head.")}
+    return {name: value.expand(way, *value.shape[1:]) for name, value in head.items()}
 
 
 def _at_least(least: int, remedy: str, **counts: int | None) -> None:
