@@ -99,6 +99,22 @@ RECIPES |= {
 }
 
 
+def _like_prototypical(steps: int = 3500, **more: Any) -> dict[str, Recipe]:
+    """The smoke and short recipes of prototypical networks, for the other learners that compare."""
+    smoke, short = RECIPES["prototypical"]["smoke"], RECIPES["prototypical"]["short"]
+    return {"smoke": smoke, "short": replace(short, steps=steps, **more)}
+
+
+# No paper recipes: Vinyals et al. state no outer rate and no number of steps, Sung et al. no number of steps, and the
+# encoder of Bertinetto et al. is another one.
+RECIPES |= {
+    "cosine-prototypical": _like_prototypical(),
+    "matching": _like_prototypical(),
+    "relation": _like_prototypical(),
+    "r2d2": _like_prototypical(),
+}
+
+
 def recipe(method: str, budget: str, way: int = 5) -> Recipe:
     """The recipe of a method at a budget, for `way` classes a task. Raises CourseError when there is none."""
     if method not in RECIPES:

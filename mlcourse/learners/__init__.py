@@ -15,15 +15,19 @@ from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, accuracy
 from mlcourse.learners.implicit import ImplicitMAML
 from mlcourse.learners.maml import ANIL, MAML
+from mlcourse.learners.matching import MatchingNetwork
 from mlcourse.learners.pixels import PixelNeighbours
 from mlcourse.learners.prototypical import PrototypicalNetwork, prototypes, squared_distances
+from mlcourse.learners.relation import RelationNetwork
 from mlcourse.learners.reptile import Reptile
+from mlcourse.learners.ridge import R2D2, ridge
 from mlcourse.learners.transfer import FineTune
 from mlcourse.networks import Conv4
 
 __all__ = [
-    "ANIL", "MAML", "METHODS", "FineTune", "ImplicitMAML", "Learner", "PixelNeighbours", "PrototypicalNetwork",
-    "Reptile", "accuracy", "build", "completed", "load", "options_of", "prototypes", "save", "squared_distances",
+    "ANIL", "MAML", "METHODS", "R2D2", "FineTune", "ImplicitMAML", "Learner", "MatchingNetwork", "PixelNeighbours",
+    "PrototypicalNetwork", "RelationNetwork", "Reptile", "accuracy", "build", "completed", "load", "options_of",
+    "prototypes", "ridge", "save", "squared_distances",
 ]  # fmt: skip
 
 WEIGHTS, CONFIG = "learner.safetensors", "config.json"
@@ -40,6 +44,7 @@ class Method:
 
 
 _ADAPTED = {"normalisation": "batch", "downsample": "stride"}
+_COMPARES = {"normalisation": "running", "downsample": "stride"}
 # annealed over the first part of a training of a few thousand outer steps
 _PLUS_PLUS = {"learned_rates": "layer", "norm_per_step": True, "every_step_until": 1000, "first_order_until": 500}
 METHODS = {
@@ -50,7 +55,11 @@ METHODS = {
     "maml++": Method(MAML, _ADAPTED, head=True, options=_PLUS_PLUS),
     "reptile": Method(Reptile, _ADAPTED, head=True),
     "imaml": Method(ImplicitMAML, _ADAPTED, head=True),
-    "prototypical": Method(PrototypicalNetwork, {"normalisation": "running", "downsample": "stride"}),
+    "prototypical": Method(PrototypicalNetwork, _COMPARES),
+    "cosine-prototypical": Method(PrototypicalNetwork, _COMPARES, options={"distance": "cosine"}),
+    "matching": Method(MatchingNetwork, _COMPARES),
+    "relation": Method(RelationNetwork, _COMPARES | {"halvings": 2}),  # as in the paper: its maps are large
+    "r2d2": Method(R2D2, _COMPARES),
     "pixels": Method(PixelNeighbours, None),
 }
 

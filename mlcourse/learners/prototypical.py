@@ -1,14 +1,20 @@
 """Prototypical networks: a class is the mean of its embedded support images; a query belongs to the nearest mean.
 
 Snell, Swersky, Zemel, *Prototypical Networks for Few-shot Learning*, 2017, https://arxiv.org/abs/1703.05175.
+
+The paper compares squared Euclidean distances with cosines, and finds the first much better. Softmax can only be sure
+of an answer when logits may be large, and cosines lie in [−1, 1]; so here they are multiplied by a learned scale, the
+inverse of a temperature (Gidaris & Komodakis, *Dynamic Few-Shot Visual Learning without Forgetting*, 2018,
+https://arxiv.org/abs/1804.09458).
 """
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode, way_of
+from mlcourse.learners.base import State, way_of
+from mlcourse.learners.metric import MetricLearner, cosines, log_of, members
+
+DISTANCES = ("euclidean", "cosine")
 
 
 def prototypes(embeddings: Tensor, labels: Tensor, way: int) -> Tensor:
@@ -16,11 +22,8 @@ def prototypes(embeddings: Tensor, labels: Tensor, way: int) -> Tensor:
 
     Raises CourseError when a class has no image.
     """
-    members = F.one_hot(labels, way).to(embeddings.dtype)  # [tasks, images, way]
-    counts = members.sum(1)  # [tasks, way]
-    if not counts.all():
-        raise CourseError(f"a task's support set has no image of some class below {way}; give each class one or more")
-    return members.transpose(1, 2) @ embeddings / counts.unsqueeze(-1)
+    of_class = members(labels, way, embeddings.dtype)  # [tasks, images, way]
+    return of_class.transpose(1, 2) @ embeddings / of_class.sum(1).unsqueeze(-1)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -28,50 +31,26 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return a.square().sum(-1).unsqueeze(-1) - 2 * a @ b.transpose(1, 2) + b.square().sum(-1).unsqueeze(-2)
 
 
-class PrototypicalNetwork(Learner):
+class PrototypicalNetwork(MetricLearner):
     """θ is the encoder f; adapt averages; predict compares: logits are −‖f(x) − c_k‖².
 
-    network: an encoder without a head, called as `network(x)`. Its normalisation is `running`, `group` or `none`,
-    so that each query is answered by itself (inductive). adapt and predict use the running statistics as they are, also
-    in training mode; outer_loss, in training mode, uses those of its batch and updates the running ones.
+    network: as in MetricLearner. distance: "euclidean" (squared), or "cosine": logits are s·cos(f(x), c_k), with a
+    scale s > 0 that is learned, and starts at 1 / temperature. Only cosines need the temperature.
     """
 
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        if network.normalisation not in ("running", "group", "none"):
-            raise CourseError(
-                f"normalisation {network.normalisation!r} does not fit a prototypical network, whose encoder is the "
-                "same for all tasks; use running, group or none"
-            )
-        self.network = network
-        self.normalisation = network.normalisation
+    def __init__(self, network: nn.Module, *, distance: str = "euclidean", temperature: float = 0.1):
+        super().__init__(network)
+        if distance not in DISTANCES:
+            raise CourseError(f"distance {distance!r} is unknown; use one of {', '.join(DISTANCES)}")
+        self.distance = distance
+        log_temperature = log_of("temperature", temperature)
+        # No parameter without cosines: the files of learners from before them hold none.
+        self.log_temperature = log_temperature if distance == "cosine" else None
 
-    def embed(self, x: Tensor) -> Tensor:
-        """[tasks, images, C, H, W] → [tasks, images, D], each image by itself: the encoder is in evaluation mode."""
-        with evaluation_mode(self.network):
-            return self._encode(x)
+    def keep(self, z: Tensor, support_y: Tensor) -> State:
+        return {"prototypes": prototypes(z, support_y, way_of(support_y))}
 
-    def _encode(self, x: Tensor) -> Tensor:
-        return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-    def adapt(
-        self,
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> State:
-        return {"prototypes": prototypes(self.embed(support_x), support_y, way_of(support_y))}
-
-    def predict(self, state: State, query_x: Tensor) -> Tensor:
-        return -squared_distances(self.embed(query_x), state["prototypes"])
-
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        # One pass for support and queries, so that in training both see the same batch statistics.
-        z = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
-        support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
-        logits = -squared_distances(query, prototypes(support, batch.support_y, way_of(batch.support_y)))
-        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+    def compare(self, state: State, z: Tensor) -> Tensor:
+        if self.log_temperature is None:
+            return -squared_distances(z, state["prototypes"])
+        return cosines(z, state["prototypes"]) / self.log_temperature.exp()

@@ -16,7 +16,7 @@ from mlcourse.networks.normalisation import normalisation as make_normalisation
 
 
 class Block(nn.Module):
-    """Convolution 3×3, normalisation, ReLU; half the size, by a stride or by max-pooling."""
+    """Convolution 3×3, normalisation, ReLU; half the size, by a stride or by max-pooling ("none": the same size)."""
 
     def __init__(self, in_channels: int, channels: int, normalisation: str, downsample: str):
         super().__init__()
@@ -26,7 +26,20 @@ class Block(nn.Module):
         self.pool = downsample == "pool"
 
     def forward(self, x: Tensor, reference: int | None = None) -> Tensor:
-        x = F.relu(self.norm(self.conv(x), reference))
+        return self.finish(self.conv(x), reference)
+
+    def finish(
+        self, x: Tensor, reference: int | None = None, modulation: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """All that follows the convolution: normalisation, ReLU, pooling. x: [images, channels, H, W].
+
+        modulation: γ and β, each to broadcast with x; they give γ·x + β between normalisation and ReLU.
+        """
+        x = self.norm(x, reference)
+        if modulation is not None:
+            scale, shift = modulation
+            x = scale * x + shift
+        x = F.relu(x)
         return F.max_pool2d(x, 2) if self.pool else x
 
     def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
@@ -43,6 +56,8 @@ class Conv4(nn.Module):
 
     in_channels, size: of the square images [images, in_channels, size, size], float32 in [0, 1].
     downsample: "pool" (28 → 14 → 7 → 3 → 1) or "stride" (28 → 14 → 7 → 4 → 2, about 3.6 × cheaper).
+    halvings: how many blocks, the first ones, halve the size; the others keep it.
+    feature_shape: of the last block's maps, [channels, h, w].
     """
 
     def __init__(
@@ -53,17 +68,25 @@ class Conv4(nn.Module):
         out: int | None = None,
         normalisation: str = "batch",
         downsample: str = "pool",
+        halvings: int = 4,
     ):
         super().__init__()
         if downsample not in ("pool", "stride"):
             raise CourseError(f"downsample {downsample!r} is unknown; use pool or stride")
-        if downsample == "pool" and size < 16:
-            raise CourseError(f"images of size {size} vanish in four poolings; use 16 or more, or downsample='stride'")
+        if not 0 <= halvings <= 4:
+            raise CourseError(f"halvings is {halvings}; of the four blocks 0 to 4 halve the size")
+        if downsample == "pool" and size < 2**halvings:
+            vanish = f"images of size {size} vanish in {halvings} poolings"
+            raise CourseError(f"{vanish}; use {2**halvings} or more, or downsample='stride'")
         self.normalisation = normalisation
         widths = [in_channels] + 4 * [channels]
-        self.blocks = nn.ModuleList(Block(a, b, normalisation, downsample) for a, b in pairwise(widths))
-        for _ in self.blocks:
+        kinds = halvings * [downsample] + (4 - halvings) * ["none"]
+        self.blocks = nn.ModuleList(
+            Block(a, b, normalisation, kind) for (a, b), kind in zip(pairwise(widths), kinds, strict=True)
+        )
+        for _ in range(halvings):
             size = size // 2 if downsample == "pool" else (size + 1) // 2
+        self.feature_shape = (channels, size, size)
         self.embedding_size = channels * size * size
         self.head = nn.Identity() if out is None else nn.Linear(self.embedding_size, out)
 
@@ -72,9 +95,13 @@ class Conv4(nn.Module):
 
         reference: how many leading images give the statistics of `support` normalisation; None: all of them.
         """
+        return self.head(self.features(x, reference).flatten(1))
+
+    def features(self, x: Tensor, reference: int | None = None) -> Tensor:
+        """The last block's maps, [images, *feature_shape], before they are laid flat."""
         for block in self.blocks:
             x = block(x, reference)
-        return self.head(x.flatten(1))
+        return x
 
     def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
         """Many tasks at once, each with weights of its own: they lie side by side, as the groups of one wide network.

@@ -1,0 +1,102 @@
+"""What the learners that compare have in common: one encoder for all tasks, and queries that do not see each other.
+
+The parts that differ are two functions of embeddings: what is kept of the support set, and how a query is held
+against it.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlcourse.errors import CourseError
+from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode
+
+
+class MetricLearner(Learner):
+    """A learner whose outer parameter θ is an encoder f (and little more). A subclass defines `keep` and `compare`.
+
+    network: an encoder without a head, called as `network(x)`. Its normalisation is `running`, `group` or `none`,
+    so that each query is answered by itself (inductive). adapt and predict use the running statistics as they are, also
+    in training mode; outer_loss, in training mode, uses those of its batch and updates the running ones.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        if network.normalisation not in ("running", "group", "none"):
+            raise CourseError(
+                f"normalisation {network.normalisation!r} does not fit {type(self).__name__}, whose encoder is the "
+                "same for all tasks; use running, group or none"
+            )
+        self.network = network
+        self.normalisation = network.normalisation
+
+    def keep(self, z: Tensor, support_y: Tensor) -> State:
+        """What stays of the support set: of its embeddings [tasks, way·shot, …] and labels [tasks, way·shot]."""
+        raise TypeError(f"{type(self).__name__} must define keep")
+
+    def compare(self, state: State, z: Tensor) -> Tensor:
+        """Logits [tasks, queries, way] of the queries' embeddings [tasks, queries, …]."""
+        raise TypeError(f"{type(self).__name__} must define compare")
+
+    def embed(self, x: Tensor) -> Tensor:
+        """[tasks, images, C, H, W] → [tasks, images, D], each image by itself: the encoder is in evaluation mode."""
+        with evaluation_mode(self.network):
+            return self._encode(x)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def adapt(
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        with evaluation_mode(self):
+            return self.keep(self._encode(support_x), support_y)
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        """Logits [tasks, queries, way]. In evaluation, raises CourseError when they are not finite."""
+        with evaluation_mode(self):
+            logits = self.compare(state, self._encode(query_x))
+        # In training the outer loss is checked. In evaluation nothing else would notice: argmax finds an answer in NaN.
+        if not self.training and not torch.isfinite(logits).all():
+            raise CourseError(
+                f"{type(self).__name__}'s answers are not finite: the images or the parameters are not; "
+                "look at both, and train again with a lower outer rate if it is the parameters"
+            )
+        return logits
+
+    def outer_loss(
+        self, batch, *, step: int = 0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        # One pass for support and queries, so that in training both see the same batch statistics.
+        z = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
+        support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
+        logits = self.compare(self.keep(support, batch.support_y), query)
+        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+
+
+def members(labels: Tensor, way: int, dtype: torch.dtype) -> Tensor:
+    """1 where an image is of a class, else 0: labels [tasks, images] → [tasks, images, way].
+
+    Raises CourseError when a class of a task has no image.
+    """
+    found = F.one_hot(labels, way).to(dtype)
+    if not found.any(1).all():
+        raise CourseError(f"a task's support set has no image of some class below {way}; give each class one or more")
+    return found
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """cos(a_i, b_j) for [tasks, n, D] and [tasks, m, D] → [tasks, n, m], in [−1, 1]. A zero vector has cosine 0."""
+    return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(1, 2)
+
+
+def log_of(what: str, value: float) -> nn.Parameter:
+    """A parameter that is learned as its logarithm, so that it stays positive. Raises CourseError unless value > 0."""
+    if not 0 < value < float("inf"):
+        raise CourseError(f"{what} is {value}; give a finite number above 0")
+    return nn.Parameter(torch.tensor(float(value)).log())
