@@ -45,6 +45,26 @@ def dense(loss, phi):
     return torch.autograd.functional.hessian(loss, phi)
 
 
+def second_derivative_of(number):
+    """The gradient of a number that is made of the gradient and of v."""
+
+    def product_with_a_mistake(loss, phi, v):
+        phi = phi.clone().requires_grad_()
+        slope = torch.autograd.grad(loss(phi), phi, create_graph=True)[0]
+        return torch.autograd.grad(number(slope, v), phi)[0]
+
+    return product_with_a_mistake
+
+
+product_sum_times_sum = second_derivative_of(lambda slope, v: slope.sum() * v.sum())
+product_slope_slope = second_derivative_of(lambda slope, v: slope @ slope)
+product_mean = second_derivative_of(lambda slope, v: (slope * v).mean())
+
+
+def product_sum_then_v(loss, phi, v):
+    return second_derivative_of(lambda slope, v: slope.sum())(loss, phi, v) * v
+
+
 def product_tuple(loss, phi, v):
     phi = phi.clone().requires_grad_()
     slope = torch.autograd.grad(loss(phi), phi, create_graph=True)[0]
@@ -70,6 +90,15 @@ def test_hessian_vector():
             "gradient": (lambda loss, phi, v: slope_of(loss, phi), "This is the gradient of the loss"),
             "ones": (lambda loss, phi, v: dense(loss, phi).sum(1), "a vector of ones"),
             "diagonal": (lambda loss, phi, v: dense(loss, phi).diag() * v, "the diagonal of H"),
+            "sum, then times v": (product_sum_then_v, "the sum of each row of H, times v"),
+            "sum times sum": (product_sum_times_sum, "times the sum of v"),
+            "slope @ slope": (product_slope_slope, "you differentiated slope @ slope"),
+            "gradient at v": (lambda loss, phi, v: slope_of(loss, v), "This is the gradient at v"),
+            "whole step": (
+                lambda loss, phi, v: slope_of(loss, phi + v) - slope_of(loss, phi),
+                "the gradients at φ + v and at φ",
+            ),
+            "mean": (product_mean, "0.333 times as long"),
             "outer product": (
                 lambda loss, phi, v: slope_of(loss, phi) * (slope_of(loss, phi) @ v),
                 "gradient × (gradient · v)",
@@ -81,7 +110,11 @@ def test_hessian_vector():
             "tuple": (product_tuple, "returns a tuple"),
             "no graph": (product_without_graph, "does not require grad"),
             "a number": (lambda loss, phi, v: slope_of(loss, phi) @ v, "expected (3,)"),
-            "half": (lambda loss, phi, v: product_dense(loss, phi, v) / 2, "off by"),
+            "half": (lambda loss, phi, v: product_dense(loss, phi, v) / 2, "0.5 times as long"),
+            "something else": (
+                lambda loss, phi, v: product_dense(loss, phi, v) + 0.1 * phi,
+                "This is not H v: it is off",
+            ),
         },
     )
 
@@ -132,6 +165,14 @@ def hv(task, phi, p):
     return hessian_vector(task.inner_loss, phi, p)
 
 
+def meta_begins_again(theta, task):
+    *before, last = path(theta, task)
+    p = g = gradient(task.outer_loss, last)
+    for phi in reversed(before):
+        p = g - task.rate * hv(task, phi, p)
+    return p
+
+
 def meta_same_g(theta, task):
     *before, last = path(theta, task)
     g = gradient(task.outer_loss, last)
@@ -158,6 +199,15 @@ MISTAKES = {
     ),
     "one late": (meta_variant(places=lambda phis: phis[1:][::-1]), "one step late"),
     "one too many": (meta_variant(places=lambda phis: phis[::-1]), "one factor too many"),
+    "minus": (lambda theta, task: -meta_gradients.by_hand(theta, task), "Sign: this is minus the gradient"),
+    "outer gradient at φ_t": (
+        meta_variant(lambda task, phi, p: p - task.rate * hv(task, phi, gradient(task.outer_loss, phi))),
+        "stands the outer gradient at φ_t",
+    ),
+    "times the inner gradient": (
+        meta_variant(lambda task, phi, p: p - task.rate * hv(task, phi, gradient(task.inner_loss, phi))),
+        "H_t is multiplied by the INNER gradient",
+    ),
     "differences": (meta_differences, "only, as differences are"),
     "half": (lambda theta, task: meta_gradients.by_hand(theta, task) / 2, "This is not the meta-gradient"),
 }
@@ -167,6 +217,18 @@ LONGER = {  # with one step these are right
     "last only": (meta_variant(places=lambda phis: phis[-2:-1]), "Only the last step's factor"),
     "first only": (meta_variant(places=lambda phis: phis[:1]), "Only the first step's factor"),
     "same g": (meta_same_g, "with the same g"),
+    "begins again": (meta_begins_again, "Each round begins again with g"),
+    "at φ_{T−1}": (
+        meta_variant(places=lambda phis: phis[-2:-1] * (len(phis) - 1)),
+        "All factors are taken at one place",
+    ),
+}
+ONE_STEP_SAYS_IT_TOO = {  # found at one step already, where they are another mistake; this is what three steps say
+    "at φ_T": (meta_variant(places=lambda phis: phis[-1:] * (len(phis) - 1)), "All factors are taken at the end"),
+    "gradient one early": (
+        meta_variant(start=lambda task, phis: gradient(task.outer_loss, phis[-2])),
+        "The outer gradient is taken at φ_{T−1}",
+    ),
 }
 
 
@@ -181,6 +243,16 @@ def test_by_hand():
             "transposed": (lambda theta, task: torch.stack([theta, theta]), "has shape (2, 3)"),
         },
     )
+
+
+def test_three_steps_have_words_of_their_own():
+    for answer, part in ONE_STEP_SAYS_IT_TOO.values():
+        for seed in SEEDS:
+            assert not own.by_hand.run(answer, seed=seed).passed
+            given = own.by_hand.problems(seed)[-1][1]
+            outputs, _, fault = own.by_hand.try_answer(answer, given)
+            assert fault is None
+            assert part in own.by_hand.judge_outputs(given, outputs)
 
 
 def test_the_problem_tells_the_mistakes_apart():
@@ -359,6 +431,48 @@ def rate_variant(*, sign=-1.0, pull=True, early=True, places=lambda phis: phis[:
     return rate_with_a_mistake
 
 
+def rate_with(slope_at=None, p_at=None):
+    """Σ −p·slope with another loss or place: slope_at(task, phis, t), p_at(task, phis, t)."""
+    slope_at = slope_at or (lambda task, phis, t: gradient(task.inner_loss, phis[t]))
+
+    def pulled(task, phis, t, g=None):
+        p = gradient(task.outer_loss, phis[-1]) if g is None else g
+        for phi in reversed(phis[t + 1 : -1]):
+            p = p - task.rate * hv(task, phi, p)
+        return p
+
+    p_at = p_at or pulled
+
+    def rate_with_a_mistake(theta, task):
+        phis = path(theta, task)
+        return -sum(p_at(task, phis, t) @ slope_at(task, phis, t) for t in range(task.steps))
+
+    rate_with_a_mistake.pulled = pulled
+    return rate_with_a_mistake
+
+
+pulled = rate_with().pulled
+RATE_PLACES = {
+    "all at φ_{T−1}": (
+        rate_with(lambda task, phis, t: gradient(task.inner_loss, phis[-2])),
+        "all taken at φ_{T−1}",
+    ),
+    "crossed": (rate_with(p_at=lambda task, phis, t: pulled(task, phis, task.steps - 1 - t)), "The pairs are crossed"),
+    "outer at φ_t": (
+        rate_with(lambda task, phis, t: gradient(task.outer_loss, phis[t])),
+        "the gradient of the OUTER loss at φ_t",
+    ),
+    "g at θ": (
+        rate_with(p_at=lambda task, phis, t: pulled(task, phis, t, gradient(task.outer_loss, phis[0]))),
+        "The outer gradient is taken at θ",
+    ),
+    "g anew": (
+        rate_with(p_at=lambda task, phis, t: gradient(task.outer_loss, phis[t + 1])),
+        "the outer gradient anew at each",
+    ),
+}
+
+
 def rate_central(theta, task, h=1e-4):
     up, down = (Task(task.inner_loss, task.outer_loss, task.steps, task.rate + s * h) for s in (1, -1))
     return (meta_gradients.meta_loss(theta, up) - meta_gradients.meta_loss(theta, down)) / (2 * h)
@@ -376,6 +490,7 @@ def test_rate_gradient():
             "first": (rate_variant(use=lambda terms: terms[-1]), "Only the first step counts"),
             "at θ": (rate_variant(places=lambda phis: [phis[0]] * (len(phis) - 1)), "all taken at θ"),
             "after": (rate_variant(places=lambda phis: phis[1:]), "taken after the step"),
+            **RATE_PLACES,
             "mean": (rate_variant(use=lambda terms: sum(terms) / len(terms)), "a mean over the steps"),
             "times α": (
                 lambda theta, task: task.rate * meta_gradients.rate_gradient(theta, task),

@@ -79,8 +79,18 @@ def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             f"Right to about {relative_error(given, right):.0e} only, as a difference of two gradients is. "
             "Differentiate twice: then it is exact."
         )
+    at_v = 0.5 * (a + a.T) @ v + 3 * k * v**2
+    there = a @ (phi + v) + 3 * k * (phi + v) ** 2
     mistakes = {
         "Sign: this is −H v.": -right,
+        "This is the sum of each row of H, times v, entry by entry: you summed the gradient first, and v came in too "
+        "late. Multiply, then sum: differentiate the number slope @ v.": hessian.sum(1) * v,
+        "This is each row's sum times the sum of v: `slope.sum() * v.sum()` is not slope · v. Multiply "
+        "entry by entry, then sum: slope @ v.": hessian.sum(1) * v.sum(),
+        "This is 2 H g: you differentiated slope @ slope. The second factor must be v.": 2 * hessian @ slope,
+        "This is the gradient at v: call loss at φ; v only multiplies the gradient.": at_v,
+        "This is the difference of the gradients at φ + v and at φ. H v is its limit for a short v; differentiate "
+        "twice.": there - slope,
         "This is the gradient of the loss: differentiate once more, the number (gradient · v).": slope,
         "This is H times a vector of ones: v never came in. Multiply the gradient by v before you sum.": hessian.sum(1),
         "This is the diagonal of H times v: H has entries beside the diagonal too.": hessian.diag() * v,
@@ -89,7 +99,22 @@ def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is H times the gradient: multiply the gradient by v, not by itself.": hessian @ slope,
         "The Hessian is taken at v, not at φ: differentiate with respect to φ.": (a + torch.diag(6 * k * v)) @ v,
     }
-    return _first(given, mistakes) or f"This is not H v: it is off by {relative_error(given, right):.1e} of its size."
+    return (
+        _first(given, mistakes)
+        or _only_the_length(given, right)
+        or f"This is not H v: it is off by {relative_error(given, right):.1e} of its size."
+    )
+
+
+def _only_the_length(given: Tensor, right: Tensor) -> str | None:
+    """The diagnosis of a vector c · Hv: a mean in place of a sum, an h that was not divided by."""
+    times = float(given.double() @ right / right.norm() ** 2)
+    if times <= 0 or not close(given, times * right, rtol=2e-4):
+        return None
+    return (
+        f"This is H v with a wrong length: it points the right way, but is {times:.3g} times as long. "
+        "Is there a mean where slope · v needs a sum, or a number too many?"
+    )
 
 
 hessian_vector = Check(
@@ -161,6 +186,13 @@ class _Closed:
             vector = factor(phi) @ vector
         return vector
 
+    def swept(self, keep: Callable, into: Callable) -> Tensor:
+        """The backward sweep with slips: p ← keep(φ_t, p) − α H_t · into(φ_t, p), from the last step to the first."""
+        p = self.g
+        for phi in reversed(self.before):
+            p = keep(phi, p) - self.rate * self.hessian(phi) @ into(phi, p)
+        return p
+
     @property
     def before(self) -> list[Tensor]:
         """φ_0 … φ_{T−1}: the places where a step was taken."""
@@ -205,21 +237,39 @@ def _gradient_mistakes(task: _Closed) -> Tensors:
         "The identity and the sign are missing: this is a product of αH alone.": task.pulled(
             before, g, lambda phi: rate * task.hessian(phi)
         ),
+        "Sign: this is minus the gradient. Return the gradient itself; whoever descends subtracts it.": -task.pulled(
+            before, g
+        ),
+        "In the product H_t · … stands the outer gradient at φ_t. It must be p: the outer gradient is taken once, at "
+        "φ_T, and then only pulled back.": task.swept(lambda phi, p: p, lambda phi, p: task.outer_slope(phi)),
+        "H_t is multiplied by the INNER gradient. It must be multiplied by p, the vector that comes back from the "
+        "outer loss.": task.swept(lambda phi, p: p, lambda phi, p: task.slope(phi)),
+        "Each round begins again with g: it must begin with the p of the round before, p ← p − αH_t p.": task.swept(
+            lambda phi, p: g, lambda phi, p: p
+        ),
         "The order of the product is reversed: begin with the LAST step's factor, and go back to the first.": (
             task.pulled(before[::-1], g)
         ),
         "All factors are taken at θ: step t has the Hessian at its own φ_t.": task.pulled([theta] * task.steps, g),
+        "All factors are taken at one place, φ_{T−1}, where the last step began: step t has the Hessian at its own "
+        "φ_t. Does your loop use its own variable?": task.pulled(before[-1:] * task.steps, g),
         "The Hessian is of the wrong loss: the inner step descends the support's loss, so H is of inner_loss.": (
             task.pulled(before, g, lambda phi: one - rate * task.b)
         ),
         "The outer gradient is taken at θ: take ∇L_outer where the steps have landed, at φ_T.": task.pulled(
             before, task.outer_slope(theta)
         ),
+        "The outer gradient is taken at φ_{T−1}, one step too early: take it at φ_T, the last of the path.": (
+            task.pulled(before, task.outer_slope(before[-1]))
+        ),
         "You pulled back the gradient of the INNER loss at φ_T: the queries' loss, outer_loss, is what counts.": (
             task.pulled(before, task.slope(last))
         ),
         "The factors are one step late: a step from φ_t uses the gradient at φ_t, before the step. "
         "Leave φ_T out and θ in.": task.pulled(task.phis[1:], g),
+        "All factors are taken at the end, φ_T. Step t has the Hessian at its own φ_t, where it began.": task.pulled(
+            [last] * task.steps, g
+        ),
         "There is one factor too many: T steps give T factors, at φ_0 to φ_{T−1}.": task.pulled(task.phis, g),
         "Only the last step's factor is there: go on back to θ, one factor for each step.": task.pulled(before[-1:], g),
         "Only the first step's factor is there: every step has one.": task.pulled(before[:1], g),
@@ -365,6 +415,19 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The inner gradients are taken after the step, at φ_{t+1}: step t uses the gradient at φ_t.": total(
             ps, [task.slope(phi) for phi in task.phis[1:]]
         ),
+        "The inner gradients are all taken at φ_{T−1}: take each one at its own φ_t, where the step began.": total(
+            ps, [slopes[-1]] * task.steps
+        ),
+        "The pairs are crossed: p_{t+1}, which comes back from step t, belongs to the inner gradient of the same step. "
+        "Go backward with both.": total(ps[::-1]),
+        "You multiplied by the gradient of the OUTER loss at φ_t. What α stands before is ∇L_inner(φ_t).": total(
+            ps, [task.outer_slope(phi) for phi in task.before]
+        ),
+        "The outer gradient is taken at θ, before the steps: p begins as ∇L_outer at φ_T.": total(
+            [task.pulled(task.before[t + 1 :], task.outer_slope(task.before[0])) for t in range(task.steps)]
+        ),
+        "You took the outer gradient anew at each φ_{t+1}. It is taken once, at φ_T, and then pulled back, "
+        "p ← p − αH_t p: this holds the steps in between.": total([task.outer_slope(phi) for phi in task.phis[1:]]),
         "This is a mean over the steps: α stands in every step, so the terms add up.": right / task.steps,
         "α was multiplied in: φ = θ − α·gradient has the derivative −gradient with respect to α.": task.rate * right,
     }
