@@ -89,6 +89,49 @@ def step_at_phi(forward, theta, episode, *, steps, rate, loss):
     return torch.tensor(total), grads
 
 
+def step_query_losses(forward, theta, episode, *, steps, rate, loss):
+    """The query loss and the fast weights of each task, for the slips below."""
+    losses, phis = [], []
+    for sx, sy, qx, qy in sets(episode):
+        phis.append(inner.adapt(forward, theta, sx, sy, steps=steps, rate=rate, loss=loss))
+        losses.append(loss(forward(phis[-1], qx), qy))
+    return losses, phis
+
+
+def step_wants(gradient):
+    """The right loss, and gradient(losses, phis, theta)."""
+
+    def step_with_a_mistake(forward, theta, episode, **settings):
+        losses, phis = step_query_losses(forward, theta, episode, **settings)
+        return torch.stack(losses).mean(), gradient(losses, phis, theta)
+
+    return step_with_a_mistake
+
+
+def step_of_supports(through):
+    """The right loss, and the gradient of the support losses: at θ, or through the inner steps."""
+
+    def step_with_a_mistake(forward, theta, episode, *, steps, rate, loss):
+        losses, phis = step_query_losses(forward, theta, episode, steps=steps, rate=rate, loss=loss)
+        supports = [loss(forward(phi if through else theta, sx), sy) for phi, (sx, sy, *_) in zip(phis, sets(episode))]
+        return torch.stack(losses).mean(), inner.gradient(torch.stack(supports).mean(), theta)
+
+    return step_with_a_mistake
+
+
+def of_last_phi(losses, phis, theta):
+    return inner.gradient(torch.stack(losses).mean(), phis[-1])
+
+
+def sum_at_phi(losses, phis, theta):
+    each = [inner.gradient(value, phi) for value, phi in zip(losses, phis)]
+    return {name: sum(grads[name] for grads in each) for name in theta}
+
+
+def share_of(index):
+    return lambda losses, phis, theta: inner.gradient(losses[index] / len(losses), theta)
+
+
 def step_last_gradient(forward, theta, episode, *, steps, rate, loss):
     losses = []
     for sx, sy, qx, qy in sets(episode):
@@ -150,6 +193,16 @@ def test_meta_step():
             "sum of gradients": (step_sum_of_gradients, "is the sum over the tasks, the loss is their mean"),
             "at φ": (step_at_phi, "the gradient at φ, not at θ"),
             "last task": (step_last_gradient, "of the last task alone"),
+            "of the last φ": (step_wants(of_last_phi), "as the loop left it"),
+            "of the last φ, not the mean": (
+                step_wants(lambda losses, phis, theta: inner.gradient(losses[-1], phis[-1])),
+                "of the last task at its own φ",
+            ),
+            "sum at φ": (step_wants(sum_at_phi), "summed over the tasks: two slips"),
+            "last share": (step_wants(share_of(-1)), "Only the last task's share"),
+            "first share": (step_wants(share_of(0)), "Only the first task's share"),
+            "supports at θ": (step_of_supports(False), "which the inner step uses"),
+            "supports through the steps": (step_of_supports(True), "support losses through the inner steps"),
             "adds up": (step_accumulates, "`.grad` adds up"),
             "takes the step": (step_takes_it, "Your function moved θ"),
             "cut": (step_cut, "does not require grad"),
@@ -240,6 +293,38 @@ def head_nothing(forward, params, support_x, support_y, *, steps, rate, loss):
     return dict(params)
 
 
+def head_merged(*, in_forward=False, in_return=False):
+    """Exercise 06.2 with `fast | params` in one of its two places."""
+
+    def head_with_a_mistake(forward, params, support_x, support_y, *, steps, rate, loss):
+        def with_body(fast, x):
+            return forward(fast | params if in_forward else params | fast, x)
+
+        head = {name: value for name, value in params.items() if name.startswith("head.")}
+        fast = inner.adapt(with_body, head, support_x, support_y, steps=steps, rate=rate, loss=loss)
+        return fast | params if in_return else params | fast
+
+    return head_with_a_mistake
+
+
+def head_of_all(forward, params, support_x, support_y, *, steps, rate, loss):
+    fast = inner.adapt(forward, params, support_x, support_y, steps=steps, rate=rate, loss=loss)
+    return params | {name: value for name, value in fast.items() if name.startswith("head.")}
+
+
+def head_body_constant_inside(forward, params, support_x, support_y, **settings):
+    still = {name: value if name.startswith("head.") else value.detach() for name, value in params.items()}
+    fast = head_with_loop(forward, still, support_x, support_y, **settings)
+    return params | {name: value for name, value in fast.items() if name.startswith("head.")}
+
+
+def head_more(steps_more):
+    def head_with_a_mistake(forward, params, support_x, support_y, *, steps, rate, loss):
+        return head_with_loop(forward, params, support_x, support_y, steps=steps + steps_more, rate=rate, loss=loss)
+
+    return head_with_a_mistake
+
+
 def test_adapt_head():
     assert_check(
         maml.adapt_head,
@@ -256,6 +341,12 @@ def test_adapt_head():
             "weight only": (head_weight_only, "its bias belongs to it"),
             "old gradient": (head_old_gradient, "uses the gradient at the start"),
             "nothing": (head_nothing, "Nothing moved"),
+            "merged in forward": (head_merged(in_forward=True), "not `forward(fast | params, x)`"),
+            "merged in return": (head_merged(in_return=True), "not `fast | params`."),
+            "head of all": (head_of_all, "where ALL parameters together would have led it"),
+            "body constant inside": (head_body_constant_inside, "in the inner steps the body counts as a constant"),
+            "a step less": (head_more(-1), "One step is missing"),
+            "a step more": (head_more(1), "One step too many"),
         },
     )
 
@@ -318,6 +409,10 @@ def rates_of_theta(forward, params, rates, support_x, support_y, query_x, query_
     return inner.gradient(loss(forward(phi, query_x), query_y), params)
 
 
+def rates_swapped(forward, params, rates, support_x, support_y, query_x, query_y, *, loss):
+    return rates_by_formula(forward, params, rates, query_x, query_y, support_x, support_y, loss=loss)
+
+
 def rates_cut(forward, params, rates, support_x, support_y, query_x, query_y, *, loss):
     loose = {name: rate.detach() for name, rate in rates.items()}
     phi = inner.adapt(forward, params, support_x, support_y, steps=1, rate=loose, loss=loss)
@@ -332,6 +427,9 @@ def test_rate_gradient():
             "sign": (rates_variant(lambda s: s["g"] * s["q"]), "Sign: φ = θ − α·g"),
             "at θ": (rates_variant(lambda s: -s["g"] * s["q at θ"]), "it belongs to φ"),
             "support twice": (rates_variant(lambda s: -s["g"] * s["s at φ"]), "the support loss in both places"),
+            "g at φ": (rates_variant(lambda s: -s["s at φ"] * s["q"]), "The gradient of the step is taken at φ"),
+            "places": (rates_variant(lambda s: -s["s at φ"] * s["q at θ"]), "The two places are swapped"),
+            "losses": (rates_swapped, "The two losses are swapped"),
             "∂L/∂φ": (rates_variant(lambda s: s["q"]), "it lacks the factor dφ/dα"),
             "dφ/dα": (rates_variant(lambda s: -s["g"]), "This is dφ/dα alone"),
             "α in front": (rates_variant(lambda s: -s["rate"] * s["g"] * s["q"]), "φ is linear in α"),
@@ -359,6 +457,18 @@ def ceiling_by_one_hot(classes):
     table = here.sum(0).float()  # [way, classes]
     assert table.shape[0] == way
     return table.max(0).values.sum() / classes.numel()
+
+
+def ceiling_counts(classes):
+    return torch.stack([(classes == one).sum(0) for one in classes.unique()]).double()
+
+
+def ceiling_wrong_axis(classes):
+    return ceiling_counts(classes).max(0).values.sum() / classes.numel()
+
+
+def ceiling_by_classes(classes):
+    return ceiling_counts(classes).max(1).values.mean()
 
 
 def ceiling_guess(classes):
@@ -399,6 +509,8 @@ def test_ceiling():
             "guess": (ceiling_guess, "This is 1/way, guessing"),
             "mean over classes": (ceiling_of_classes, "the mean over classes"),
             "never changes": (ceiling_never_changes, "whose label never changes"),
+            "wrong axis": (ceiling_wrong_axis, "the class that comes most often under it"),
+            "by classes": (ceiling_by_classes, "divided by the number of classes"),
             "by tasks": (ceiling_by_tasks, "divided by the number of tasks"),
             "number": (ceiling_number, "the number of right answers"),
             "wrong share": (ceiling_wrong_share, "the share of wrong answers"),

@@ -61,7 +61,7 @@ def _meta_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     pulled = [task.response(rate, STEPS) @ v for task, v in zip(support, slopes, strict=True)]
     exact = torch.stack(pulled).mean(0)
     if not _close(outputs["gradient"], exact):
-        return _meta_mistake(outputs["gradient"], theta, query, slopes, pulled)
+        return _meta_mistake(outputs["gradient"], theta, rate, support, query, slopes, pulled)
     if not _close(outputs["again"], exact):
         return (
             "The first call is right, the second one on the same θ is not: `.grad` adds up from call to call. "
@@ -72,7 +72,16 @@ def _meta_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     return None
 
 
-def _meta_mistake(gradient: Tensor, theta: Tensor, query: list[_Task], slopes: list, pulled: list) -> str:
+def _meta_mistake(
+    gradient: Tensor,
+    theta: Tensor,
+    rate: Tensor,
+    support: list[_Task],
+    query: list[_Task],
+    slopes: list[Tensor],
+    pulled: list[Tensor],
+) -> str:
+    """What a wrong gradient is. slopes: of each query loss at its φ_T; pulled: the same, brought back to θ."""
     exact = torch.stack(pulled).mean(0)
     if not gradient.any():
         return "The loss is right, but its gradient is zero: something on the way from θ cuts the graph."
@@ -81,7 +90,24 @@ def _meta_mistake(gradient: Tensor, theta: Tensor, query: list[_Task], slopes: l
         * exact,
         "This is the gradient at φ, not at θ: it is what the first-order method uses. Differentiate with respect to "
         "the θ that came in, and keep the graph of the inner steps.": torch.stack(slopes).mean(0),
+        "This is the gradient at φ, summed over the tasks: two slips. Differentiate the mean of the losses, with "
+        "respect to θ.": torch.stack(slopes).sum(0),
+        "This is the gradient with respect to `phi` as the loop left it, the fast weights of the LAST task. Ask for "
+        "the gradient with respect to `theta`: the graph leads there from every task.": slopes[-1] / len(slopes),
+        "This is the query gradient of the last task at its own φ: all tasks count, and the gradient is wanted at θ.": (
+            slopes[-1]
+        ),
         "This is the gradient of the last task alone: add up the tasks.": pulled[-1],
+        "Only the last task's share of the gradient is there: each round of the loop overwrites it. Add them up.": (
+            pulled[-1] / len(pulled)
+        ),
+        "Only the first task's share of the gradient is there: add up the tasks.": pulled[0] / len(pulled),
+        "This is the gradient of the support losses at θ, which the inner step uses: wanted is the outer loss's.": (
+            torch.stack([s.gradient(theta) for s in support]).mean(0)
+        ),
+        "This is the gradient of the support losses through the inner steps: the outer loss is that of the queries.": (
+            torch.stack([s.response(rate, STEPS) @ s.gradient(s.adapted(theta, rate, STEPS)) for s in support]).mean(0)
+        ),
         "This is the gradient of the query loss without adaptation, the one of joint training.": torch.stack(
             [q.gradient(theta) for q in query]
         ).mean(0),
@@ -141,13 +167,21 @@ def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
     leaves = {name: inputs[name].clone().requires_grad_() for name in names}
     params = {name: value * 1 for name, value in leaves.items()}  # no leaves: writing into them raises no error
     settings = {"steps": HEAD_STEPS, "rate": float(inputs["rate"]), "loss": _mse}
-    fast = answer(_body_and_head, params, inputs["support_x"].clone(), inputs["support_y"].clone(), **settings)
+    calls = 0
+
+    def forward(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return _body_and_head(params, x)
+
+    fast = answer(forward, params, inputs["support_x"].clone(), inputs["support_y"].clone(), **settings)
     if not isinstance(fast, dict) or not all(isinstance(fast.get(name), Tensor) for name in names):
         raise TypeError("it needs a dictionary with all names of params, those of the body too: forward needs them")
     loss = _mse(_body_and_head(fast, inputs["query_x"].to(fast["body"].dtype)), inputs["query_y"])
     slopes = dict(zip(names, _slope(loss, list(leaves.values())), strict=True))
     outputs = {name: fast[name] for name in names}
     outputs["start after"] = torch.cat([params[name].detach().flatten() for name in names])
+    outputs["forward passes"] = torch.tensor(calls)  # tells steps that were lost from steps that were not taken
     return outputs | {f"gradient of {name}": slope for name, slope in slopes.items()}
 
 
@@ -179,7 +213,13 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return "The body moved too: this is MAML's inner loop. Only names that begin with `head.` may change."
     support = _Task(inputs["support_x"] @ body, inputs["support_y"])
     if not _close(found, support.adapted(head, inputs["rate"], HEAD_STEPS)):
+        if (lost := _lost_steps(found, head, support, inputs["rate"], int(outputs["forward passes"]))) is not None:
+            return lost
         mistakes = {
+            "The head is where ALL parameters together would have led it: you adapted body and head, and kept the head "
+            "of the result. The body must stand still in every step.": _with_moving_body(inputs),
+            "One step is missing: take `steps` of them.": support.adapted(head, inputs["rate"], HEAD_STEPS - 1),
+            "One step too many was taken.": support.adapted(head, inputs["rate"], HEAD_STEPS + 1),
             "Nothing moved: the head is still where it came in.": head,
             "Only one step was taken: use `steps`.": support.adapted(head, inputs["rate"], 1),
             "This ascends the inner loss: the sign of the step is wrong.": support.adapted(
@@ -191,6 +231,36 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         }
         return _first(found, mistakes) or "The head does not end where gradient descent on the support set leads."
     return _head_gradient_mistake(inputs, outputs, head, body)
+
+
+def _lost_steps(found: Tensor, head: Tensor, support: _Task, rate: Tensor, passes: int) -> str | None:
+    """Steps were taken, but two dictionaries were merged the wrong way round, so that the start's head wins."""
+    if passes < HEAD_STEPS:
+        return None
+    if _close(found, head):
+        return (
+            "The steps were taken, but what you return holds the head as it came in. Where two dictionaries have the "
+            "same name, the right one wins: return `params | fast`, not `fast | params`."
+        )
+    if _close(found, support.adapted(head, rate, 1)):
+        return (
+            f"{HEAD_STEPS} steps were taken, but after the first one the head no longer moves: forward still sees the "
+            "head as it came in. Where two dictionaries have the same name, the right one wins: "
+            "`forward(params | fast, x)`, not `forward(fast | params, x)`."
+        )
+    return None
+
+
+def _with_moving_body(inputs: Tensors) -> Tensor:
+    """The head after steps in which the body moves too: gradients of the mean squared error, written out."""
+    x, y, rate, body = inputs["support_x"], inputs["support_y"], inputs["rate"], inputs["body"]
+    head = torch.cat([inputs["head.weight"], inputs["head.bias"].reshape(1)])
+    for _ in range(HEAD_STEPS):
+        task = _Task(x @ body, y)
+        rest = task.x @ head - y
+        turn = 2 * x.T @ (rest[:, None] * head[:-1]) / len(y)
+        head, body = head - rate * task.gradient(head), body - rate * turn
+    return head
 
 
 def _weight_only(support: _Task, head: Tensor, rate: Tensor) -> Tensor:
@@ -213,6 +283,12 @@ def _head_gradient_mistake(inputs: Tensors, outputs: Tensors, head: Tensor, body
         return None
     if not found.any():
         return "The head is right, but no meta-gradient reaches its start (detach or no_grad)."
+    if _close(found, by_head):
+        return (
+            "The values are right, and the gradient of the head, but not that of the body: in the inner steps the body "
+            "counts as a constant (detach). The steps of the head depend on its features, so the way through them "
+            "belongs to its gradient."
+        )
     return (
         "The values are right, the meta-gradient is not: the inner gradients count as constants "
         "(`create_graph` is missing, or `first_order` is on)."
@@ -281,6 +357,14 @@ def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     mistakes = {
         "Sign: φ = θ − α·g, so a larger rate moves φ *against* the support gradient.": -exact,
         "The query gradient is taken at θ; it belongs to φ, after the step.": -step * query.gradient(theta),
+        "The gradient of the step is taken at φ; the step was taken from θ, with the support gradient there.": (
+            -support.gradient(phi) * query.gradient(phi)
+        ),
+        "The two places are swapped: the support gradient belongs to θ, the query gradient to φ.": (
+            -support.gradient(phi) * query.gradient(theta)
+        ),
+        "The two losses are swapped: the step uses the SUPPORT gradient at θ, the outer loss is that of the QUERIES "
+        "at φ.": -query.gradient(theta) * support.gradient(theta - rates * query.gradient(theta)),
         "You used the support loss in both places: the outer loss is taken on the queries.": -step
         * support.gradient(phi),
         "Both gradients are those of the queries: the step was taken on the support set.": -query.gradient(theta)
@@ -359,6 +443,11 @@ def _labels_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             sum(shares) / len(shares)
         ),
         "This is the share of classes whose label never changes. A label that is right most often helps too.": constant,
+        "You took, for each label, the class that comes most often under it. It is the other way round: the rule sees "
+        "the class, and says a label.": _by_label(seen, classes.shape[1]) / classes.numel(),
+        "You divided by the number of classes: each entry of `classes` is a question, so divide by their number.": (
+            exact * classes.numel() / len(seen)
+        ),
         "You divided by the number of tasks; a task asks about way classes.": exact * classes.shape[1],
         "This is the number of right answers, not their share: divide by the number of questions.": (
             exact * classes.numel()
@@ -370,6 +459,11 @@ def _labels_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         _first(found, wrong)
         or f"The best rule is right for {exact.item():.4f} of the images, you say {found.item():.4f}."
     )
+
+
+def _by_label(seen: dict[int, Counter], way: int) -> int:
+    """Σ over labels of the count of the class that has this label most often: the mistake of the wrong axis."""
+    return sum(max(counts[label] for counts in seen.values()) for label in range(way))
 
 
 def _labels_reference(classes: Tensor) -> Tensor:
