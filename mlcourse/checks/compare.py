@@ -362,19 +362,19 @@ def _compare(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
 
 def _reads_in_turn(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
     """Later images count more."""
-    weights = torch.linspace(0.99, 1.01, len(support_x), dtype=support_x.dtype)
+    weights = torch.linspace(0.97, 1.03, len(support_x), dtype=support_x.dtype)
     return _compare(support_x * weights.unsqueeze(1), support_y, query_x)
 
 
 def _sees_the_others(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
     """All images are centred at the mean of the queries, and a little of it stays."""
-    return _compare(support_x, support_y, query_x - 0.01 * query_x.mean(0))
+    return _compare(support_x, support_y, query_x - 0.05 * query_x.mean(0))
 
 
 def _likes_zero(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
     """A small bias for label 0."""
     logits = _compare(support_x, support_y, query_x)
-    return logits + 0.01 * (torch.arange(logits.shape[1]) == 0)
+    return logits + 0.1 * (torch.arange(logits.shape[1]) == 0)
 
 
 def _all_wrong(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
@@ -425,7 +425,7 @@ def _symmetry_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         if got[:, column].all():
             return (
                 f"Your test of {name} never finds a fault, though some learners have one. Ask the learner twice, with "
-                "two inputs that differ in this and in nothing else; compare logits, for a winning class hides small changes."
+                "two inputs that differ in this alone; compare logits, for a winning class hides small changes."
             )
         pairs = zip(LEARNERS, got[:, column].tolist(), right[:, column].tolist())
         who, said = next((one, a) for one, a, b in pairs if a != b)
