@@ -29,6 +29,10 @@ LEARNERS = [
     ("imaml", {"steps": 4, "strength": 10.0}),
     ("prototypical", {}),
     ("prototypical", {"downsample": "pool"}),
+    ("cosine-prototypical", {}),
+    ("matching", {"learned": True}),
+    ("relation", {}),
+    ("r2d2", {}),
 ]
 
 
