@@ -112,6 +112,10 @@ RECIPES |= {
     "matching": _like_prototypical(),
     "relation": _like_prototypical(),
     "r2d2": _like_prototypical(),
+    # What these write or read depends on the whole task: tasks of more classes than at test, but several a step.
+    "hypernet": _like_prototypical(),
+    "film": _like_prototypical(tasks=3, train_way=20),
+    "incontext": _like_prototypical(tasks=4, train_way=20, query=4, rate=1e-3),
 }
 
 

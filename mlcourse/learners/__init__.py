@@ -13,9 +13,13 @@ from mlcourse import files
 from mlcourse.episodes import check_positive, check_seed
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, accuracy
+from mlcourse.learners.hypernet import HyperNetwork
 from mlcourse.learners.implicit import ImplicitMAML
+from mlcourse.learners.incontext import InContextLearner
 from mlcourse.learners.maml import ANIL, MAML
 from mlcourse.learners.matching import MatchingNetwork
+from mlcourse.learners.metanet import MetaNetwork
+from mlcourse.learners.modulation import FeatureModulation
 from mlcourse.learners.pixels import PixelNeighbours
 from mlcourse.learners.prototypical import PrototypicalNetwork, prototypes, squared_distances
 from mlcourse.learners.relation import RelationNetwork
@@ -25,9 +29,10 @@ from mlcourse.learners.transfer import FineTune
 from mlcourse.networks import Conv4
 
 __all__ = [
-    "ANIL", "MAML", "METHODS", "R2D2", "FineTune", "ImplicitMAML", "Learner", "MatchingNetwork", "PixelNeighbours",
-    "PrototypicalNetwork", "RelationNetwork", "Reptile", "accuracy", "build", "completed", "load", "options_of",
-    "prototypes", "ridge", "save", "squared_distances",
+    "ANIL", "MAML", "METHODS", "R2D2", "FeatureModulation", "FineTune", "HyperNetwork", "ImplicitMAML",
+    "InContextLearner", "Learner", "MatchingNetwork", "PixelNeighbours", "PrototypicalNetwork", "RelationNetwork",
+    "Reptile", "accuracy", "build", "completed", "load", "options_of", "prototypes", "ridge", "save",
+    "squared_distances",
 ]  # fmt: skip
 
 WEIGHTS, CONFIG = "learner.safetensors", "config.json"
@@ -60,6 +65,10 @@ METHODS = {
     "matching": Method(MatchingNetwork, _COMPARES),
     "relation": Method(RelationNetwork, _COMPARES | {"halvings": 2}),  # as in the paper: its maps are large
     "r2d2": Method(R2D2, _COMPARES),
+    "metanet": Method(MetaNetwork, {"normalisation": "running", "downsample": "stride"}, head=True),
+    "hypernet": Method(HyperNetwork, _COMPARES),
+    "film": Method(FeatureModulation, _COMPARES),
+    "incontext": Method(InContextLearner, _COMPARES),
     "pixels": Method(PixelNeighbours, None),
 }
 

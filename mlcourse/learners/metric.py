@@ -61,6 +61,10 @@ class MetricLearner(Learner):
         """Logits [tasks, queries, way]. In evaluation, raises CourseError when they are not finite."""
         with evaluation_mode(self):
             logits = self.compare(state, self._encode(query_x))
+        return self.finite(logits)
+
+    def finite(self, logits: Tensor) -> Tensor:
+        """The logits as they are. In evaluation, raises CourseError when they are not finite."""
         # In training the outer loss is checked. In evaluation nothing else would notice: argmax finds an answer in NaN.
         if not self.training and not torch.isfinite(logits).all():
             raise CourseError(
