@@ -57,8 +57,20 @@ def block_all(steps, step_bytes, phi_bytes):
     return steps
 
 
-def block_half(steps, step_bytes, phi_bytes):
-    return steps // 2
+def block_nearly_all(steps, step_bytes, phi_bytes):
+    return steps - 1
+
+
+def block_floor(steps, step_bytes, phi_bytes):
+    return min(range(1, steps + 1), key=lambda n: n * step_bytes + steps // n * phi_bytes)
+
+
+def block_swapped(steps, step_bytes, phi_bytes):
+    return block_with_loop(steps, phi_bytes, step_bytes)
+
+
+def block_bytes(steps, step_bytes, phi_bytes):
+    return min(n * step_bytes + -(-steps // n) * phi_bytes for n in range(1, steps + 1))
 
 
 def test_best_block():
@@ -72,9 +84,20 @@ def test_best_block():
             "not whole": (block_not_whole, "must be a whole number"),
             "one": (block_one, "a copy of φ for each of the"),
             "all": (block_all, "the plain unroll"),
-            "half": (block_half, "compare n·G + ⌈T/n⌉·P for all n"),
+            "swapped": (block_swapped, "G and P are swapped"),
+            "the bytes": (block_bytes, "These are the bytes of the best block"),
+            "nearly all": (block_nearly_all, "compare n·G + ⌈T/n⌉·P for all n"),
         },
     )
+
+
+def test_rounding_down_is_told_where_it_shows():
+    given = {"steps": 100, "step_bytes": 1000, "phi_bytes": 4000}
+    n = block_floor(*given.values())
+    assert n != block_with_loop(*given.values())
+    said = price.best_block.judge_outputs({k: torch.tensor(v) for k, v in given.items()}, {"n": torch.tensor(float(n))})
+    assert "You rounded T/n down" in said
+    assert not any(price.best_block.run(block_floor, seed=seed).passed for seed in range(20))
 
 
 # ------------------------------------------------------------------ 07.2 truncation
@@ -154,6 +177,21 @@ def truncated_no_max(forward, params, x, y, *, steps, last, rate, loss):
     return descend(forward, phi, x, y, last, rate, loss, True)
 
 
+def truncated_at_theta(forward, params, x, y, *, steps, last, rate, loss):
+    phi = params
+    for t in range(steps):
+        grads = inner.gradient(loss(forward(params, x), y), params, create_graph=t >= steps - last)
+        phi = inner.sgd_step(phi, grads, rate)
+    return phi
+
+
+def truncated_without_a_way(forward, params, x, y, *, steps, last, rate, loss):
+    early = max(0, steps - last)
+    settings = {"rate": rate, "loss": loss}
+    phi = inner.adapt(forward, params, x, y, steps=early, create_graph=False, **settings)
+    return inner.adapt(forward, phi, x, y, steps=steps - early, **settings)
+
+
 def truncated_as_tensor(forward, params, x, y, **settings):
     return truncated_by_hand(forward, params, x, y, **settings)["w"]
 
@@ -172,6 +210,8 @@ def test_truncated():
             "only R steps": (truncated_short, "Only the last R steps were taken"),
             "only T − R steps": (truncated_early_only, "Only the first T − R steps were taken"),
             "R larger than T": (truncated_no_max, "whatever R is; it is off"),
+            "at θ": (truncated_at_theta, "All steps use the gradient at θ"),
+            "create_graph=False": (truncated_without_a_way, "does not require grad"),
             "a tensor": (truncated_as_tensor, "a dictionary with a tensor for each name"),
         },
     )
@@ -238,6 +278,13 @@ def wide_flipped(x, weight, bias):
     return wide_by_reshape(x, weight.flip(-1), bias)
 
 
+def wide_split_wrong(x, weight, bias):
+    tasks = len(x)
+    wide = x.transpose(0, 1).flatten(1, 2)
+    maps = F.conv2d(wide, weight.flatten(0, 1), bias.flatten(), padding=1, groups=tasks)
+    return maps.unflatten(1, (-1, tasks)).permute(2, 0, 1, 3, 4)
+
+
 def test_side_by_side():
     assert_check(
         price.side_by_side,
@@ -250,6 +297,7 @@ def test_side_by_side():
             "not transposed": (wide_not_transposed, "by a transpose before the flatten"),
             "never transposed": (wide_never_transposed, "on the way in and out"),
             "not transposed back": (wide_not_transposed_back, "Transpose it back"),
+            "split wrong": (wide_split_wrong, "split them as (tasks, -1)"),
             "no padding": (wide_without_padding, "has shape"),
             "flipped": (wide_flipped, "These are not the maps"),
         },
@@ -313,6 +361,57 @@ def terms_whole(on_support, on_queries, theta, *, rate, steps):
     return torch.autograd.grad(on_queries(phi), theta)[0], *right[1:]
 
 
+def terms_with_loose_v(on_support, on_queries, theta, *, rate, steps):
+    """v keeps its graph, so (g · v) is differentiated by v too."""
+    theta = theta.detach().requires_grad_()
+    gs, gq = (torch.autograd.grad(f(theta), theta, create_graph=True)[0] for f in (on_support, on_queries))
+    qs, sq, ss = (torch.autograd.grad(g @ v, theta, retain_graph=True)[0] for g, v in ((gq, gs), (gs, gq), (gs, gs)))
+    pairs = steps * (steps - 1) / 2
+    return gq - rate * steps * (qs + sq), gq - rate * steps * qs, steps * gs - rate * pairs * ss
+
+
+def crossed(on_support, on_queries, theta):
+    """H_q g_q, H_s g_s, H_q g_s."""
+    gs, gq = slope(on_support, theta), slope(on_queries, theta)
+    return product(on_queries, theta, gq), product(on_support, theta, gs), product(on_queries, theta, gs)
+
+
+def changed_by(place, change):
+    """As `changed`, with change(gs, gq, H_q g_q, H_s g_s, H_q g_s, rate, steps)."""
+
+    def answer(on_support, on_queries, theta, *, rate, steps):
+        right = list(terms_by_products(on_support, on_queries, theta, rate=rate, steps=steps))
+        slopes = slope(on_support, theta), slope(on_queries, theta)
+        right[place] = change(*slopes, *crossed(on_support, on_queries, theta), rate, steps)
+        return tuple(right)
+
+    return answer
+
+
+CROSSED = {
+    "MAML, own gradients": (
+        changed_by(0, lambda gs, gq, qq, ss, qs, a, T: gq - a * T * (qq + ss)),
+        "each Hessian stands before its own gradient",
+    ),
+    "first-order, H_q g_q": (
+        changed_by(1, lambda gs, gq, qq, ss, qs, a, T: gq - a * T * qq),
+        "H_q stands before g_q",
+    ),
+    "Reptile on queries": (
+        changed_by(2, lambda gs, gq, qq, ss, qs, a, T: T * gq - a * T * (T - 1) / 2 * qq),
+        "Reptile knows no queries",
+    ),
+    "Reptile, H_q": (
+        changed_by(2, lambda gs, gq, qq, ss, qs, a, T: T * gs - a * T * (T - 1) / 2 * qs),
+        "the Hessian is of the support loss",
+    ),
+    "Reptile from 1": (
+        changed_by(2, lambda gs, gq, qq, ss, qs, a, T: T * gs - a * T * (T + 1) / 2 * ss),
+        "You began at 1",
+    ),
+}
+
+
 def terms_pair(on_support, on_queries, theta, **settings):
     return terms_by_products(on_support, on_queries, theta, **settings)[:2]
 
@@ -338,6 +437,12 @@ def test_first_terms():
                 changed(2, lambda gs, gq, qs, sq, ss, a, T: a * (T * gs - a * T * (T - 1) / 2 * ss)),
                 "α times too small",
             ),
+            "loose v": (terms_with_loose_v, "both terms count twice"),
+            "first-order is MAML": (
+                changed(1, lambda gs, gq, qs, sq, ss, a, T: gq - a * T * (qs + sq)),
+                "this is MAML's whole line",
+            ),
+            **CROSSED,
             "two only": (terms_pair, "three tensors"),
         },
     )
@@ -428,6 +533,25 @@ def pull_whole_blocks(step, theta, pull, *, steps, every):
     return blocks(step, theta, pull, reversed(whole), every, steps)
 
 
+def pull_never_handed_on(step, theta, pull, *, steps, every):
+    found = [blocks(step, theta, pull, [pair], every, steps) for pair in reversed(lengths(steps, every))]
+    return found[-1]
+
+
+def pull_kept_late(step, theta, pull, *, steps, every):
+    return blocks(step, theta, pull, [(at + 1, n) for at, n in reversed(lengths(steps, every))], every, steps)
+
+
+def pull_full_last(step, theta, pull, *, steps, every):
+    return blocks(step, theta, pull, [(at, every) for at, _ in reversed(lengths(steps, every))], every, steps)
+
+
+def pull_short_first(step, theta, pull, *, steps, every):
+    starts = [at for at, _ in lengths(steps, every)]
+    order = [(at, every if at else steps % every or every) for at in reversed(starts)]
+    return blocks(step, theta, pull, order, every, steps)
+
+
 def pull_nothing(step, theta, pull, *, steps, every):
     return pull.clone()
 
@@ -453,7 +577,11 @@ def test_checkpointed():
             "forwards": (pull_forwards, "begin with the last"),
             "last block": (pull_last_block, "Only one block"),
             "whole blocks": (pull_whole_blocks, "shorter block is missing"),
-            "nothing": (pull_nothing, "as it came"),
+            "never handed on": (pull_never_handed_on, "Every block begins with the pull"),
+            "kept late": (pull_kept_late, "one step late"),
+            "full last block": (pull_full_last, "you did n steps there as everywhere"),
+            "short first": (pull_short_first, "The SHORT block is the last one"),
+            "nothing": (pull_nothing, "This is the pull as it came"),
             "at the start": (pull_at_start, "All steps were done at the start"),
             "negative": (pull_negative, "this is not (dφ_T/dθ)ᵀ·pull"),
         },

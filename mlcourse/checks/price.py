@@ -82,6 +82,8 @@ def _block_probe(answer: Callable, inputs: Tensors) -> Tensors:
 def _block_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     steps, g, p = (int(inputs[name]) for name in ("steps", "step_bytes", "phi_bytes"))
     n = float(outputs["n"])
+    if n == block_bytes(_best_block(steps, g, p), steps, g, p) > steps:
+        return "These are the bytes of the best block. Return the block, n: `min(…, key=…)` gives the candidate itself."
     if n != round(n) or not 1 <= n <= steps:
         return f"n is {n:g}: it must be a whole number from 1 to T = {steps}."
     n, best = int(n), _best_block(steps, g, p)
@@ -94,6 +96,15 @@ def _block_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return "n = T is one block: the plain unroll, with the graphs of all steps."
     if n in (_whole(steps, 1), math.isqrt(steps), math.ceil(math.sqrt(steps))):
         return "This is √T. It is right only where a copy of φ and the graph of a step take the same bytes."
+    if n == min(range(1, steps + 1), key=lambda n: block_bytes(n, steps, p, g)):
+        return (
+            "G and P are swapped: n·P + ⌈T/n⌉·G. A block holds n GRAPHS, of G bytes each, and there are ⌈T/n⌉ copies."
+        )
+    if n == min(range(1, steps + 1), key=lambda n: n * g + steps // n * p) and n != _whole(steps, p / g):
+        return (
+            f"You rounded T/n down: {steps} steps in blocks of {n} need {math.ceil(steps / n)} copies of φ, since the "
+            "last block, a shorter one, has a copy too. ⌈ ⌉ rounds up: -(-steps // n)."
+        )
     if abs(n - math.sqrt(steps * g / p)) < 1 or n == _whole(steps, g / p):
         return (
             "Upside down: the dearer a copy of φ, the fewer copies, so the longer a block. You have G/P under the root."
@@ -222,6 +233,7 @@ def _end_mistake(phi: Tensor, phis: list[Tensor], steps: int, last: int) -> str:
         ],
         "Only the first T − R steps were taken: the R steps with a graph are missing.": phis[max(0, steps - last)],
         "These are the parameters as they came: no step was taken.": phis[0],
+        "All steps use the gradient at θ: take it at the φ of the step before.": phis[0] + steps * (phis[1] - phis[0]),
     }
     return _first(phi, mistakes) or (
         f"T = {steps}, R = {last}: φ must be that of T plain inner steps, whatever R is; "
@@ -297,6 +309,11 @@ def _wide_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The bias is missing.": _by_task(x, weight, torch.zeros_like(bias)),
         "Every task got the bias of the first.": _by_task(x, weight, bias[:1].expand_as(bias)),
     }
+    tasks = len(x)
+    split_wrong = right.transpose(0, 1).flatten(1, 2).unflatten(1, (-1, tasks)).permute(2, 0, 1, 3, 4)
+    mistakes["The channels come out as [tasks·out], tasks outside: split them as (tasks, -1), not (-1, tasks)."] = (
+        split_wrong
+    )
     if x.shape[0] == x.shape[1]:
         swapped = _by_task(x.transpose(0, 1), weight, bias)
         mistakes |= {
@@ -333,6 +350,7 @@ side_by_side = Check(
 # ------------------------------------------------------------------ 07.4 the first terms in α
 
 TERMS = ("MAML", "first-order MAML", "Reptile")
+TERM_STEPS = 4  # not 3, where T(T+1)/2 and T(T−1) are the same number
 
 
 def _terms_inputs(generator: torch.Generator) -> Tensors:
@@ -342,7 +360,7 @@ def _terms_inputs(generator: torch.Generator) -> Tensors:
     return support | {"query_x": other["x"], "query_y": other["y"], "theta": theta, "rate": 0.3 * made["rate"]}
 
 
-def _terms_probe(answer: Callable, inputs: Tensors, steps: int = 3) -> Tensors:
+def _terms_probe(answer: Callable, inputs: Tensors, steps: int = TERM_STEPS) -> Tensors:
     def loss(x: Tensor, y: Tensor) -> Callable:
         return lambda phi: _loss(_forward({"w": phi}, x), y)
 
@@ -354,7 +372,7 @@ def _terms_probe(answer: Callable, inputs: Tensors, steps: int = 3) -> Tensors:
     return dict(zip(TERMS, result, strict=True))
 
 
-def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = 3) -> str | None:
+def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = TERM_STEPS) -> str | None:
     theta, rate = inputs["theta"], inputs["rate"]
     support, query = _Quartic(inputs["x"], inputs["y"]), _Quartic(inputs["query_x"], inputs["query_y"])
     gs, gq, hs, hq = support.gradient(theta), query.gradient(theta), support.hessian(theta), query.hessian(theta)
@@ -375,16 +393,34 @@ def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = 3) -> str | Non
             "The MAML term lacks H_s g_q, the part through the inner step.": right["first-order MAML"],
             "The MAML term lacks H_q g_s: the query gradient itself moves with φ.": gq - a * hs @ gq,
             "MAML: the factor T is missing, this is the term of one inner step.": gq - rate * (hq @ gs + hs @ gq),
+            "MAML: both terms count twice. v must be held fixed in H v, and yours still has a graph: v.detach().": (
+                gq - 2 * a * (hq @ gs + hs @ gq)
+            ),
+            "MAML: each Hessian stands before its own gradient, H_q g_q and H_s g_s. They go crosswise: H_q g_s + H_s "
+            "g_q, the slope of g_s · g_q.": gq - a * (hq @ gq + hs @ gs),
             "MAML: sign. Descent moves φ against g_s, so both terms are subtracted.": gq + a * (hq @ gs + hs @ gq),
         },
         "first-order MAML": {
             "First-order MAML drops H_s g_q and keeps H_q g_s: you kept the other one.": gq - a * hs @ gq,
             "This is the query gradient at θ. First-order MAML takes it at φ_T: H_q g_s is missing.": gq,
             "First-order MAML: the factor T is missing.": gq - rate * hq @ gs,
+            "First-order MAML: H_q stands before g_q. The steps moved φ along g_s, so it is H_q g_s.": gq - a * hq @ gq,
+            "First-order MAML: this is MAML's whole line. Drop H_s g_q. (Has your v a graph? v.detach().)": right[
+                "MAML"
+            ],
         },
         "Reptile": {
             "Reptile sums T gradients; this is their mean. Do not divide by T.": right["Reptile"] / steps,
             "Reptile: each of T(T−1)/2 pairs of steps gives one H_s g_s; you counted T.": steps * gs - a * hs @ gs,
+            "Reptile knows no queries: its steps, and all its gradients, are of the support loss.": (
+                steps * gq - pairs * hq @ gq
+            ),
+            "Reptile: the Hessian is of the support loss, and so is the gradient behind it: H_s g_s.": (
+                steps * gs - pairs * hq @ gs
+            ),
+            "Reptile: sum t over 0, …, T−1, which is T(T−1)/2. You began at 1: the first step is taken at θ itself.": (
+                steps * gs - rate * steps * (steps + 1) / 2 * hs @ gs
+            ),
             "Reptile: you counted each pair of steps twice; there are T(T−1)/2.": steps * gs - 2 * pairs * hs @ gs,
             "Reptile: this is (θ − φ_T), α times too small. Here it is the sum of the gradients.": rate
             * right["Reptile"],
@@ -476,7 +512,7 @@ def _graph(call: Callable) -> float:
 def _pull_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     task, rate, v = _Quartic(inputs["x"], inputs["y"]), inputs["rate"], inputs["pull"]
     for name, (steps, every) in LENGTHS.items():
-        phis, got = task.path(inputs["theta"], rate, steps), outputs[name]
+        phis, got = task.path(inputs["theta"], rate, steps + every), outputs[name]
         if not _close(got, task.pull(phis, v, rate, range(steps))):
             whole = every * (steps // every)
             blocks = [range(start, min(start + every, steps)) for start in range(0, steps, every)]
@@ -484,6 +520,17 @@ def _pull_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             mistakes = {
                 "This is the pull as it came: nothing was differentiated.": [],
                 "Only one block was differentiated: hand its result on to the block before it.": blocks[-1],
+                "Every block begins with the pull as it came, so only the first block counts in the end: hand the "
+                "result of a block on to the block before it.": blocks[0],
+                "What you kept is one step late: keep φ BEFORE the first step of its block, not after it.": range(
+                    1, steps + 1
+                ),
+                "The last block is shorter, and you did n steps there as everywhere: min(n, steps that are left).": (
+                    range(whole + every)
+                ),
+                "The SHORT block is the last one, at the end of the path, not the first.": [
+                    t for t in range(whole + every) if not steps - whole <= t < every
+                ],
                 "The blocks are in the wrong order: begin with the last.": forwards,
                 "The last, shorter block is missing: T need not be a multiple of n.": range(whole),
                 "All steps were done at the start: do each block again from the φ that entered it.": [0] * steps,
