@@ -29,9 +29,7 @@ def bench(
     if what != "maml":
         raise CourseError(f"{what!r} has no benchmark; use maml")
     place = devices.pick(device)
-    report = bench.bench(workload or list(bench.WORKLOADS), rounds=rounds, device=place, grow=growth, say=say)
-    if out:
-        bench.keep(report, out)
+    report = bench.bench(workload or list(bench.WORKLOADS), rounds=rounds, device=place, grow=growth, say=say, out=out)
     print(json.dumps(report)) if as_json else show(report)
 
 
