@@ -115,6 +115,55 @@ def cg_more(product, b, *, iterations):
     return cg_textbook(product, b, iterations=iterations + 1)
 
 
+def cg_forgets_old(product, b, *, iterations):
+    v, r, p, old = torch.zeros_like(b), b, b, b @ b
+    for _ in range(iterations):
+        if not r.any():
+            break
+        image = product(p)
+        size = old / (p @ image)
+        v, r = v + size * p, r - size * image
+        new = r @ r
+        p = r + new / old * p
+    return v
+
+
+def cg_alias(product, b, *, iterations):
+    v, r, p, old = torch.zeros_like(b), b, b, b @ b
+    for _ in range(iterations):
+        if old == 0:
+            break
+        image = product(p)
+        size = old / (p @ image)
+        v += size * p
+        r -= size * image
+        new = r @ r
+        p = r + new / old * p
+        old = new
+    return v
+
+
+def cg_by_entries(product, b, *, iterations):
+    v, r, p, old = torch.zeros_like(b), b, b, b * b
+    for _ in range(iterations):
+        if not b.any():
+            break
+        image = product(p)
+        size = old / (p * image)
+        v, r = v + size * p, r - size * image
+        new = r * r
+        p, old = r + new / old * p, new
+    return v
+
+
+def cg_from_b(product, b, *, iterations):
+    return b + cg_textbook(product, b, iterations=iterations)
+
+
+def cg_shifted(product, b, *, iterations):
+    return 1.1 * cg_textbook(product, b, iterations=iterations)
+
+
 def cg_returns_the_rest(product, b, *, iterations):
     return b - product(cg_textbook(product, b, iterations=iterations))
 
@@ -152,7 +201,12 @@ def test_conjugate_gradient():
             "more": (cg_more, "One iteration too many"),
             "unguarded": (cg_unguarded, "divides 0 by 0"),
             "two products": (cg_two_products, "One for each is enough"),
-            "the rest": (cg_returns_the_rest, "is off by"),
+            "the rest": (cg_returns_the_rest, "This is the residual r"),
+            "old forgotten": (cg_forgets_old, "The old r·r is never replaced"),
+            "the same tensor": (cg_alias, "r and p are the same tensor"),
+            "by entries": (cg_by_entries, "The products are entry by entry"),
+            "from b": (cg_from_b, "v begins at b"),
+            "something else": (cg_shifted, "After 1 iteration v is off by"),
             "a column": (cg_column, "one tensor of the shape of the right-hand side"),
         },
     )
@@ -258,6 +312,8 @@ def test_hypergradient():
                 hyper_variant(lambda b, d, h, m, s: d - (m if len(m) == len(m.T) else m.T) @ s(h, b)),
                 "not by its transpose",
             ),
+            "v": (hyper_variant(lambda b, d, h, m, s: s(h, b) if len(m) == len(m.T) else d), "This is v itself"),
+            "half": (hyper_variant(lambda b, d, h, m, s: m.T @ s(h, b)), "Half of step 3 is missing"),
             "outer Hessian": (hyper_of_outer_hessian, "product is that of the outer loss"),
             "inner slope": (hyper_of_inner_slope, "right-hand side is the slope of the inner loss"),
             "outer mixed": (hyper_of_outer_mixed, "mixed derivative is that of the outer loss"),
@@ -346,6 +402,20 @@ def neumann_to_number(product, b, *, terms, rate):
     return neumann_as_list(product, b, terms=terms, rate=rate).norm()
 
 
+def neumann_of_b(product, b, *, terms, rate):
+    total = b
+    for _ in range(terms - 1):
+        total = total + (b - rate * product(b))
+    return rate * total
+
+
+def neumann_of_sum(product, b, *, terms, rate):
+    total = b
+    for _ in range(terms - 1):
+        total = total + (total - rate * product(total))
+    return rate * total
+
+
 def test_neumann():
     assert_check(
         implicit.neumann,
@@ -362,6 +432,9 @@ def test_neumann():
             "powers anew": (neumann_by_powers, "more products than terms"),
             "a number": (neumann_to_number, "one tensor of the shape of the right-hand side"),
             "doubled": (series(total=lambda found: 2 * sum(found)), "you are off by"),
+            "of b again": (neumann_of_b, "made of b again"),
+            "of the sum": (neumann_of_sum, "made of the SUM"),
+            "mean": (series(total=lambda found: sum(found) / len(found)), "the mean of the terms"),
         },
     )
 
@@ -428,6 +501,8 @@ def test_meta_gradient():
             "multiplied": (meta_multiplied, "multiplies by I + H/λ"),
             "no I": (meta_variant(lambda p, hp, s: hp / s), "the I is missing"),
             "no λ": (meta_variant(lambda p, hp, s: p + hp), "whatever the leash is"),
+            "λ under all": (meta_variant(lambda p, hp, s: (p + hp) / s), "λ divides all of I + H"),
+            "λ twice": (meta_variant(right_matrix, change=lambda v, s: s * v), "once too often"),
             "two terms": (meta_two_terms, "the first two terms of the series"),
             "iterations ignored": (meta_variant(right_matrix, count=lambda n: 50), "nothing changes"),
             "one more": (meta_variant(right_matrix, count=lambda n: 2 * n), "not one step of conjugate gradients"),

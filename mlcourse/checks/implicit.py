@@ -126,6 +126,15 @@ def _cg_mistake(path: Tensor, right: Tensor, matrix: Tensor, b: Tensor, wrong: i
     n = len(b)
     if not path[0].any():
         return "After 1 iteration v is still 0: one iteration too few, or v is never updated."
+    residuals = torch.stack([b - matrix @ v for v in right])
+    if all(_close(got, rest) for got, rest in zip(path[:-2], residuals[:-1], strict=False)):
+        return "This is the residual r, what is still missing. Return v."
+    if _close(path[:n], right + b):
+        return "v begins at b. It begins at zeros: then the residual b − A v is b, as in the text."
+    if _close(path[0], b * b / (matrix @ b)):  # then every entry of r is 0, or rounding
+        return (
+            "The products are entry by entry. r·r and p·(A p) are dot products, one number each: `r @ r`, not `r * r`."
+        )
     if _close(path[: n - 1], right[1:]):
         return "One iteration too many: with iterations=1 there is one step along b, and no more."
     for diagnosis, slip in CG_SLIPS.items():
@@ -135,14 +144,19 @@ def _cg_mistake(path: Tensor, right: Tensor, matrix: Tensor, b: Tensor, wrong: i
         if slipped[:upto].isfinite().all() and _close(path[:upto], slipped[:upto]):
             return diagnosis
     return (
-        f"After {wrong} iterations v is off by {relative_error(path[wrong - 1], right[wrong - 1]):.1e}. Write the four "
-        "lines again, in the order of the text: size, v, residual, direction."
+        f"After {wrong} iteration{'s' * (wrong > 1)} v is off by "
+        f"{relative_error(path[wrong - 1], right[wrong - 1]):.1e}. Write the four lines again, in the order of the "
+        "text: size, v, residual, direction."
     )
 
 
 CG_SLIPS = {
     "The residual is updated with the size of the iteration before. Compute the size first, then v and r.": "old size",
     "The ratio compares with the first residual: after each iteration the new r·r must become the old one.": "first r",
+    "The old r·r is never replaced: size and ratio both still use that of b. End each iteration with old = new.": (
+        "stale old"
+    ),
+    "r and p are the same tensor: `r -= …` in place changes p (and b) with it. Write r = r − size · A p.": "alias",
     "This is steepest descent: the new direction is r alone. Add ratio · p, which remembers the old direction.": "no p",
     "The ratio is upside down: it is new r·r over old r·r, a number that is small when things go well.": "inverted",
     "The ratio is taken of norms. It is r·r over r·r, the squares.": "norms",
@@ -157,15 +171,17 @@ def _cg_slip(matrix: Tensor, b: Tensor, iterations: int, slip: str) -> Tensor:
     """Conjugate gradients with one mistake, named as in CG_SLIPS."""
     v, r, p, size = torch.zeros_like(b), b, b, 0.0
     before = first = b @ b
-    for _ in range(iterations):
+    for step in range(iterations):
         image, before_r = matrix @ p, r
         if slip == "old size":
             r = r - size * image
-        size = (before if slip == "old size" else r @ r) / (p @ p if slip == "no A" else p @ image)
+        size = {"old size": before, "stale old": first}.get(slip, r @ r) / (p @ p if slip == "no A" else p @ image)
         v = v + size * p
         if slip != "old size":
             r = r + size * image if slip == "plus Ap" else r - size * image
-        ratio = (r @ r) / (first if slip == "first r" else before)
+        if slip == "alias" and step == 0:
+            p = r
+        ratio = (r @ r) / (first if slip in ("first r", "stale old") else before)
         ratio = {"inverted": 1 / ratio, "norms": ratio.sqrt(), "no p": 0 * ratio, "minus p": -ratio}.get(slip, ratio)
         p = (before_r if slip == "old r" else r) + ratio * p
         before = r @ r
@@ -251,6 +267,9 @@ def _hyper_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         + mixed.T @ v,
         "This is the direct term alone: how φ* moves with λ is missing.": direct,
         "The direct term ∂L_outer/∂λ is missing: λ also stands in the outer loss itself.": -mixed.T @ v,
+        "Half of step 3 is missing: this is −(∂²L_inner/∂φ∂λ)ᵀ v with the other sign, and without the direct term.": (
+            mixed.T @ v
+        ),
         "H is taken as I: solve was left out, or its result is not used.": direct - mixed.T @ b,
         "This multiplies by H where it must divide: v solves H v = ∂L_outer/∂φ.": direct - mixed.T @ hessian @ b,
         "The right-hand side is the slope of the inner loss. It is that of the outer one, ∂L_outer/∂φ.": direct
@@ -263,6 +282,7 @@ def _hyper_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if len(phi) == len(lam):
         words = "You multiplied by ∂²L_inner/∂φ∂λ, not by its transpose: autograd.grad(slope @ v, lam) transposes."
         mistakes[words] = direct - mixed @ v
+        mistakes["This is v itself. Step 3 is missing: direct term − (∂²L_inner/∂φ∂λ)ᵀ v."] = v
     return _first(outputs["gradient"], mistakes) or (
         f"The hypergradient is off by {relative_error(outputs['gradient'], right):.1e}. Test its parts one by one: b, "
         "v, the mixed product, the direct term."
@@ -345,6 +365,12 @@ def _neumann_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         * powers(shrink, [terms - 1 for terms in TERMS]),
         "η is missing inside: the terms are powers of I − ηA, not of I − A.": rate * powers(eye - matrix),
         "The first term b is counted twice.": rate * (b + powers(shrink)),
+        "From the third on, each term is made of b again: make it of the term before, or the powers do not grow.": (
+            rate * torch.stack([b + (terms - 1) * shrink @ b for terms in TERMS])
+        ),
+        "Each new term is made of the SUM so far. Keep two variables, the last term and the sum.": rate
+        * torch.stack([torch.linalg.matrix_power(eye + shrink, terms - 1) @ b for terms in TERMS]),
+        "This is the mean of the terms. The series is their sum.": right / torch.tensor(TERMS, dtype=F64)[:, None],
     }
     return _first(path, mistakes) or (
         f"With {TERMS[0]}, {TERMS[1]} and {TERMS[2]} terms together you are off by {relative_error(path, right):.1e}. "
@@ -393,6 +419,8 @@ def _meta_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "This is the outer gradient as it came: H is taken as 0, and dφ*/dθ as I (first-order).": b,
             "This multiplies by I + H/λ where it must divide: solve a system.": b + hessian @ b / strength,
             "This is (H/λ)⁻¹ b: the I is missing. Solve with I + H/λ.": strength * torch.linalg.solve(hessian, b),
+            "λ divides all of I + H: it stands under H alone.": strength * torch.linalg.solve(eye + hessian, b),
+            "The factor λ is there once too often: (I + H/λ)⁻¹ = λ (H + λI)⁻¹.": strength * right,
             "λ is missing: this solves with I + H, whatever the leash is.": torch.linalg.solve(eye + hessian, b),
             "This is (I − H/λ) b, the first two terms of the series for the inverse. Solve the system.": b
             - hessian @ b / strength,
