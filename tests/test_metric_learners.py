@@ -1,5 +1,6 @@
 """Learners that compare: each against a plain loop or a closed form, and what must not change an answer."""
 
+import json
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 import mlcourse
 from mlcourse import learners, recipes, training
 from mlcourse.checks.oracles import gradient_error
+from mlcourse.commands import app
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
@@ -472,15 +474,27 @@ def test_images_that_vanish_in_the_poolings_are_named():
 
 @pytest.mark.parametrize("method", ["prototypical", "cosine-prototypical", "matching", "relation", "r2d2"])
 def test_a_few_steps_teach_it_something_about_unseen_classes(method):
-    """Trained on eight ways, tested on five, of other classes."""
-    data = squares(classes=12)
-    known, unseen = data.select(range(8)), data.select(range(7, 12))
+    """Trained on eight ways, evaluated on five, of other classes."""
+    data = squares(classes=13)
+    known, unseen = data.select(range(8)), data.select(range(8, 13))
     learner = learners.build(method, way=5, size=16, channels=16, seed=0)
     before = evaluate(learner, EpisodeSampler(unseen, 5, 1, 5), episodes=60).accuracy
     training.train(learner, EpisodeSampler(known, 8, 1, 5), steps=60, tasks=1, rate=5e-3, seed=0, progress=False)
     after = evaluate(learner, EpisodeSampler(unseen, 5, 1, 5), episodes=60).accuracy
     assert after > before + 0.05
     assert after > 0.5
+
+
+@pytest.mark.parametrize("method", ["cosine-prototypical", "matching", "relation", "r2d2"])
+def test_the_commands_train_and_evaluate_it(tmp_path, method, capsys):
+    out = str(tmp_path / "run")
+    app(["train", method, "--budget", "smoke", "--out", out], standalone_mode=False)
+    capsys.readouterr()
+    app(["evaluate", out, "--episodes", "10", "--query", "3", "--json"], standalone_mode=False)
+    result = json.loads(capsys.readouterr().out)
+    assert 0.1 < result["accuracy"] <= 1
+    assert (result["normalisation"], result["transductive"]) == ("running", False)
+    assert result["trained"]["train_way"] > result["way"] == 5
 
 
 @pytest.mark.parametrize("method", ["cosine-prototypical", "matching", "relation", "r2d2"])
