@@ -31,7 +31,9 @@ class Recipe:
 RECIPES: dict[str, dict[str, Recipe]] = {
     "prototypical": {
         "smoke": Recipe(steps=5, tasks=1, rate=1e-3, train_way=10, query=2, validate_every=5, validation_episodes=10),
-        "short": Recipe(steps=3500, tasks=1, rate=2e-3, train_way=60, query=5, validate_every=500),
+        "short": Recipe(
+            steps=13000, tasks=1, rate=2e-3, train_way=60, query=5, validate_every=1000, validation_episodes=500
+        ),
         # Snell et al. 2017, section 3.1: 60-way episodes, 5 queries a class, Adam at 1e-3, halved every 2,000 episodes;
         # four blocks with max-pooling.
         "paper": Recipe(
