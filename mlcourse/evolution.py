@@ -105,7 +105,8 @@ class Particles:
             branch = tree
             for part in path:
                 branch = branch.setdefault(part, {})
-            branch[last] = value
+            if last:  # an empty dictionary is kept as a name that ends in "/"
+                branch[last] = value
         return cls(tree["t"], tree.get("state", {}), tree.get("shift", {}))
 
 
@@ -417,7 +418,7 @@ def _leaves(tree: Tree) -> list[Tensor]:
 def _flat_names(tree: Tree, prefix: str) -> dict[str, Tensor]:
     if not isinstance(tree, dict):
         return {prefix: tree.detach().clone()}
-    flat: dict[str, Tensor] = {}
+    flat: dict[str, Tensor] = {} if tree else {prefix + "/": torch.zeros(0)}
     for name, value in tree.items():
         if "/" in name:
             raise CourseError(f"the state's name {name!r} holds a '/', which separates names in files; rename it")
