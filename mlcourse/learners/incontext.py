@@ -7,7 +7,12 @@ Meta-Learner* (SNAIL), 2018, https://arxiv.org/abs/1707.03141 (convolutions over
 
 Choices of this file. The first two read the images one after another, so the order of the support set matters. Here it
 does not: the tokens carry no position. As in SNAIL a query token holds no label. Layers normalise before they compute
-(Xiong et al. 2020, https://arxiv.org/abs/2002.04745).
+(Xiong et al. 2020, https://arxiv.org/abs/2002.04745). Embeddings are taken relative to the support set's mean.
+
+From ordinary random weights such a learner stays at chance for long: it must find at the same time what to attend to
+and what to do with what it reads. Kirsch et al. describe such plateaus. Here the first weights give a start: queries
+and keys are projected alike, so that an image attends to images like it, and the matrix behind the values is undone by
+the one that joins the heads, so that the label read arrives as that label. Training may move all of them apart.
 """
 
 import torch
@@ -30,11 +35,14 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = heads
         self.before_attention, self.before_step = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.to_queries, self.to_keys, self.to_values, self.join = (nn.Linear(width, width) for _ in range(4))
+        self.to_queries, self.to_values, self.join = (nn.Linear(width, width) for _ in range(3))
+        self.to_keys = nn.Linear(width, width, bias=False)  # one would add the same to all scores of a query: nothing
         self.step = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        with torch.no_grad():  # attention starts as likeness: a query's largest product is with the key most like it
+        with torch.no_grad():  # attention starts as likeness, and hands on what it reads (see above)
             self.to_queries.weight.normal_(std=(2 / width) ** 0.5)
             self.to_keys.weight.copy_(self.to_queries.weight)
+            nn.init.orthogonal_(self.to_values.weight)
+            self.join.weight.copy_(self.to_values.weight.T)
 
     def _projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [tasks, heads, tokens, width / heads]."""
@@ -64,6 +72,8 @@ class Layer(nn.Module):
 class InContextLearner(MetricLearner):
     """θ is an encoder and a transformer; adapt reads the support set; predict lets each query attend to what was read.
 
+    It is inductive: a query sees the support set and itself, no other query. New names for the classes permute the
+    logits only if the classes keep their label vectors: the learner has to learn that names mean nothing.
     A support token is the projected embedding of an image plus the vector of its label; a query token is the same with
     the vector "unknown". Logits are the products of a query's last token with the label vectors.
     network: an encoder without a head, as in prototypical networks. width, heads, layers: of the transformer.
@@ -72,7 +82,7 @@ class InContextLearner(MetricLearner):
     trained, also those beyond the way of training.
 
     state: keys, values [tasks, layers, heads, support, width / heads], the support set as the queries of each layer
-    read it; labels [tasks, way, width], the label vectors.
+    read it; centre [tasks, 1, D], its mean embedding; labels [tasks, way, width], the label vectors.
     """
 
     def __init__(self, network: nn.Module, *, width: int = 128, heads: int = 4, layers: int = 2, most_ways: int = 20):
@@ -98,7 +108,7 @@ class InContextLearner(MetricLearner):
                 f"build it with most_ways={way}"
             )
         if generator is None:
-            return self.labels[:way].expand(tasks, -1, -1)
+            return self.labels[:way].repeat(tasks, 1, 1)
         drawn = torch.rand(tasks, self.most_ways, generator=generator).argsort(1)[:, :way]
         return self.labels[drawn.to(self.labels.device)]
 
@@ -106,16 +116,17 @@ class InContextLearner(MetricLearner):
         """The support set's embeddings as keys and values of each layer. labels: label vectors (None: the first)."""
         if labels is None:
             labels = self.assigned(support_y)
-        tokens = self.project(z) + members(support_y, labels.shape[1], z.dtype) @ labels
+        centre = z.mean(1, keepdim=True)
+        tokens = self.project(z - centre) + members(support_y, labels.shape[1], z.dtype) @ labels
         keys, values = [], []
         for layer in self.layers:
             tokens, key, value = layer.support(tokens)
             keys.append(key)
             values.append(value)
-        return {"keys": torch.stack(keys, 1), "values": torch.stack(values, 1), "labels": labels}
+        return {"centre": centre, "keys": torch.stack(keys, 1), "values": torch.stack(values, 1), "labels": labels}
 
     def compare(self, state: State, z: Tensor) -> Tensor:
-        tokens = self.project(z) + self.unknown
+        tokens = self.project(z - state["centre"]) + self.unknown
         for index, layer in enumerate(self.layers):
             tokens = layer.query(tokens, state["keys"][:, index], state["values"][:, index])
         return self.scale * self.last(tokens) @ state["labels"].transpose(1, 2)
