@@ -1,5 +1,7 @@
 """The in-context learner: attention in plain loops, what a query sees, labels as vectors."""
 
+import json
+
 import pytest
 import torch
 from core_helpers import Smooth, flat_gradient, loss_at, random_episode, squares
@@ -8,6 +10,7 @@ from torch import nn
 import mlcourse
 from mlcourse import learners, training
 from mlcourse.checks.oracles import gradient_error
+from mlcourse.commands import app
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
@@ -228,3 +231,14 @@ def test_training_makes_it_better_than_an_untrained_one_also_at_more_classes_tha
     trained = [evaluate(learner, sampler, episodes=60).accuracy for sampler in samplers]
     assert trained[0] > max(0.85, untrained[0] + 0.1)
     assert trained[1] > max(0.6, untrained[1] + 0.1)
+
+
+def test_the_commands_train_and_evaluate_it(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    app(["train", "incontext", "--budget", "smoke", "--out", out], standalone_mode=False)
+    capsys.readouterr()
+    app(["evaluate", out, "--episodes", "10", "--query", "3", "--json"], standalone_mode=False)
+    result = json.loads(capsys.readouterr().out)
+    assert 0.1 < result["accuracy"] <= 1
+    assert (result["normalisation"], result["transductive"]) == ("running", False)
+    assert result["trained"]["train_way"] > result["way"] == 5

@@ -1,5 +1,7 @@
 """Learners that write weights in one forward pass: the hypernetwork and feature-wise modulation."""
 
+import json
+
 import pytest
 import torch
 from core_helpers import flat_gradient, loss_at, random_episode, squares
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 import mlcourse
 from mlcourse import learners, training
 from mlcourse.checks.oracles import gradient_error
+from mlcourse.commands import app
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
@@ -356,3 +359,15 @@ def test_training_makes_it_better_than_an_untrained_one(kind):
     source = EpisodeSampler(squares(), 6, 1, 3)
     training.train(learner, source, steps=60, tasks=2, rate=5e-3, seed=0, progress=False)
     assert evaluate(learner, validation, episodes=60).accuracy > max(0.9, untrained + 0.02)
+
+
+@pytest.mark.parametrize("method", ["hypernet", "film"])
+def test_the_commands_train_and_evaluate_it(tmp_path, method, capsys):
+    out = str(tmp_path / "run")
+    app(["train", method, "--budget", "smoke", "--out", out], standalone_mode=False)
+    capsys.readouterr()
+    app(["evaluate", out, "--episodes", "10", "--query", "3", "--json"], standalone_mode=False)
+    result = json.loads(capsys.readouterr().out)
+    assert 0.1 < result["accuracy"] <= 1
+    assert (result["normalisation"], result["transductive"]) == ("running", False)
+    assert result["trained"]["train_way"] > result["way"] == 5
