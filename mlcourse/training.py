@@ -232,8 +232,10 @@ class _Run:
 
     def shown(self) -> dict[str, str]:
         """The metric beside the progress bar: a mean over the last steps, and the last validation."""
-        last = self.history.accuracies[-20:]
-        shown = {"accuracy": f"{sum(last) / len(last):.3f}"}
+        last, name = self.history.accuracies[-20:], "accuracy"
+        if math.isnan(last[-1]):
+            last, name = self.history.losses[-20:], "loss"
+        shown = {name: f"{sum(last) / len(last):.3f}"}
         if self.history.validations:
             shown["val"] = f"{self.history.validations[-1][1]:.3f}"
         return shown

@@ -300,6 +300,14 @@ def test_particles_go_through_a_file_and_on_to_the_same_numbers(kind, tmp_path):
     assert int(resumed[1][2].t) == problem.horizon
 
 
+def test_an_empty_part_of_a_state_survives_its_file(tmp_path):
+    at = Particles(torch.tensor(3), {"weights": {"w": TURN}, "memory": {}})
+    files.save_tensors(tmp_path / "at.safetensors", at.tensors())
+    again = Particles.of(files.load_tensors(tmp_path / "at.safetensors")[0])
+    assert (again.state["memory"], again.shift) == ({}, {})
+    assert torch.equal(again.state["weights"]["w"], TURN)
+
+
 def test_windows_in_a_row_are_the_horizon_and_then_start_anew():
     problem, lam = random_problem()
     options = {"sigma": 0.1, "particles": 4, "truncation": 3}
@@ -391,6 +399,14 @@ def test_training_resumes_in_the_middle_of_a_horizon_to_the_same_numbers(tmp_pat
     resumed, again = run(Draws(problem.draw), tmp_path / "cut", resume=True)
     assert again == losses
     assert all(map(torch.equal, resumed.values(), expected.values()))
+
+
+def test_the_progress_bar_shows_the_loss_where_there_is_no_accuracy(capsys):
+    learner = Estimator(two_steps(), HALF, estimator="truncated", particles=1)
+    training.train(learner, Draws(lambda n, generator: torch.zeros(n)), steps=2, tasks=1, rate=1e-9)
+    shown = capsys.readouterr().out
+    assert "loss=0.750" in shown
+    assert "nan" not in shown
 
 
 def test_pes_finds_the_minimum_that_short_windows_run_away_from():

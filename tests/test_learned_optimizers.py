@@ -352,8 +352,6 @@ def test_a_short_meta_training_learns_what_holds_on_tasks_it_has_not_seen(estima
     mean, error = paired(before, after)
     assert mean > 10 * error
     assert after[:, 1:].mean() < 0.3 * before[:, 1:].mean()
-    # without a direction, the same number of steps as large leads nowhere
-    assert after[:, -1].mean() < 0.5 * curves(Adam(0.01), family, held_out, horizon=horizon)[:, -1].mean()
 
 
 def test_tuned_rates_are_the_best_of_those_tried_and_not_at_the_edge():
