@@ -33,6 +33,10 @@ LEARNERS = [
     ("matching", {"learned": True}),
     ("relation", {}),
     ("r2d2", {}),
+    ("hypernet", {}),
+    ("hypernet", {"writes": "network"}),
+    ("film", {}),
+    ("incontext", {}),
 ]
 
 
