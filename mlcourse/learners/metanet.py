@@ -19,14 +19,18 @@ non-linearity, and the two are added. The last layer adds first; one softmax fol
 
 Where the paper leaves a choice, or this code takes another:
 
-- u and b are two Conv-4 encoders of equal shape, each with one fully connected layer; b has a softmax layer on top. The
-  paper augments the last three layers of a CNN with five convolutions. Here the fully connected layers of u and of b and
-  the softmax layer of b are augmented, and no convolution: that keeps a step short on a CPU.
+- u and b are two Conv-4 encoders of equal shape, each with one fully connected layer; b has a softmax layer on top.
+  The paper augments the last three layers of a CNN with five convolutions. Here the fully connected layers of u and of
+  b and the softmax layer of b are augmented, and no convolution: that keeps a step short on a CPU.
 - Gradients that are inputs count as constants, unless second_order=True. A constant passes no meta-gradient to the
   softmax layer that u needs for its representation loss, so that layer is then fixed, at random weights.
 - A bias is the weight of an input that is always 1; so it has a gradient and a fast weight, too.
-- The T examples are the same places of the support set for all tasks of a batch: drawn anew at each training step, always
-  the same ones otherwise.
+- The T examples (or pairs) stand at the same places of the support set in all tasks of a batch: drawn anew at each
+  training step, always the same ones otherwise.
+- m and d start with all biases, and all weights of the input log|g|, at 0, and such that g < 0 gives a weight above 0,
+  as descent does (the paper: all weights uniform in [−0.1, 0.1)). So what they write starts as a function of the sign
+  of g. Any constant in it would count thousands of times; where it is negative, a rectified fast layer starts silent,
+  and d, which acts through such a layer alone, would never learn.
 - Normalisation of the convolutions: the paper names none; the network's is taken (`running`, `group` or `none`).
 """
 
@@ -85,7 +89,7 @@ class ExampleWriter(nn.Module):
 class TaskWriter(nn.Module):
     """d with its weights G: an LSTM that reads T gradients one after another, each coordinate by itself.
 
-    All coordinates share G. [tasks, T, any shape] → [tasks, the same shape]: a linear layer reads the last hidden state.
+    All coordinates share G; a linear layer reads the last hidden state. [tasks, T, any shape] → [tasks, same shape].
     """
 
     def __init__(self, hidden: int):
@@ -120,14 +124,15 @@ class SlowNetwork(nn.Module):
 class MetaNetwork(Learner):
     """θ = {Q, W, G, Z}; adapt writes Q*, M and R in one forward pass; predict reads W* for each query by itself.
 
-    `state`, each with a leading dimension of tasks: "fast_u" Q* [tasks, hidden, D + 1]; "keys" R [tasks, n, hidden];
-    "memory_fc" [tasks, n, hidden, D + 1] and "memory_head" [tasks, n, way, hidden + 1], the W*_i of M. n: support images.
+    `state`, for n support images, each with a leading dimension of tasks: "fast_u" Q* [tasks, hidden, D + 1]; "keys" R
+    [tasks, n, hidden]; "memory_fc" [tasks, n, hidden, D + 1] and "memory_head" [tasks, n, way, hidden + 1], the W*_i of
+    M. Tasks with fewer classes than the head has use the first logits only.
 
     network: Conv-4 with a `head` of `way` logits (its head's size is used, the head itself is not). hidden: outputs of
-    the fully connected layers. meta_hidden: units of d and m. examples: T. sharpness: a factor on the cosines before the
-    softmax (the paper: 1). representation_loss: "cross-entropy" of single examples, "contrastive" of pairs, or "paper":
-    the first where each class has one example, the second elsewhere. second_order: differentiate through the gradients,
-    too.
+    the fully connected layers. meta_hidden: units of d and m. examples: T. sharpness: a factor on the cosines before
+    the softmax (the paper: 1). representation_loss: "cross-entropy" of single examples, "contrastive" of pairs, or
+    "paper": the first where each class has one example, the second elsewhere. second_order: differentiate through the
+    gradients, too.
 
     Its normalisation is `running`, `group` or `none`: no query sees another (inductive). adapt and predict use running
     statistics as they are; outer_loss, in training mode, uses those of its batch and updates the running ones.
@@ -167,6 +172,8 @@ class MetaNetwork(Learner):
         self.b, self.u = SlowNetwork(network, size, hidden), SlowNetwork(other, size, hidden)
         self.head = nn.Linear(hidden, way)
         self.m, self.d = ExampleWriter(meta_hidden), TaskWriter(meta_hidden)
+        _start_by_sign(self.m, self.m.layers[0].weight, self.m.layers[-1].weight)
+        _start_by_sign(self.d, self.d.lstm.weight_ih_l0, self.d.out.weight)
         softmax_of_u = torch.randn(way, hidden) / hidden**0.5
         if second_order:
             self.head_u = nn.Parameter(softmax_of_u)
@@ -180,8 +187,8 @@ class MetaNetwork(Learner):
     def representation_gradients(self, features: Tensor, labels: Tensor, generator: torch.Generator | None) -> Tensor:
         """∇_Q of the representation loss of T examples (or pairs), for the layer that has fast weights.
 
-        features: [tasks, n, D], what enters the layer. Returns [tasks, T, hidden, D + 1]. A gradient of a linear layer's
-        weights is the gradient at its output times its input, so that no loop over examples is needed.
+        features: [tasks, n, D], what enters the layer. Returns [tasks, T, hidden, D + 1]. The gradient of a linear
+        layer's weights is the gradient at its output times its input, so that no loop over examples is needed.
         """
         generator = generator or torch.Generator().manual_seed(0)
         contrastive = self.representation_loss == "contrastive"
@@ -193,7 +200,7 @@ class MetaNetwork(Learner):
             features = features if self.second_order else features.detach()
             if not contrastive:
                 z = self._output(self.u.fc, features[:, first])
-                logits = self.u.activation(z) @ self.head_u.t()
+                logits = self.u.activation(z) @ self.head_u[: int(labels.max()) + 1].t()
                 loss = F.cross_entropy(logits.flatten(0, 1), labels[:, first].flatten(), reduction="sum")
                 return self._gradients(loss, {"z": (z, features[:, first])})["z"]
             a, b = (self._output(self.u.fc, features[:, index]) for index in (first, second))
@@ -203,12 +210,12 @@ class MetaNetwork(Learner):
             return found["a"] + found["b"]
 
     def task_gradients(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """∇_i, for each support image i by itself: "fc" [tasks, n, hidden, D + 1], "head" [tasks, n, way, hidden + 1]."""
+        """∇_i of each support image by itself: "fc" [tasks, n, hidden, D + 1], "head" [tasks, n, way, hidden + 1]."""
         with torch.enable_grad():
             features = features if self.second_order else features.detach()
             z = self._output(self.b.fc, features)
             hidden = self.b.activation(z)
-            logits = self.head(hidden)
+            logits = self.head(hidden)[..., : int(labels.max()) + 1]
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
             return self._gradients(loss, {"fc": (z, features), "head": (logits, hidden)})
 
@@ -252,7 +259,8 @@ class MetaNetwork(Learner):
         a = self.attention(state, of_u)
         fast = _mixed(a, state["memory_fc"], of_b)
         hidden = self.b.activation(self.b.fc(of_b)) + self.b.activation(fast)
-        return self.head(hidden) + _mixed(a, state["memory_head"], hidden)
+        fast = _mixed(a, state["memory_head"], hidden)
+        return self.head(hidden)[..., : fast.shape[-1]] + fast
 
     # ------------------------------------------------------------------ the learner
 
@@ -270,10 +278,18 @@ class MetaNetwork(Learner):
         generator: torch.Generator | None = None,
     ) -> State:
         way_of(support_y, at_most=self.head.out_features, who="this Meta-Network")
-        return _finite(self.write(*self.features(support_x), support_y, generator))
+        return self.write(*self.features(support_x), support_y, generator)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
-        return self.read(state, *self.features(query_x))
+        """Logits [tasks, queries, way]. In evaluation, raises CourseError when they are not finite."""
+        logits = self.read(state, *self.features(query_x))
+        # In training the outer loss is checked. In evaluation nothing else would notice: argmax finds an answer in NaN.
+        if not self.training and not torch.isfinite(logits).all():
+            raise CourseError(
+                "the Meta-Network's answers are not finite: the images or the parameters are not; look at both, and "
+                "train again with a lower outer rate if it is the parameters"
+            )
+        return logits
 
     def outer_loss(
         self, batch, *, step: int = 0, generator: torch.Generator | None = None
@@ -321,6 +337,17 @@ class OtherEpisode(Learner):
         return self.learner.predict(state, query_x)
 
 
+def _start_by_sign(writer: nn.Module, first: Tensor, last: Tensor) -> None:
+    """Let m or d start blind to the size of gradients, and downhill. first, last: weights of its outermost layers."""
+    with torch.no_grad():
+        first[:, 0] = 0.0
+        for name, value in writer.named_parameters():
+            if "bias" in name:
+                value.zero_()
+        if writer(torch.full((1, 1, 1), -1.0)) < 0:
+            last.neg_()
+
+
 def contrastive_loss(a: Tensor, b: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
     """½ l D² + ½ (1 − l) max(0, margin − D)² with D = ‖a − b‖ and l = 1 for a pair of one class: [..., H] → [...].
 
@@ -351,14 +378,3 @@ def _pairs(n: int, examples: int, generator: torch.Generator, device: torch.devi
     first = torch.randint(n, (examples,), generator=generator)
     second = (first + torch.randint(1, n, (examples,), generator=generator)) % n
     return first.to(device), second.to(device)
-
-
-def _finite(state: State) -> State:
-    """The state as it is. Raises CourseError when a fast weight or a key is not a finite number."""
-    for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise CourseError(
-                f"what the Meta-Network wrote ({name}) is not finite; look for images or weights that are not, or train "
-                "again at a lower outer rate"
-            )
-    return state
