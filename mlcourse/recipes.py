@@ -108,7 +108,7 @@ def _like_prototypical(steps: int = 3500, **more: Any) -> dict[str, Recipe]:
 
 
 # No paper recipes: Vinyals et al. state no outer rate and no number of steps, Sung et al. no number of steps, and the
-# encoder of Bertinetto et al. is another one.
+# encoders of Bertinetto et al. and of Munkhdalai & Yu are others.
 RECIPES |= {
     "cosine-prototypical": _like_prototypical(),
     "matching": _like_prototypical(),
@@ -118,6 +118,13 @@ RECIPES |= {
     "hypernet": _like_prototypical(),
     "film": _like_prototypical(tasks=3, train_way=20),
     "incontext": _like_prototypical(tasks=4, train_way=20, query=4, rate=1e-3),
+    "metanet": {
+        "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10),
+        # Most of a step's time goes into d, which reads T gradients of each fast weight: T = 2 of the 5 examples.
+        "short": Recipe(
+            steps=3000, tasks=4, rate=2e-3, query=15, validate_every=500, options={"examples": 2}, many_way={"tasks": 1}
+        ),
+    },
 }
 
 

@@ -10,7 +10,7 @@ def train(
     method: Annotated[
         str,
         typer.Argument(
-            help="prototypical, cosine-prototypical, matching, relation, r2d2, hypernet, film, incontext, "
+            help="prototypical, cosine-prototypical, matching, relation, r2d2, hypernet, film, metanet, incontext, "
             "maml, fomaml, anil, meta-sgd, maml++, reptile or imaml"
         ),
     ],

@@ -30,8 +30,8 @@ from mlcourse.networks import Conv4
 
 __all__ = [
     "ANIL", "MAML", "METHODS", "R2D2", "FeatureModulation", "FineTune", "HyperNetwork", "ImplicitMAML",
-    "InContextLearner", "Learner", "MatchingNetwork", "PixelNeighbours", "PrototypicalNetwork", "RelationNetwork",
-    "Reptile", "accuracy", "build", "completed", "load", "options_of", "prototypes", "ridge", "save",
+    "InContextLearner", "Learner", "MatchingNetwork", "MetaNetwork", "PixelNeighbours", "PrototypicalNetwork",
+    "RelationNetwork", "Reptile", "accuracy", "build", "completed", "load", "options_of", "prototypes", "ridge", "save",
     "squared_distances",
 ]  # fmt: skip
 
