@@ -61,7 +61,7 @@ def plain_answer(learner, support, labels, query):
     centre = sum(embedded[:-1]) / n
     tokens = [learner.project(z - centre) + vectors[y] for z, y in zip(embedded[:-1], labels, strict=True)]
     tokens.append(learner.project(embedded[-1] - centre) + learner.unknown)
-    sees = [*([list(range(n))] * n), list(range(n + 1))]
+    sees = [list(range(n))] * (n + 1)
     for layer in learner.layers:
         tokens = plain_layer(layer, tokens, sees)
     return torch.stack([learner.scale * learner.last(tokens[-1]) @ vector for vector in vectors])

@@ -26,7 +26,10 @@ from mlcourse.learners.metric import MetricLearner, members
 
 
 class Layer(nn.Module):
-    """One transformer layer. Support tokens attend to the support set; a query token to the support set and to itself.
+    """One transformer layer, in which all tokens, of support images and of queries, attend to the support tokens.
+
+    No query attends to another one. Nor to its own key: that one is always the most alike and would win the attention,
+    and what a token is itself it carries along anyway, in the sum (the residual path).
 
     width: numbers a token. heads: attention heads; each has width / heads numbers.
     """
@@ -44,35 +47,26 @@ class Layer(nn.Module):
             nn.init.orthogonal_(self.to_values.weight)
             self.join.weight.copy_(self.to_values.weight.T)
 
-    def _projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [tasks, heads, tokens, width / heads]."""
-        x = self.before_attention(tokens)
-        made = (self.to_queries(x), self.to_keys(x), self.to_values(x))
-        return tuple(one.unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in made)
-
-    def _finished(self, tokens: Tensor, read: Tensor) -> Tensor:
-        tokens = tokens + self.join(read.transpose(1, 2).flatten(2))
-        return tokens + self.step(self.before_step(tokens))
+    def _heads(self, projection: nn.Linear, tokens: Tensor) -> Tensor:
+        """[tasks, tokens, width] → [tasks, heads, tokens, width / heads]."""
+        return projection(self.before_attention(tokens)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def support(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[tasks, support, width] → the next tokens, and the keys and values that queries will read."""
-        queries, keys, values = self._projected(tokens)
-        read = F.scaled_dot_product_attention(queries, keys, values)
-        return self._finished(tokens, read), keys, values
+        """Support tokens [tasks, support, width] → the next ones, and the keys and values that all tokens read."""
+        keys, values = self._heads(self.to_keys, tokens), self._heads(self.to_values, tokens)
+        return self(tokens, keys, values), keys, values
 
-    def query(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """[tasks, queries, width] → the next tokens. Each query adds one key and value, its own, to the support's."""
-        queries, own_keys, own_values = self._projected(tokens)
-        queries = queries / queries.shape[-1] ** 0.5
-        scores = torch.cat([queries @ keys.transpose(-1, -2), (queries * own_keys).sum(-1, keepdim=True)], -1)
-        shares = scores.softmax(-1)  # [tasks, heads, queries, support + 1]
-        return self._finished(tokens, shares[..., :-1] @ values + shares[..., -1:] * own_values)
+    def forward(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Tokens [tasks, any number, width] → the next ones, each by itself, given the support's keys and values."""
+        read = F.scaled_dot_product_attention(self._heads(self.to_queries, tokens), keys, values)
+        tokens = tokens + self.join(read.transpose(1, 2).flatten(2))
+        return tokens + self.step(self.before_step(tokens))
 
 
 class InContextLearner(MetricLearner):
     """θ is an encoder and a transformer; adapt reads the support set; predict lets each query attend to what was read.
 
-    It is inductive: a query sees the support set and itself, no other query. New names for the classes permute the
+    It is inductive: a query reads the support set and no other query. New names for the classes permute the
     logits only if the classes keep their label vectors: the learner has to learn that names mean nothing.
     A support token is the projected embedding of an image plus the vector of its label; a query token is the same with
     the vector "unknown". Logits are the products of a query's last token with the label vectors.
@@ -93,7 +87,7 @@ class InContextLearner(MetricLearner):
             raise CourseError(f"width {width} does not divide into {heads} heads; give a multiple of {heads}")
         self.most_ways = most_ways
         self.project = nn.Sequential(nn.LayerNorm(network.embedding_size), nn.Linear(network.embedding_size, width))
-        self.labels = nn.Parameter(torch.randn(most_ways, width))
+        self.labels = nn.Parameter(0.5 * torch.randn(most_ways, width))  # images have the larger part in a token
         self.unknown = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
         self.last = nn.LayerNorm(width)
@@ -128,7 +122,7 @@ class InContextLearner(MetricLearner):
     def compare(self, state: State, z: Tensor) -> Tensor:
         tokens = self.project(z - state["centre"]) + self.unknown
         for index, layer in enumerate(self.layers):
-            tokens = layer.query(tokens, state["keys"][:, index], state["values"][:, index])
+            tokens = layer(tokens, state["keys"][:, index], state["values"][:, index])
         return self.scale * self.last(tokens) @ state["labels"].transpose(1, 2)
 
     def outer_loss(
