@@ -114,10 +114,11 @@ RECIPES |= {
     "matching": _like_prototypical(),
     "relation": _like_prototypical(),
     "r2d2": _like_prototypical(),
-    # What these write or read depends on the whole task: tasks of more classes than at test, but several a step.
-    "hypernet": _like_prototypical(),
-    "film": _like_prototypical(tasks=3, train_way=20),
-    "incontext": _like_prototypical(tasks=4, train_way=20, query=4, rate=1e-3),
+    # A head is written class by class, as prototypes are; what the others write or read depends on the whole task, so
+    # they see several tasks a step.
+    "hypernet": _like_prototypical(5000),
+    "film": _like_prototypical(4000, tasks=3, train_way=20),
+    "incontext": _like_prototypical(5000, tasks=4, train_way=20, query=4, rate=1e-3),
     "metanet": {
         "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10),
         # Most of a step's time goes into d, which reads T gradients of each fast weight: T = 2 of the 5 examples.
