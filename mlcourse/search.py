@@ -404,6 +404,7 @@ def _found(study) -> Found:
 def _opened(file: str | Path, space: Space | None) -> Iterator[optuna.Study]:
     """The study in a file, which is made if it is not there; `space` None takes the one that is in it."""
     import optuna
+    from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial is too much for a lesson
@@ -413,12 +414,12 @@ def _opened(file: str | Path, space: Space | None) -> Iterator[optuna.Study]:
     path = Path(file).expanduser()
     try:
         storage, study = _open_file(path, space)
-    except (SQLAlchemyError, sqlite3.Error, RuntimeError, OSError) as error:
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:150]
         raise CourseError(f"{path} cannot be read as a study ({reason}); delete it, or take another file") from error
     try:
         yield study
-    except SQLAlchemyError as error:
+    except (StorageInternalError, SQLAlchemyError) as error:
         reason = " ".join(str(error).split())[:150]
         raise CourseError(
             f"{path} could not be read or written ({reason}); is the disk full, or the file gone?"

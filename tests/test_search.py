@@ -353,6 +353,17 @@ def test_files_that_are_no_study(tmp_path):
     assert len(search.minimise(bowl, LINE, tmp_path / "empty.sqlite3", trials=1).trials) == 1
 
 
+def test_a_file_that_is_lost_on_the_way(tmp_path):
+    file = tmp_path / "study.sqlite3"
+
+    def thief(values, report):
+        file.write_bytes(bytes(len(file.read_bytes())))
+        return 0.0
+
+    with pytest.raises(CourseError, match="could not be read or written"):
+        search.minimise(thief, LINE, file, trials=3)
+
+
 def test_no_trial_came_to_its_end():
     with pytest.raises(CourseError, match="none of 0"):
         _ = search.Found(()).best
