@@ -126,10 +126,13 @@ def _like_prototypical(steps: int = 3500, **more: Any) -> dict[str, Recipe]:
 # No paper recipes: Vinyals et al. state no outer rate and no number of steps, Sung et al. no number of steps, and the
 # encoders of Bertinetto et al. and of Munkhdalai & Yu are others.
 RECIPES |= {
-    "cosine-prototypical": _like_prototypical(),
-    "matching": _like_prototypical(),
-    "relation": _like_prototypical(),
-    "r2d2": _like_prototypical(),
+    "cosine-prototypical": _like_prototypical(6000),
+    # The paper's softmax of plain cosines learns far more slowly with this many ways. On validation classes of Omniglot
+    # after 600 steps: 86.6 % without, 96.2 % with a learned temperature (5-way 1-shot; 69.5 % and 88.5 % at 20 ways).
+    "matching": _like_prototypical(6000, options={"temperature": 0.1, "learned": True}),
+    # It looks at every pair of a query and a class, so tasks are smaller.
+    "relation": _like_prototypical(5000, train_way=20, rate=1e-3),
+    "r2d2": _like_prototypical(6000),
     # A head is written class by class, as prototypes are; what the others write or read depends on the whole task, so
     # they see several tasks a step.
     "hypernet": _like_prototypical(5000),
