@@ -219,7 +219,7 @@ class Attention:
         right.imshow(strip, extent=(-0.5, n - 0.5, -0.02 - height, -0.02), vmin=0, vmax=1, aspect="auto")
         for k in range(1, self.way):
             right.axvline(np.searchsorted(self.labels, k) - 0.5, color="#BBBBBB", linewidth=1, marker="")
-        right.set(xlim=(-0.6, n - 0.4), ylim=(-0.04 - height, 1.03), xticks=[], yticks=(0, 0.25, 0.5, 0.75, 1))
+        right.set(xlim=(-0.6, n - 0.4), ylim=(-0.04 - height, 1.25), xticks=[], yticks=(0, 0.25, 0.5, 0.75, 1))
         right.set(ylabel="attention", xlabel="support images, class by class")
         return fig
 
@@ -231,13 +231,8 @@ class Attention:
         for k, share in enumerate(self.shares(query, temperature)):
             middle = np.flatnonzero(self.labels == k).mean()
             said = f"class {k}\n{100 * share:.0f} %"
-            moving.append(right.text(middle, 0.99, said, ha="center", va="top", fontsize=11, color=colours_of(k)))
+            moving.append(right.text(middle, 1.23, said, ha="center", va="top", fontsize=11))
         return moving
-
-
-def colours_of(k: int) -> str:
-    """The colour of class k."""
-    return figures.COLOURS[k % len(figures.COLOURS)]
 
 
 # ------------------------------------------------------------------ numbers
