@@ -133,14 +133,14 @@ def _shares(rule: str, shot: int, x: float, y: float) -> np.ndarray:
 
 
 def _regions_axes() -> Figure:
-    fig, (left, right) = figures.subplots(1, 2, size=(8.6, 4.0), width_ratios=(1.1, 1))
+    fig, (left, right) = figures.subplots(1, 2, size=(8.0, 3.7), width_ratios=(1.1, 1))
     left.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), xlabel="first feature", ylabel="second feature", aspect="equal")
-    left.set(xticks=range(-4, 5, 2), yticks=range(-4, 5, 2))
+    left.set(xticks=(-4, 0, 4), yticks=(-4, 0, 4))
     left.plot(AXIS, LINE[:, 1], color="#444444", linestyle="--", linewidth=1, marker="", zorder=2)
     left.plot(0, 0, marker="+", markersize=9, color="#444444", linestyle="none", zorder=2)
     left.grid(False)
     right.set(xlim=(-EDGE, EDGE), ylim=(-0.03, 1.03), xlabel="first feature, along the dashed line")
-    right.set(ylabel="probability", xticks=range(-4, 5, 2), yticks=(0, 0.25, 0.5, 0.75, 1))
+    right.set(ylabel="probability", xticks=(-4, 0, 4), yticks=(0, 0.5, 1))
     handles = [right.plot([], [], label=f"class {letter}", **figures.style(k))[0] for k, letter in enumerate(LETTERS)]
     right.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=11, frameon=False)
     return fig
