@@ -142,7 +142,7 @@ RECIPES |= {
         "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10),
         # Most of a step's time goes into d, which reads T gradients of each fast weight: T = 2 of the 5 examples.
         "short": Recipe(
-            steps=3000, tasks=4, rate=2e-3, query=15, validate_every=500, options={"examples": 2}, many_way={"tasks": 1}
+            steps=3000, tasks=4, rate=3e-3, query=15, validate_every=500, options={"examples": 2}, many_way={"tasks": 1}
         ),
     },
 }

@@ -67,11 +67,13 @@ def looped(learner, support_x, support_y, query_x):
             far = torch.relu(1 - torch.sqrt(squared + 1e-12))
             loss = squared / 2 if support_y[i] == support_y[j] else far**2 / 2
         gradients += gradient(loss, weights_u)
-    fast_u = written_by_d(learner.d, gradients)  # line 6
+    fast_u = written_by_d(learner.d, gradients) / (u.fc.in_features + 1)  # line 6
+    scales = 1 / (b.fc.in_features + 1), (learner.head.in_features + 1) ** 0.5
     memory, keys = [], []
     for x, y in zip(support_x, support_y, strict=True):  # lines 7 to 14
         logits = learner.head(F.relu(b.fc(b.features(x[None, None])[0, 0])))
-        memory.append([written_by_m(learner.m, g) for g in gradient(-logits.log_softmax(0)[y], weights_b)])
+        found = gradient(-logits.log_softmax(0)[y], weights_b)
+        memory.append([written_by_m(learner.m, g) * scale for g, scale in zip(found, scales, strict=True)])
         keys.append(augmented(u.fc, fast_u, u.features(x[None, None])[0, 0]))
     answers = []
     for x in query_x:  # lines 16 to 20
@@ -145,19 +147,22 @@ def test_an_augmented_layer_adds_two_rectified_answers():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_fast_layers_never_start_silent(seed):
+def test_fast_weights_start_as_descent_has_it_and_small_beside_the_slow_ones(seed):
     learner, batch = learners.build("metanet", way=5, size=16, seed=seed, channels=8), episode()
     with torch.no_grad():
-        assert (learner.m(torch.tensor([-1.0, -0.1])) > 0).all()
-        assert (learner.d(torch.full((1, 3, 2), -1.0)) > 0).all()
+        for write in (learner.m, learner.d):
+            down, up = (write(torch.full((1, 1, 1), g)) for g in (-0.02, 0.02))
+            assert down > 0
+            assert up.item() == pytest.approx(0, abs=1e-6)
         state = learner.adapt(batch.support_x, batch.support_y)
         of_u, of_b = learner.features(batch.query_x)
-        one = torch.full((3, 15, 5), 0.2)
-        for fast in (
-            metanet.with_one(of_u) @ state["fast_u"].transpose(1, 2),
-            metanet._mixed(one, state["memory_fc"], of_b),
-        ):
-            assert (fast > 0).any()
+        same = torch.full((3, 15, 5), 0.2)
+        fast_b = metanet._mixed(same, state["memory_fc"], of_b)
+        fast_u = metanet.with_one(of_u) @ state["fast_u"].transpose(1, 2)
+        assert (fast_b > 0).any()
+        assert (fast_u > 0).any()
+        assert fast_b.abs().mean() < learner.b.fc(of_b).abs().mean()
+        assert fast_u.abs().mean() < learner.u.fc(of_u).abs().mean()
 
 
 def test_preprocessing_keeps_sign_and_order_of_magnitude():

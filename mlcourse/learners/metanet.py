@@ -27,10 +27,12 @@ Where the paper leaves a choice, or this code takes another:
 - A bias is the weight of an input that is always 1; so it has a gradient and a fast weight, too.
 - The T examples (or pairs) stand at the same places of the support set in all tasks of a batch: drawn anew at each
   training step, always the same ones otherwise.
-- m and d start with all biases, and all weights of the input log|g|, at 0, and such that g < 0 gives a weight above 0,
-  as descent does (the paper: all weights uniform in [−0.1, 0.1)). So what they write starts as a function of the sign
-  of g. Any constant in it would count thousands of times; where it is negative, a rectified fast layer starts silent,
-  and d, which acts through such a layer alone, would never learn.
+- What m and d write is multiplied by 1/(D + 1) in a fully connected layer of D inputs, and by √(hidden + 1) in the
+  softmax layer. All coordinates of all layers share one function, and its constant part counts D + 1 times at each
+  output: unscaled, it drowns the slow weights. In the softmax layer the fast weights alone know this task's labels.
+- m and d start with PyTorch's random weights and with biases of 0, but the last: they write more than 0 for g = −0.02
+  and 0 for g = 0.02, the direction of descent (the paper: all weights uniform in [−0.1, 0.1)). Where a fast layer with
+  a ReLU got negative weights only, it would be silent, and d, which acts through such a layer alone, would never learn.
 - Normalisation of the convolutions: the paper names none; the network's is taken (`running`, `group` or `none`).
 """
 
@@ -172,8 +174,8 @@ class MetaNetwork(Learner):
         self.b, self.u = SlowNetwork(network, size, hidden), SlowNetwork(other, size, hidden)
         self.head = nn.Linear(hidden, way)
         self.m, self.d = ExampleWriter(meta_hidden), TaskWriter(meta_hidden)
-        _start_by_sign(self.m, self.m.layers[0].weight, self.m.layers[-1].weight)
-        _start_by_sign(self.d, self.d.lstm.weight_ih_l0, self.d.out.weight)
+        _start_downhill(self.m, self.m.layers[-1])
+        _start_downhill(self.d, self.d.out)
         softmax_of_u = torch.randn(way, hidden) / hidden**0.5
         if second_order:
             self.head_u = nn.Parameter(softmax_of_u)
@@ -240,9 +242,12 @@ class MetaNetwork(Learner):
 
     def write(self, of_u: Tensor, of_b: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> State:
         """The state, from the features [tasks, n, D] of the support images in u and in b."""
-        fast_u = self.d(self.representation_gradients(of_u, labels, generator))
-        gradients = self.task_gradients(of_b, labels)
-        state = {f"memory_{name}": self.m(gradient) for name, gradient in gradients.items()}
+        to_u, to_b = self.representation_gradients(of_u, labels, generator), self.task_gradients(of_b, labels)
+        fast_u = self.d(to_u) / to_u.shape[-1]
+        state = {
+            "memory_fc": self.m(to_b["fc"]) / to_b["fc"].shape[-1],
+            "memory_head": self.m(to_b["head"]) * to_b["head"].shape[-1] ** 0.5,
+        }
         return state | {"fast_u": fast_u, "keys": augmented(self.u.fc, fast_u, of_u, self.u.activation)}
 
     def attention(self, state: State, of_u: Tensor) -> Tensor:
@@ -337,15 +342,16 @@ class OtherEpisode(Learner):
         return self.learner.predict(state, query_x)
 
 
-def _start_by_sign(writer: nn.Module, first: Tensor, last: Tensor) -> None:
-    """Let m or d start blind to the size of gradients, and downhill. first, last: weights of its outermost layers."""
+def _start_downhill(writer: nn.Module, last: nn.Linear) -> None:
+    """Let m or d, whose last layer is given, start by writing more than 0 for g = −0.02 and 0 for g = 0.02."""
     with torch.no_grad():
-        first[:, 0] = 0.0
         for name, value in writer.named_parameters():
             if "bias" in name:
                 value.zero_()
-        if writer(torch.full((1, 1, 1), -1.0)) < 0:
-            last.neg_()
+        down, up = (writer(torch.full((1, 1, 1), g)).squeeze() for g in (-0.02, 0.02))
+        sign = 1.0 if down > up else -1.0
+        last.weight.mul_(sign)
+        last.bias.fill_(-sign * up)
 
 
 def contrastive_loss(a: Tensor, b: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
