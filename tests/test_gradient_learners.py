@@ -87,7 +87,7 @@ def test_side_by_side_equals_one_by_one_for_each_option(name, method, normalisat
 @pytest.mark.parametrize("cls", [MAML, ANIL])
 def test_a_zero_head_is_any_head_with_equal_rows(cls):
     """Softmax does not see what all logits share, so a row that all classes start from says nothing."""
-    episode, zero = random_episode(tasks=2), smooth(cls, "group", steps=3, inner_rate=0.3, zero_head=True)
+    episode, zero = random_episode(tasks=2, way=3), smooth(cls, "group", steps=3, inner_rate=0.1, zero_head=True)
     full = smooth(cls, "group", steps=3, inner_rate=0.3)
     row = {name: torch.randn(1, *p.shape[1:], dtype=F64) for name, p in full.network.head.named_parameters()}
     for name, p in full.network.head.named_parameters():
@@ -99,6 +99,18 @@ def test_a_zero_head_is_any_head_with_equal_rows(cls):
             assert grad.sum(0).norm() < 1e-12 < grad.norm()
         else:
             assert relative_error(of_zero[name], grad) < 1e-10, name
+
+
+def test_with_a_zero_head_the_rate_means_the_same_for_any_number_of_classes():
+    """One step from zero makes a class's row of the head α times (the class's mean − the mean over classes)."""
+    learner = learners.build("anil", way=5, size=16, seed=0, channels=4, zero_head=True, normalisation="group", steps=1)
+    learner = learner.double().eval()
+    for way, shot in ((2, 1), (3, 4), (9, 2)):
+        episode = random_episode(tasks=2, way=way, shot=shot, query=1, size=16)
+        rows = learner.adapt(episode.support_x, episode.support_y)["fast"]["head.weight"]
+        centres = learner.features(episode.support_x).unflatten(1, (way, shot)).mean(2)
+        expected = learner.inner_rate * (centres - centres.mean(1, keepdim=True))
+        torch.testing.assert_close(rows, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["maml", "anil", "meta-sgd"])

@@ -49,9 +49,10 @@ class MAML(Learner):
     all start at α); or "layer", one for each tensor and inner step (MAML++), all from α, of any sign they like.
 
     zero_head: the head starts at zero for every class, not at learned weights. So no class comes with a preference of
-    its own, and the number of classes is free: training may have more of them than the test. (One learned row that all
-    classes share, as in UnicornMAML, Ye and Chao 2022, https://arxiv.org/abs/2106.16245, is the same learner: what all
-    logits have in common, softmax and its gradients do not see.)
+    its own, and the number of classes is free: training may have more of them than the test. That α means the same for
+    any number, the inner loss is then the sum over the classes of the mean over a class's images. (One learned row that
+    all classes share, as in UnicornMAML, Ye and Chao 2022, https://arxiv.org/abs/2106.16245, is the same learner: what
+    all logits have in common, softmax and its gradients do not see.)
 
     The rest of MAML++: every_step_until=N: the query loss after each inner step counts 1/T at outer step 0; up to outer
     step N all the weight moves, linearly, to the last one. first_order_until=N: outer steps below N are first-order.
@@ -198,8 +199,10 @@ class MAML(Learner):
     def adapt_one_by_one(self, theta, support_x, support_y, way, settings) -> list[inner.Parameters]:
         """The plain loop: one task after another. It is the reference for the other way."""
 
+        of_all = self.summed(way)
+
         def loss(prediction, target):
-            return self.loss(prediction[..., :way].unsqueeze(0), target.unsqueeze(0))
+            return of_all(prediction.unsqueeze(0), target.unsqueeze(0))
 
         paths = []
         for x, y in zip(support_x, support_y, strict=True):
@@ -213,8 +216,10 @@ class MAML(Learner):
         return self.unroll(self.call_wide, copies, support_x, support_y, loss=self.summed(way), **settings)
 
     def summed(self, way: int | None) -> Callable[[Tensor, Tensor], Tensor]:
-        """The loss of each task, a mean over its images, summed over tasks: [tasks, images, …] → scalar."""
-        return lambda prediction, target: len(target) * self.loss(prediction[..., :way], target)
+        """The inner losses of tasks, summed: [tasks, images, …] → scalar. Each is a mean over the task's images, with
+        zero_head times its number of classes."""
+        classes = way if self.zero_head else 1
+        return lambda prediction, target: classes * len(target) * self.loss(prediction[..., :way], target)
 
     def unroll(
         self,
