@@ -243,11 +243,12 @@ def attention(support: Tensor, queries: Tensor, shares: Tensor, *, title: str) -
     width, height = fig.get_size_inches()
     box = (cell / width, 0.1 / height, n * cell / width, q * cell / height)  # left, bottom, width, height
     table = fig.add_axes(box)
-    table.imshow(shares.detach().cpu().float(), cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    most = float(shares.max())
+    table.imshow(shares.detach().cpu().float(), cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
     for row in range(q):
         for column in range(n):
             share = float(shares[row, column])
-            ink = "white" if share > 0.55 else "black"
+            ink = "white" if share > 0.6 * most else "black"
             table.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=10, color=ink)
     above = fig.add_axes((box[0], box[1] + box[3], box[2], cell / height))
     above.imshow(figures.tile(support, n, gap=0), vmin=0.0, vmax=1.0, aspect="auto")
@@ -257,4 +258,22 @@ def attention(support: Tensor, queries: Tensor, shares: Tensor, *, title: str) -
         _plain(ax)
         ax.spines[:].set_visible(False)
     fig.text(box[0], 1 - 0.1 / height, title, va="top", fontsize=12)
+    return fig
+
+
+def fast_weights(support: Tensor, labels: Tensor, memory: Tensor) -> Figure:
+    """Above, the support images; below each, the fast weights that it wrote for a softmax layer, a row for each class.
+
+    support: [n, C, H, W]; labels: [n], named above the images; memory: [n, way, P].
+    """
+    n, most = len(support), memory.abs().max().item()
+    fig, axes = figures.subplots(2, n, size=(1.9 * n, 3.3), height_ratios=(1, 1.5), squeeze=False)
+    for k, (above, below) in enumerate(axes.T):
+        above.imshow(figures.tile(support[k : k + 1], 1, gap=0), vmin=0.0, vmax=1.0)
+        _plain(above, f"class {int(labels[k])}")
+        above.spines[:].set_visible(False)
+        below.imshow(memory[k].detach().cpu().float(), cmap=SIGNED, vmin=-most, vmax=most, aspect="auto")
+        _plain(below)
+    axes[1, 0].set(yticks=range(memory.shape[1]), ylabel="row of class")
+    axes[1, 0].tick_params(length=0, labelsize=10)
     return fig

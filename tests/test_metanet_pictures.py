@@ -112,6 +112,7 @@ def test_pictures_of_results():
         pictures.weight_map(written.repeat(4, 1) + torch.arange(12.0)[:, None], torch.linspace(0, 6, 12)),
         pictures.row_map(torch.randn(10, 8, generator=generator), [0, 1] * 5, ["one", "other"]),
         pictures.strips({"γ": written, "β": -written}, 2, rows="3 tasks"),
+        pictures.fast_weights(torch.rand(2, 1, 28, 28), torch.tensor([1, 0]), torch.randn(2, 3, 9)),
         pictures.attention(
             torch.rand(3, 1, 28, 28), torch.rand(2, 1, 28, 28), torch.full((2, 3), 1 / 3), title="what is read"
         ),
