@@ -244,7 +244,7 @@ def within_between(found: Mapping[str, tuple[Sequence[float], Sequence[float]]])
     The pairs are of the same first image: the title says how often the one within is the larger one.
     """
     fig, axes = figures.subplots(1, len(found), size=(3.1 * len(found), 3.3), sharey=True, squeeze=False)
-    bins = np.linspace(0, 2.2, 34)
+    bins = np.linspace(0, 3.2, 49)
     for ax, (name, pair) in zip(axes[0], found.items(), strict=True):
         scale = np.mean(np.concatenate([np.asarray(part, float) for part in pair]))
         for index, part in enumerate(pair):
@@ -253,7 +253,7 @@ def within_between(found: Mapping[str, tuple[Sequence[float], Sequence[float]]])
             weights = np.full(len(values), 100 / len(values))
             label = ("one character", "two characters")[index]
             ax.hist(values, bins, weights=weights, color=figures.COLOURS[index], label=label, **fill)
-        ax.set(title=f"{name}:\nwrong in {100 * mistaken(*pair):.0f} %", xlabel="distance / mean", xlim=(0, 2.2))
+        ax.set(title=f"{name}:\nwrong in {100 * mistaken(*pair):.0f} %", xlabel="distance / mean", xlim=(0, 3.2))
     axes[0, 0].set_ylabel("share of pairs (%)")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return fig
