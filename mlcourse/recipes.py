@@ -131,7 +131,7 @@ RECIPES |= {
     # after 600 steps: 86.6 % without, 96.2 % with a learned temperature (5-way 1-shot; 69.5 % and 88.5 % at 20 ways).
     "matching": _like_prototypical(6000, options={"temperature": 0.1, "learned": True}),
     # It looks at every pair of a query and a class, so tasks are smaller.
-    "relation": _like_prototypical(5000, train_way=20, rate=1e-3),
+    "relation": _like_prototypical(5000, train_way=20, rate=3e-3),
     "r2d2": _like_prototypical(6000),
     # A head is written class by class, as prototypes are; what the others write or read depends on the whole task, so
     # they see several tasks a step.
