@@ -243,12 +243,12 @@ def attention(support: Tensor, queries: Tensor, shares: Tensor, *, title: str) -
     width, height = fig.get_size_inches()
     box = (cell / width, 0.1 / height, n * cell / width, q * cell / height)  # left, bottom, width, height
     table = fig.add_axes(box)
-    most = float(shares.max())
+    most = 1.6 * float(shares.max())  # pale enough for the numbers
     table.imshow(shares.detach().cpu().float(), cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
     for row in range(q):
         for column in range(n):
             share = float(shares[row, column])
-            ink = "white" if share > 0.6 * most else "black"
+            ink = "white" if share > 0.65 * most else "black"
             table.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=10, color=ink)
     above = fig.add_axes((box[0], box[1] + box[3], box[2], cell / height))
     above.imshow(figures.tile(support, n, gap=0), vmin=0.0, vmax=1.0, aspect="auto")
