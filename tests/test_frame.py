@@ -1,5 +1,6 @@
 """The files around the package: dependency lists in step, a wheel that carries the data, no address of a mirror."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -156,6 +157,18 @@ def test_readme_lists_the_notebooks_that_are_there():
 
 
 # -------------------------------------------------------------------------------- the wheel
+
+
+def test_the_results_table_is_made_from_the_results():
+    spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
+    make_results = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_results)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert make_results.updated(readme) == readme, "run python docs/make_results.py"
+    one = {"accuracy": 0.95, "ci95": 0.002}
+    assert make_results.figure([one]) == "95.00 ± 0.20 %"
+    three = [{"accuracy": accuracy} for accuracy in (0.94, 0.95, 0.96)]
+    assert make_results.figure(three) == "95.00 ± 2.48 %"  # 4.303 · 0.01 / √3
 
 
 def test_wheel_carries_the_data(tmp_path):
