@@ -19,7 +19,7 @@ NAMES = {
     "matching": "matching networks",
     "relation": "relation networks",
     "r2d2": "R2-D2 (ridge regression)",
-    "cosine": "prototypes, cosine",
+    "cosine-prototypical": "prototypical networks, cosine",
     "metanet": "Meta-Networks",
     "hypernet": "hypernetwork",
     "film": "feature-wise modulation",
@@ -30,9 +30,9 @@ NAMES = {
 HEAD = f"""{BEGIN} (made by docs/make_results.py from data/results/omniglot.json) -->
 
 Omniglot, 1-shot, Vinyals split with rotations, trained for 5-way tasks from random weights at the budget `short`, the
-best step chosen on validation classes; 1,000 test episodes, 15 queries a class. Mean ± 95 % interval over training runs;
-where there is one run, over its episodes. `data/results/omniglot.json` has each run, the commands and the machine.
-Seconds: of one run on 2 quiet cores, where it was taken.
+best step chosen on validation classes; 1,000 test episodes, 15 queries a class. Mean ± 95 % interval over training
+runs; where there is one run, over its episodes. `data/results/omniglot.json` has each run, the commands and the
+machine. Seconds: of one run on 2 quiet cores, where it was taken.
 
 | method | 5-way | worst tenth of the 5-way tasks | 20-way | normalisation | runs | training |
 |---|---|---|---|---|---|---|"""
