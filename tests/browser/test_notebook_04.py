@@ -13,7 +13,6 @@ pytestmark = pytest.mark.browser
 def test_the_written_head_follows_its_support_set(lab, record_property, tmp_path):
     opened = lab(places.notebooks() / "04_meta_networks.ipynb")
     opened.run_all(seconds=300)
-    opened.page.screenshot(path=tmp_path / "notebook_04.png")
 
     episode = Slider(opened.page)
     assert episode.picture.get_attribute("alt").startswith("Support set of episode 0, exchanged: nothing, noise 0.00.")
@@ -34,6 +33,8 @@ def test_the_written_head_follows_its_support_set(lab, record_property, tmp_path
     noise = Slider(opened.page, index=1)
     noise.press("ArrowRight")
     assert "noise 0.05" in noise.picture.get_attribute("alt")
+    noise.picture.scroll_into_view_if_needed()
+    opened.page.screenshot(path=tmp_path / "head.png")
     episode.box.get_by_role("button", name="Reset").press("Enter")
     episode.box.locator("img[alt^='Support set of episode 0, exchanged: nothing, noise 0.00']").wait_for(timeout=20_000)
 
