@@ -261,6 +261,7 @@ def minimise(
         trials report in the same steps.
     seed: a whole number of 0 or more.
     first: the values of the first trial of a new study, such as what one used until now; None leaves it to the sampler.
+        Where that trial was cut off before any other ended, it is done again.
 
     A loss that is not finite counts as infinite: training that ran away is a result. An exception of the objective
     comes through; its trial does not count. Raises CourseError for what it cannot search, and for a file that is
@@ -270,8 +271,8 @@ def minimise(
     _check_wishes(trials, cost, sampler, pruner, seed, startup)
     _check_first(first, space)
     with _opened(file, space) as study:
-        if first is not None and not study.get_trials(deepcopy=False):
-            study.enqueue_trial(dict(first), skip_if_exists=True)
+        if first is not None and _first_is_due(study):
+            study.enqueue_trial(dict(first))
         study.pruner = _pruner(pruner)
         while not _enough(found := _found(study), trials, cost):
             _one_trial(study, objective, space, lambda number: _sampler(sampler, seed, number, startup), cost)
@@ -313,6 +314,14 @@ def _check_first(first: Mapping[str, Any] | None, space: Space) -> None:
 
 def _enough(found: Found, trials: int | None, cost: int | None) -> bool:
     return (trials is not None and len(found.trials) >= trials) or (cost is not None and found.cost >= cost)
+
+
+def _first_is_due(study) -> bool:
+    """Whether no trial came to its end yet, and none waits."""
+    from optuna.trial import TrialState
+
+    states = {one.state for one in study.get_trials(deepcopy=False)}
+    return not states & {TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING}
 
 
 def _one_trial(study, objective: Objective, space: Space, sampler: Callable, cost: int | None) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
 
 from mlcourse import search
@@ -110,6 +111,28 @@ def test_the_first_trial_can_be_given(tmp_path):
     search.minimise(bowl, SPACE, file, trials=1, sampler="random")
     kept = search.minimise(bowl, SPACE, file, trials=3, sampler="random", first=given)
     assert given not in [trial.values for trial in kept.trials]  # the study had begun already
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_first_trial_that_was_cut_off_is_done_again(tmp_path, monkeypatch, killed):
+    file, tried = tmp_path / "study.sqlite3", []
+
+    def cut_off_once(values, report):
+        tried.append(values["x"])
+        if len(tried) == 1:
+            raise KeyboardInterrupt
+        return values["x"] ** 2
+
+    wish = {"trials": 3, "sampler": "random", "first": {"x": 0.25}}
+    with monkeypatch.context() as patch:
+        if killed:  # who is killed writes no more: the trial seems to run for ever
+            patch.setattr(optuna.Study, "tell", lambda *arguments, **options: None)
+        with pytest.raises(KeyboardInterrupt):
+            search.minimise(cut_off_once, LINE, file, **wish)
+    found = search.minimise(cut_off_once, LINE, file, **wish)
+    assert tried[:2] == [0.25, 0.25]
+    assert [trial.values["x"] for trial in found.trials] == tried[1:]
+    assert tried.count(0.25) == 2
 
 
 def test_a_loss_that_is_not_finite_is_the_worst_result():
