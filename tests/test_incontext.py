@@ -242,3 +242,12 @@ def test_the_commands_train_and_evaluate_it(tmp_path, capsys):
     assert 0.1 < result["accuracy"] <= 1
     assert (result["normalisation"], result["transductive"]) == ("running", False)
     assert result["trained"]["train_way"] > result["way"] == 5
+
+
+def test_the_command_gives_it_a_label_vector_for_each_class_of_training_and_of_validation(tmp_path):
+    out = tmp_path / "run"
+    few = ["--budget", "smoke", "--steps", "1", "--query", "2", "--out", str(out)]
+    app(["train", "incontext", "--way", "22", "--train-way", "21", *few], standalone_mode=False)
+    learner = mlcourse.load(out)
+    assert learner.most_ways == 22
+    assert json.loads((out / "config.json").read_text())["finished"] is True

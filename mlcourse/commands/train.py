@@ -60,6 +60,8 @@ def train(
         for split in ("train", "val")
     )
     options = plan.options | ({} if normalisation is None else {"normalisation": normalisation})
+    if method == "incontext":  # a label vector for each class, in training and in validation
+        options["most_ways"] = max(way, ways, learners.options_of(method)["most_ways"])
     channels, size, _ = train_data.shape
     learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, **options).to(place)
     source = EpisodeSampler(train_data, ways, shot, plan.query or query, device=place)
