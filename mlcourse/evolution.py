@@ -62,7 +62,8 @@ class Unroll:
 
     init(λ, draw) → s_0. step(s_{t−1}, λ, t) → s_t and loss(s_t, λ, t) → ℓ_t, a scalar; t is an int, 1, …, T.
     horizon: T. draw(n, generator): all that is random in n trajectories, leading dimension n; one of them goes into
-    `init`, which puts into the state what later steps need. Without `draw`, init gets a 0 that it may ignore.
+    `init`, on the device of λ, and `init` puts into the state what later steps need. Without `draw`, init gets a 0 that
+    it may ignore.
 
     The functions run under `torch.func.vmap`: no random numbers in them, no changes in place, no branches on values.
     A step that needs a gradient of its own (of an inner loss) takes it by `torch.func.grad`.
@@ -177,7 +178,7 @@ def truncated_window(
     t, fresh = _time(problem, at, truncation, trajectories)
     lam = _map(lambda value: value.detach().clone().requires_grad_(), lam)
     if fresh:
-        draws = _draws(problem, trajectories, generator, draws)
+        draws = _draws(problem, lam, trajectories, generator, draws)
     state = start(problem, lam, draws, each=False) if fresh else at.state
     losses, state = advance(problem, lam, state, t, truncation, each=False)
     gradient = _gradient(losses.mean(), lam)
@@ -204,7 +205,7 @@ def es_window(
     pairs = _pairs(sigma, particles, generator)
     t, fresh = _time(problem, at, truncation, pairs)
     if fresh:
-        draws = _draws(problem, pairs, generator, draws)
+        draws = _draws(problem, lam, pairs, generator, draws)
     noise = perturbations(lam, pairs, sigma, generator)
     lams = both_sides(lam, noise)
     state = start(problem, lam, draws, each=False) if fresh else at.state
@@ -235,7 +236,7 @@ def pes_window(
     pairs = _pairs(sigma, particles, generator)
     t, fresh = _time(problem, at, truncation, particles)
     if fresh:
-        draws = _draws(problem, pairs, generator, draws)
+        draws = _draws(problem, lam, pairs, generator, draws)
     noise = perturbations(lam, pairs, sigma, generator)
     lams = both_sides(lam, noise)
     state = start(problem, lams, _twice(draws), each=True) if fresh else at.state
@@ -334,13 +335,12 @@ class Estimator(nn.Module):
         if clip is not None and not clip > 0:
             raise CourseError(f"clip is {clip}; give a norm above 0, or None")
         truncation = problem.horizon if truncation is None else truncation
-        self.problem, self.trajectories = problem, particles
+        self.problem = problem
         self.window = partial(WINDOWS[estimator], problem, truncation=truncation)
         if estimator == "truncated":
             self.window.keywords["trajectories"] = particles
         else:
             self.window.keywords.update(particles=particles, sigma=sigma)
-            self.trajectories //= 2
         self.clip = clip
         self.config = {
             "method": estimator, "horizon": problem.horizon, "truncation": truncation, "particles": particles,
@@ -441,11 +441,13 @@ def _gradient(value: Tensor, lam: Tree) -> Tree:
     return _map(lambda _: next(grads), lam)
 
 
-def _draws(problem: Unroll, n: int, generator: Generator | None, draws: Tree | None) -> Tree:
+def _draws(problem: Unroll, lam: Tree, n: int, generator: Generator | None, draws: Tree | None) -> Tree:
+    """What is random in n new trajectories, on the device of λ."""
     draws = problem.draw(n, generator) if draws is None else draws
     if any(len(value) != n for value in _leaves(draws)):
         raise CourseError(f"the draws are of {len(_leaves(draws)[0])} trajectories; {n} start here (ES: one a pair)")
-    return draws
+    device = _leaves(lam)[0].device
+    return _map(lambda value: value.to(device), draws)
 
 
 def _time(problem: Unroll, at: Particles | None, truncation: int, n: int) -> tuple[int, bool]:

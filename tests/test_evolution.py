@@ -277,6 +277,14 @@ def test_the_estimators_change_nothing_that_came_in_and_work_under_no_grad():
     assert all(map(torch.equal, lam.values(), before))
 
 
+def test_draws_come_to_the_device_of_lambda():
+    problem, lam = random_problem()
+    elsewhere = {name: value.to("meta") for name, value in lam.items()}
+    for draws in (None, problem.draw(3, seeded())):  # drawn there, or given as a batch
+        moved = evolution._draws(problem, elsewhere, 3, seeded(), draws)
+        assert [value.device.type for value in moved.values()] == ["meta", "meta"]
+
+
 # ------------------------------------------------------------------ where the trajectories stand
 
 
