@@ -23,6 +23,8 @@ LEARNERS = [
     ("maml", {"steps": 4, "checkpoint": 2}),
     ("maml", {"steps": 3, "truncate": 1}),
     ("anil", {"steps": 2}),
+    ("anil", {"steps": 2, "zero_head": True, "normalisation": "running"}),
+    ("maml", {"steps": 2, "zero_head": True}),
     ("meta-sgd", {"steps": 2}),
     ("maml++", {"steps": 2}),
     ("reptile", {"steps": 2}),
@@ -37,6 +39,7 @@ LEARNERS = [
     ("hypernet", {"writes": "network"}),
     ("film", {}),
     ("incontext", {}),
+    ("metanet", {}),
 ]
 
 

@@ -45,6 +45,7 @@ from torch.nn import functional as F
 from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode, way_of
+from mlcourse.learners.metric import cosines
 from mlcourse.learners.prototypical import PrototypicalNetwork
 
 P = 7.0  # of `preprocess`: gradients below e^−7 are small
@@ -253,8 +254,7 @@ class MetaNetwork(Learner):
     def attention(self, state: State, of_u: Tensor) -> Tensor:
         """softmax(cos(R, r)), how much each query reads of each support image: [tasks, queries, n]."""
         r = augmented(self.u.fc, state["fast_u"], of_u, self.u.activation)
-        cosines = F.normalize(r, dim=-1) @ F.normalize(state["keys"], dim=-1).transpose(1, 2)
-        return (self.sharpness * cosines).softmax(-1)
+        return (self.sharpness * cosines(r, state["keys"])).softmax(-1)
 
     def read(self, state: State, of_u: Tensor, of_b: Tensor) -> Tensor:
         """Logits [tasks, queries, way], from the features of the queries in u and in b.
