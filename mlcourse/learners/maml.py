@@ -50,9 +50,10 @@ class MAML(Learner):
 
     zero_head: the head starts at zero for every class, not at learned weights. So no class comes with a preference of
     its own, and the number of classes is free: training may have more of them than the test. That α means the same for
-    any number, the inner loss is then the sum over the classes of the mean over a class's images. (One learned row that
-    all classes share, as in UnicornMAML, Ye and Chao 2022, https://arxiv.org/abs/2106.16245, is the same learner: what
-    all logits have in common, softmax and its gradients do not see.)
+    any number, the inner loss is then the mean over images times the number of classes: with equally many images of
+    each, the sum over the classes of a class's mean. (One learned row that all classes share, as in UnicornMAML, Ye and
+    Chao 2022, https://arxiv.org/abs/2106.16245, is the same learner: what all logits have in common, softmax and its
+    gradients do not see.)
 
     The rest of MAML++: every_step_until=N: the query loss after each inner step counts 1/T at outer step 0; up to outer
     step N all the weight moves, linearly, to the last one. first_order_until=N: outer steps below N are first-order.

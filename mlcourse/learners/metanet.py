@@ -26,7 +26,8 @@ Where the paper leaves a choice, or this code takes another:
   softmax layer that u needs for its representation loss, so that layer is then fixed, at random weights.
 - A bias is the weight of an input that is always 1; so it has a gradient and a fast weight, too.
 - The T examples (or pairs) stand at the same places of the support set in all tasks of a batch: drawn anew at each
-  training step, always the same ones otherwise.
+  training step, always the same ones otherwise. So the order of the support set changes an answer a little, all the
+  more since d reads one gradient after another.
 - What m and d write is multiplied by 1/(D + 1) in a fully connected layer of D inputs, and by √(hidden + 1) in the
   softmax layer. All coordinates of all layers share one function, and its constant part counts D + 1 times at each
   output: unscaled, it drowns the slow weights. In the softmax layer the fast weights alone know this task's labels.
