@@ -22,8 +22,8 @@ class MatchingNetwork(MetricLearner):
     """θ is the encoder; adapt keeps the embedded support set; predict attends to it.
 
     network: as in MetricLearner. temperature: the cosines are divided by it; 1 is the paper's softmax.
-    learned: whether the temperature is an outer parameter, learned as its logarithm. The paper has none, and
-    its attention can never be sure of an answer, since cosines lie in [−1, 1]: with one image of each of five classes it
+    learned: whether the temperature is an outer parameter, learned as its logarithm. The paper has none, and its
+    attention can never be sure of an answer, since cosines lie in [−1, 1]: with one image of each of five classes it
     gives at most 65 % to one of them.
 
     Logits are log-probabilities: log Σ a(x̂, xᵢ) over the support images of a class. They sum to 1 after exp.
