@@ -4,6 +4,7 @@ Every ratio is of one run: the ways take turns, round after round, on the same b
 gradients are compared. Times of different runs, or machines, are not comparable.
 """
 
+import gc
 import importlib
 import importlib.util
 import json
@@ -198,6 +199,7 @@ class Contestant:
         """One step; returns seconds."""
         for p in self.parameters:
             p.grad = None
+        gc.collect()  # a library's graph may hold itself in a cycle: gigabytes that would stay while the next way runs
         self.wait()
         started = time.perf_counter()
         self.step(batch)
@@ -306,8 +308,13 @@ def peak_memory(way: str, workload: Workload, device: torch.device) -> int:
 
 # ------------------------------------------------------------------ processes of their own
 
-# The allocator's setting holds for the life of a process, and so does its peak of memory.
-TASKS: dict[str, Callable[..., Any]] = {"times": times, "peak_memory": peak_memory}
+# The allocator's setting holds for the life of a process, and so does what it once took of the memory.
+TASKS: dict[str, Callable[..., Any]] = {
+    "times": times,
+    "peak_memory": peak_memory,
+    "gradient_errors": gradient_errors,
+    "kept_bytes": kept_bytes,
+}
 
 
 def elsewhere(what: str, *, tuned: bool, threads: int, **arguments: Any) -> Any:
@@ -346,7 +353,8 @@ def measure(name: str, *, ways: list[str], rounds: int, device: torch.device, pe
     """All that is measured of one workload, as plain numbers: seconds, bytes, ratios to the plain loop."""
     workload = WORKLOADS[name]
     settings = {"threads": torch.get_num_threads(), "workload": asdict(workload), "device": str(device)}
-    errors, count = gradient_errors(ways, workload, device), operations(workload)
+    errors = elsewhere("gradient_errors", tuned=False, ways=ways, **settings)
+    count = operations(workload)
     report: dict[str, Any] = {"workload": asdict(workload), "operations": count, "ways": {}}
     for tuned in (False, True):
         seconds = elsewhere("times", tuned=tuned, ways=ways, rounds=rounds, **settings)
@@ -360,8 +368,8 @@ def measure(name: str, *, ways: list[str], rounds: int, device: torch.device, pe
                 "share_of_peak": count / median / peak,
             }
     for way in ways:
-        report["ways"][way]["saved_bytes"] = kept_bytes(way, workload, device)
-        report["ways"][way]["peak_bytes"] = elsewhere("peak_memory", tuned=False, way=way, **settings)
+        for key, what in (("saved_bytes", "kept_bytes"), ("peak_bytes", "peak_memory")):
+            report["ways"][way][key] = elsewhere(what, tuned=False, way=way, **settings)
     return report
 
 

@@ -72,7 +72,7 @@ def test_normalisation_equals_the_plain_one(reference):
 
 
 def test_a_mean_far_above_the_spread_costs_no_more_digits_than_it_must():
-    """float32, mean 100 times the spread: twice or three times the plain one's error (18 times with a mean of one pass)."""
+    """float32, mean 100 times the spread: two or three times the plain one's error (18 times with one pass's mean)."""
     numbers64 = (
         torch.randn(40, 64, 7, 7, dtype=torch.float64) + 100,
         torch.rand(64).double(),
