@@ -71,6 +71,9 @@ def test_linear_layer():
             "dot product": (layer_of(lambda c: c, lambda c: 0 * squares(c)), "dot product c·z alone"),
             "half": (layer_of(lambda c: c, lambda c: -squares(c) / 2), "every logit is half"),
             "twice": (layer_of(lambda c: 2 * c, lambda c: -2 * squares(c)), "bias is twice too large"),
+            "mixed sign": (layer_of(lambda c: -2 * c, lambda c: -squares(c)), "two minus signs meet"),
+            "square of sum": (layer_of(lambda c: 2 * c, lambda c: -(c.sum(1) ** 2)), "the square of a sum"),
+            "mean": (layer_of(lambda c: 2 * c, lambda c: -c.square().mean(1)), "the mean of the squares"),
             "unit": (layer_of(lambda c: 2 * F.normalize(c, dim=1), lambda c: 0 * squares(c) - 1), "term by term"),
             "transposed": (layer_transposed, "shape"),
             "weights only": (layer_weights_only, "two tensors, the weights"),
@@ -133,6 +136,18 @@ def largest(scores, member, t):
     return (attention[..., None] * member).amax(1).log()
 
 
+def no_denominator(scores, member, t):
+    return (scores / t)[..., None].masked_fill(member == 0, -torch.inf).logsumexp(1)
+
+
+def a_little_added(scores, member, t):
+    return ((scores / t).softmax(1) @ member + 1e-8).log()
+
+
+def clamped(scores, member, t):
+    return (scores / t).softmax(1).clamp_min(1e-12).matmul(member).log()
+
+
 def test_attention():
     assert_check(
         compare.attention,
@@ -150,6 +165,14 @@ def test_attention():
             "prototypes": (with_prototypes, "compare with the mean of each class"),
             "squared": (attention_variant(safe, lambda a, b: -(torch.cdist(a, b) ** 2)), "attention of squared"),
             "in order": (in_their_order, "class by class in their order"),
+            "no denominator": (attention_variant(no_denominator), "not yet shares"),
+            "a little added": (attention_variant(a_little_added), "A small number, added or clamped"),
+            "queries only": (attention_variant(safe, lambda a, b: F.normalize(a, dim=1) @ b.T), "Only the queries"),
+            "support only": (attention_variant(safe, lambda a, b: a @ F.normalize(b, dim=1).T), "Only the support"),
+            "columns": (
+                attention_variant(safe, lambda a, b: F.normalize(a, dim=0) @ F.normalize(b, dim=0).T),
+                "You scale each column",
+            ),
             "underflow": (attention_variant(lambda s, m, t: ((s / t).softmax(1) @ m).log()), "holds infinity"),
             "unsquared": (attention_variant(safe, lambda a, b: -torch.cdist(a, b)), "exp of them must sum to 1"),
             "transposed": (attention_variant(lambda s, m, t: safe(s, m, t).T), "shape"),
@@ -185,6 +208,12 @@ def ridge_with(change):
     return ridge_with_a_mistake
 
 
+def test_a_clamp_is_told_like_a_small_number_that_is_added():
+    verdict = compare.attention.run(attention_variant(clamped))
+    assert not verdict.passed
+    assert "A small number, added or clamped" in verdict.diagnosis
+
+
 def test_ridge():
     assert_check(
         compare.ridge,
@@ -201,7 +230,12 @@ def test_ridge():
                 "multiplied by the number of images",
             ),
             "squared": (ridge_with(lambda x, y, lam, eye: ridge_inverse(x, y, lam**2)), "λ is squared"),
-            "halved": (ridge_with(lambda x, y, lam, eye: ridge_inverse(x, y, lam / 2)), "λ is halved or doubled"),
+            "halved": (ridge_with(lambda x, y, lam, eye: ridge_inverse(x, y, lam / 2)), "λ is halved"),
+            "doubled": (ridge_with(lambda x, y, lam, eye: ridge_inverse(x, y, 2 * lam)), "λ is doubled"),
+            "each entry": (
+                ridge_with(lambda x, y, lam, eye: x.T @ (x @ x.T + lam * eye) ** -1 @ y),
+                "one over each entry",
+            ),
             "sum": (ridge_with(lambda x, y, lam, eye: x.T @ y), "nothing is solved"),
             "minus": (ridge_with(lambda x, y, lam, eye: ridge_inverse(x, y, -lam)), "Sign: it is + λI"),
             "large": (ridge_large, "Woodbury's form needs one of side"),
@@ -257,6 +291,7 @@ def test_ridge_slope():
             "no λI": (slope_with(lambda s, w, x, lam: -torch.linalg.pinv(x.T @ x) @ w), "its λI is missing"),
             "twice": (slope_with(lambda s, w, x, lam: 2 * s), "A factor 2 too many"),
             "half": (slope_with(lambda s, w, x, lam: s / 2), "A factor ½ too many"),
+            "nothing": (slope_with(lambda s, w, x, lam: 0 * s), "as if W did not depend on λ"),
             "off": (slope_with(lambda s, w, x, lam: 1.1 * s), "is off by"),
             "one number": (slope_with(lambda s, w, x, lam: s.sum()), "shape"),
         },
@@ -349,6 +384,19 @@ def test_symmetries():
     )
     verdict = compare.symmetries.run(symmetries_with(renamed=undone_wrongly))
     assert "column k of the old logits" in verdict.diagnosis
+
+
+@pytest.mark.parametrize("permutation", [[0, 1, 2], [0, 2, 1]])
+def test_names_that_stay_are_told(permutation):
+    """What a random permutation of three labels does in one case of three: label 0 keeps its name."""
+    names = torch.tensor(permutation)
+
+    def renamed(f, x, y, q, z):
+        return torch.allclose(f(x, names[y], q)[:, names], z, rtol=1e-4, atol=1e-5)
+
+    verdict = compare.symmetries.run(symmetries_with(renamed=renamed))
+    assert not verdict.passed
+    assert "every label must get another name" in verdict.diagnosis
 
 
 def test_the_learners_of_the_check_have_the_faults_that_it_says():

@@ -72,6 +72,18 @@ def run_from_the_start(network, written, x):
     return functional_call(network, made, (x,))
 
 
+def run_forgetting(network, written, x):
+    made, start = {}, 0
+    for name, value in network.named_parameters():
+        made[name] = written[start : start + value.numel()].view_as(value)
+        start = value.numel()
+    return functional_call(network, made, (x,))
+
+
+def run_parameters(network, written, x):
+    return functional_call(network, {n: nn.Parameter(v) for n, v in pieces_of(network, written).items()}, (x,))
+
+
 def run_detached(network, written, x):
     return run_with_loop(network, written.detach(), x)
 
@@ -89,6 +101,12 @@ def run_pieces(network, written, x):
     return pieces_of(network, written)
 
 
+def test_new_parameters_are_told_like_detached_numbers():
+    verdict = metanets.run_written.run(run_parameters)
+    assert not verdict.passed
+    assert "nn.Parameter(...)" in verdict.diagnosis
+
+
 def test_run_written():
     assert_check(
         metanets.run_written,
@@ -100,6 +118,7 @@ def test_run_written():
             "columns": (run_columns, "column by column"),
             "backwards": (run_backwards, "You cut from the end"),
             "from the start": (run_from_the_start, "cut from the beginning of the vector"),
+            "forgetful counter": (run_forgetting, "start += …, not start = …"),
             "detached": (run_detached, "no gradient (or a wrong one)"),
             "for good": (run_for_good, "put the numbers into the network for good"),
             "twice": (run_twice, "The output is off by"),
@@ -152,6 +171,11 @@ def head_of_means(writer, features, labels, way):
     return means, writer(means)[:, -1]
 
 
+def head_over_all(writer, features, labels, way):
+    rows = writer(F.one_hot(labels, way).to(features.dtype).T @ features / len(features))
+    return rows[:, :-1], rows[:, -1]
+
+
 def head_in_order(writer, features, labels, way):
     rows = writer(torch.stack([chunk.mean(0) for chunk in features.tensor_split(way)]))
     return rows[:, :-1], rows[:, -1]
@@ -173,6 +197,7 @@ def test_written_head():
             "written, then averaged": (head_of_images, "You wrote for each image"),
             "one for all": (head_of_all, "All classes got the same row"),
             "means": (head_of_means, "the writer was not called"),
+            "over all": (head_over_all, "divided by the number of ALL images"),
             "in order": (head_in_order, "in the order in which they come"),
             "doubled": (head_of(cut=lambda rows: (2 * rows[:, :-1], rows[:, -1])), "The head is off by"),
             "one tensor": (head_as_one, "it needs a pair"),
@@ -338,6 +363,14 @@ def augmented_no_bias(x, slow_weight, slow_bias, fast_weight, fast_bias):
     return F.linear(x, slow_weight, slow_bias).relu() + F.linear(x, fast_weight).relu()
 
 
+def augmented_no_slow_bias(x, slow_weight, slow_bias, fast_weight, fast_bias):
+    return F.linear(x, slow_weight).relu() + F.linear(x, fast_weight, fast_bias).relu()
+
+
+def augmented_no_biases(x, slow_weight, slow_bias, fast_weight, fast_bias):
+    return F.linear(x, slow_weight).relu() + F.linear(x, fast_weight).relu()
+
+
 def test_augmented():
     assert_check(
         metanets.augmented,
@@ -353,6 +386,9 @@ def test_augmented():
             "product": (layers_by(lambda s, f: s.relu() * f.relu()), "They stand side by side"),
             "shared bias": (augmented_shared_bias, "share the slow bias"),
             "no fast bias": (augmented_no_bias, "The fast bias is missing"),
+            "no slow bias": (augmented_no_slow_bias, "The slow bias is missing"),
+            "no biases": (augmented_no_biases, "Both biases are missing"),
+            "outer ReLU": (layers_by(lambda s, f: (s.relu() + f).relu()), "one more ReLU around the sum"),
             "tripled": (layers_by(lambda s, f: 3 * (s.relu() + f.relu())), "The output is off by"),
             "a pair": (layers_by(lambda s, f: (s.relu(), f.relu())), "expected a tensor of shape"),
         },
@@ -408,6 +444,9 @@ def test_read_memory():
             "queries only": (read_by(lambda q, k: F.normalize(q, dim=1) @ k.T), "Only the queries are scaled"),
             "sign": (read_by(lambda q, k: -cosine(q, k)), "The sign is wrong"),
             "mean": (read_by(cosine, lambda s: (0 * s).softmax(1)), "Every slot gets the same share"),
+            "over their sum": (read_by(cosine, lambda s: s / s.sum(1, keepdim=True)), "cosines over their sum"),
+            "transformer": (read_by(lambda q, k: q @ k.T / k.shape[1] ** 0.5), "attention of transformers"),
+            "columns": (read_by(lambda q, k: F.normalize(q, dim=0) @ F.normalize(k, dim=0).T), "You scale each column"),
             "sharper": (read_by(lambda q, k: 5 * cosine(q, k)), "What is read is off by"),
             "shares": (read_shares, "has shape"),
         },

@@ -77,6 +77,15 @@ def _layer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             -squares / 2,
         ),
         "The bias is twice too large: it is −‖c‖², not −2‖c‖².": (2 * c, -2 * squares),
+        "The mixed term has the wrong sign: in −(‖z‖² − 2 c·z + ‖c‖²) two minus signs meet, so it is + 2 c·z.": (
+            -2 * c,
+            -squares,
+        ),
+        "The bias is the square of a sum. ‖c‖² is the sum of the squares: square first, then sum.": (
+            2 * c,
+            -(c.sum(1) ** 2),
+        ),
+        "The bias holds the mean of the squares. ‖c‖² is their sum.": (2 * c, -squares / c.shape[1]),
     }
     found = _first(got, {words: says(*layer) for words, layer in mistakes.items()})
     return found or (
@@ -157,8 +166,19 @@ def _attention_mistakes(inputs: Tensors, cosine: Tensor, tau: float) -> Tensors:
         "These are probabilities. Return their logarithms.": right.exp(),
         "The softmax goes over the queries (dimension 0). Each query shares its attention among the support images: "
         "dimension 1.": torch.stack([torch.log((cosine / tau).softmax(0)[:, y == k].sum(1)) for k in range(way)], 1),
-        "You took the mean of the attention over each class. Equation 1 adds it up.": right - counts.log(),
-        "You took the largest attention of each class. Equation 1 adds it up.": best.log(),
+        "You took the mean of the attention over each class. The formula adds it up.": right - counts.log(),
+        "You took the largest attention of each class. The formula adds it up.": best.log(),
+        "The sum over all support images is missing below: these scores are not yet shares. Take log_softmax over all "
+        "images of a query first.": right + torch.logsumexp(cosine / tau, 1, keepdim=True),
+        "Only the queries have length 1. A cosine divides by both lengths: scale the support features too.": _by_class(
+            inputs, cosine * x.norm(dim=1) / tau
+        ),
+        "Only the support features have length 1. A cosine divides by both lengths: scale the queries too.": _by_class(
+            inputs, cosine * q.norm(dim=1, keepdim=True) / tau
+        ),
+        "You scale each column to length 1. Each row, one image, must have length 1: F.normalize(v, dim=1).": (
+            _by_class(inputs, F.normalize(q, dim=0) @ F.normalize(x, dim=0).T / tau)
+        ),
         "You added the logarithms of the attention. Add the attention of a class, then take the logarithm.": (
             attention.log() @ member
         ),
@@ -181,6 +201,12 @@ def _attention_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     got, right = outputs["log-probabilities"], _by_class(inputs, cosine / tau)
     if _close(got, right):
         return None
+    tiny = right < -15  # a number that was added, or a clamp, shows here alone
+    if tiny.any() and _close(got[~tiny], right[~tiny]) and (got[tiny] > right[tiny]).all():
+        return (
+            f"A small number, added or clamped, hides log 0: a class with log p = {float(right.min()):.0f} got "
+            f"{float(got[right == right.min()][0]):.0f}. Stay with logarithms: log_softmax, then logsumexp."
+        )
     return _first(got, _attention_mistakes(inputs, cosine, tau)) or (
         f"The log-probabilities are off by {relative_error(got, right):.1e}. For each query exp of them must sum to 1; "
         f"yours sum to {float(got[0].exp().sum()):.3f} for the first one."
@@ -273,9 +299,15 @@ def _ridge_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             inputs, lambda s, lam: s / (s * s + n * lam)
         ),
         "λ is squared: the price is λ‖W‖².": _filtered(inputs, lambda s, lam: s / (s * s + lam * lam)),
-        "λ is halved or doubled on the way: setting the gradient 2Xᵀ(XW − Y) + 2λW to zero cancels both 2s.": _filtered(
+        "λ is halved on the way: setting the gradient 2Xᵀ(XW − Y) + 2λW to zero cancels both 2s.": _filtered(
             inputs, lambda s, lam: s / (s * s + lam / 2)
         ),
+        "λ is doubled on the way: setting the gradient 2Xᵀ(XW − Y) + 2λW to zero cancels both 2s.": _filtered(
+            inputs, lambda s, lam: s / (s * s + 2 * lam)
+        ),
+        "You took one over each entry (** -1 or 1 / …). The inverse of a matrix is another thing: solve with it.": x.T
+        @ (gram + lam * torch.eye(n, dtype=F64)).reciprocal()
+        @ y,
         "This is XᵀY: nothing is solved.": x.T @ y,
         "Sign: it is + λI.": x.T @ torch.linalg.solve(gram - lam * torch.eye(n, dtype=F64), y),
     }
@@ -327,6 +359,8 @@ def _slope_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "A factor 2 too many: λ‖W‖² and ‖XW − Y‖² both bring a 2, and they cancel.": 2 * right,
         "A factor ½ too many: λ‖W‖² and ‖XW − Y‖² both bring a 2, and they cancel.": right / 2,
     }
+    if not got.any():
+        return "dW/dλ is 0 here, as if W did not depend on λ. It does; and λW* has two terms: W* + λ dW*/dλ."
     return _first(got, mistakes) or (
         f"dW/dλ is off by {relative_error(got, right):.1e}. Compare with (W(λ + h) − W(λ − h)) / 2h for h = 1e-4."
     )
@@ -422,18 +456,25 @@ def _symmetry_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             continue
         if not honest[column]:
             return f"Your test of {name} accuses the class means, which keep this symmetry. {ACCUSED[column]}"
+        chance = CHANCE if column == 2 else ""
         if got[:, column].all():
             return (
                 f"Your test of {name} never finds a fault, though some learners have one. Ask the learner twice, with "
-                "two inputs that differ in this alone; compare logits, for a winning class hides small changes."
+                f"two inputs that differ in this alone; compare logits, for the winner hides small changes.{chance}"
             )
         pairs = zip(LEARNERS, got[:, column].tolist(), right[:, column].tolist())
         who, said = next((one, a) for one, a, b in pairs if a != b)
-        advice = "Compare logits, not the winning class: small changes count." if said else "It keeps this symmetry."
+        missed = f"Compare logits, not the winning class: small changes count.{chance}"
+        advice = missed if said else "It keeps this symmetry."
         return f"Your test of {name} is wrong about {who}. {advice}"
     return None
 
 
+# three labels: a random permutation leaves label 0 in its place in one case of three
+CHANCE = (
+    " And every label must get another name: a random permutation can leave one as it was. Take "
+    "torch.arange(way).roll(1)."
+)
 ACCUSED = (
     "Let images and labels move together, and compare with a tolerance (torch.allclose): a sum in another order rounds "
     "differently.",

@@ -99,6 +99,12 @@ def _cut_each_from_the_start(numbers: Tensor, inputs: int, hidden: int, outputs:
     return a.reshape(hidden, inputs), numbers[:hidden], c.reshape(outputs, hidden), numbers[:outputs]
 
 
+def _cut_from_the_last_length(numbers: Tensor, inputs: int, hidden: int, outputs: int) -> tuple[Tensor, ...]:
+    a, b = numbers[: hidden * inputs], numbers[hidden * inputs :][:hidden]
+    c, d = numbers[hidden:][: outputs * hidden], numbers[outputs * hidden :][:outputs]
+    return a.reshape(hidden, inputs), b, c.reshape(outputs, hidden), d
+
+
 def _written_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     sizes, x, own = inputs["sizes"], inputs["x"], inputs["own"]
     if not torch.equal(outputs["network's own parameters"], own):
@@ -114,7 +120,7 @@ def _written_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             return None
         return (
             "The output is right, but no gradient (or a wrong one) reaches the written numbers, so the writer could "
-            "never learn. Look for .detach(), .data, no_grad() or torch.tensor(...)."
+            "never learn. Look for .detach(), .data, no_grad(), torch.tensor(...) or nn.Parameter(...)."
         )
     numbers = inputs["written"].detach()
     mistakes = {
@@ -131,6 +137,9 @@ def _written_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "You cut from the end, or go through the parameters backwards.": _by_hand(sizes, numbers, x, _cut_from_behind),
         "Every parameter is cut from the beginning of the vector. Go on where the last one ended.": _by_hand(
             sizes, numbers, x, _cut_each_from_the_start
+        ),
+        "Your counter forgets the earlier pieces: add the length of each piece to it (start += …, not start = …).": (
+            _by_hand(sizes, numbers, x, _cut_from_the_last_length)
         ),
     }
     return _first(outputs["output"], mistakes) or (
@@ -210,6 +219,9 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The head is the class means themselves: the writer was not called.": torch.cat([means, right[:, -1:]], 1),
         "The bias is 0. The writer gives it: the last of the D + 1 numbers.": torch.cat(
             [right[:, :-1], torch.zeros_like(right[:, -1:])], 1
+        ),
+        "The sum of a class is divided by the number of ALL images. Divide it by the images of this class.": write(
+            sums / len(labels)
         ),
         "Only the first image of each class was read. Take the mean of all of them.": write(
             torch.stack([z[row[0]] for row in rows])
@@ -345,7 +357,8 @@ def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is the mask of a language model: each image looks at those before it. Here order means nothing.": (
             everybody.tril()
         ),
-        "A query does not look at itself: its own image could then be forgotten. Allow the diagonal.": right & ~eye
+        "A query does not look at itself. That can be wanted, since a sum carries its own token on; but the mask "
+        "asked for here allows the diagonal.": right & ~eye
         | eye & torch.tensor([[column < s for column in range(n)] for _ in range(n)]),
         "Rows and columns have changed places: the row is the one that looks.": right.T,
         "A query looks at the other queries and not at the support set. It must be the other way round.": among_support,
@@ -424,6 +437,11 @@ def _augmented_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The two layers share the slow bias. The fast layer has its own.": relu(slow)
         + relu(fast - inputs["fast_bias"] + inputs["slow_bias"]),
         "The fast bias is missing.": relu(slow) + relu(fast - inputs["fast_bias"]),
+        "The slow bias is missing.": relu(slow - inputs["slow_bias"]) + relu(fast),
+        "Both biases are missing.": relu(slow - inputs["slow_bias"]) + relu(fast - inputs["fast_bias"]),
+        "There is one more ReLU around the sum, and none around the fast layer. Each layer has its own, then add.": (
+            relu(relu(slow) + fast)
+        ),
     }
     return _first(got, mistakes) or (
         f"The output is off by {relative_error(got, right):.1e} of its size. Write two lines, one for each layer, and "
@@ -495,6 +513,17 @@ def _read_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Only the queries are scaled to length 1. Scale the keys too.": shares(dots / queries.norm(dim=1)[:, None])
         @ memory,
         "The sign is wrong: the least similar key is read most.": shares(-cosines) @ memory,
+        "The shares are cosines over their sum. Cosines may be negative: take the softmax of them.": (
+            cosines / cosines.sum(1, keepdim=True)
+        )
+        @ memory,
+        "This is the attention of transformers, dot products over √D. Here it is the cosine.": shares(
+            dots / keys.shape[1] ** 0.5
+        )
+        @ memory,
+        "You scale each column to length 1. Each row, a key or a query, must have length 1: F.normalize(v, dim=-1).": (
+            shares(F.normalize(queries, dim=0) @ F.normalize(keys, dim=0).T) @ memory
+        ),
         "Every slot gets the same share: this is the mean of the memory.": memory.mean(0).expand_as(got),
     }
     return _first(got, mistakes) or (
