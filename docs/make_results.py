@@ -72,8 +72,8 @@ def rows(runs: list[dict], seconds: dict[str, float]) -> list[str]:
 SPEED = """
 One second-order MAML step, how many times faster than the plain loop: one task after another by `functional_call` and
 `autograd.grad`. Median of {rounds} interleaved rounds, smallest and largest in brackets; 2 cores, allocator tuned
-(`devices.keep_freed_memory`); all gradients agree to {error:.0e} of their norm in float64. The shapes, the machine, memory,
-growth and the default allocator are in `data/results/bench_maml.json`; `mlcourse bench maml` measures yours.
+(`devices.keep_freed_memory`); all gradients agree to {error:.0e} of their norm in float64. The machine, memory, growth
+and the default allocator are in `data/results/bench_maml.json`; `mlcourse bench maml` measures yours.
 """
 
 
