@@ -141,7 +141,7 @@ def test_failing_cell_stops_the_notebook_and_not_the_others(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["09"], "there is no notebook 09"),
+        (["42"], "there is no notebook 42"),
         (["-p", "SED=1"], "no parameter SED"),
         (["--seed", "1", "-p", "SEED=x"], "Invalid"),
         (["gone.ipynb"], "there is no notebook gone.ipynb"),

@@ -156,7 +156,7 @@ BAD = {
     "no such run": (["evaluate", "runs/nowhere"], "runs/nowhere"),
     "unknown split": (["evaluate", "pixels", "--split", "exam"], "exam"),
     "unknown normalisation": (["train", "maml", "--normalisation", "wishful"], "wishful"),
-    "more ways than the head": (["train", "anil", "--train-way", "9"], "train-way is 9, but anil's network ends in 5"),
+    "more ways than the head": (["train", "maml", "--train-way", "9"], "train-way is 9, but maml's network ends in 5"),
     "no episodes": (["evaluate", "pixels", "--episodes", "0"], "episodes is 0"),
     "huge seed": (["train", "maml", "--budget", "smoke", "--seed", str(2**70)], "seed is 11805"),
     "negative seed": (["train", "maml", "--budget", "smoke", "--seed", "-1"], "seed is -1"),

@@ -30,7 +30,7 @@ def test_the_factor_follows_the_sliders(lab, record_property):
     steps.press("ArrowRight")
     assert "for T = 4" in steps.picture.get_attribute("alt")
 
-    opened.page.get_by_role("radio", name="smaller, and with the opposite sign").check()
-    opened.page.get_by_text("Your guess is kept: smaller, and with the opposite sign.").wait_for(timeout=20_000)
+    opened.page.get_by_role("radio", name="smaller, with the opposite sign").check()
+    opened.page.get_by_text("Your guess is kept: smaller, with the opposite sign.").wait_for(timeout=20_000)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
-    assert kept["guesses"]["05.p1"]["choice"] == "smaller, and with the opposite sign"
+    assert kept["guesses"]["05.p1"]["choice"] == "smaller, with the opposite sign"
