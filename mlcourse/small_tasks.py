@@ -82,20 +82,33 @@ def blobs(
     return _network_family("blobs", data, (inputs, hidden, classes), F.cross_entropy, batch, examples, dtype)
 
 
-def sinusoids(*, hidden: int = 20, batch: int = 16, examples: int = 64, dtype: torch.dtype = torch.float32) -> Family:
-    """Regression of y = a sin(x + b), x in [−5, 5], a in [0.5, 2], b in [0, π], by a network of one hidden layer."""
+def sinusoids(
+    *,
+    hidden: int = 20,
+    batch: int = 16,
+    examples: int = 64,
+    activation: str = "tanh",
+    dtype: torch.dtype = torch.float32,
+) -> Family:
+    """Regression of y = a sin(x + b), x in [−5, 5], a in [0.5, 2], b in [0, π], by a network of one hidden layer.
+
+    activation: of the hidden layer, one of ACTIVATIONS.
+    """
 
     def data(tasks: int, generator: Generator) -> tuple[Tensor, Tensor]:
         x = 10 * torch.rand(tasks, 2 * examples, 1, generator=generator, dtype=dtype) - 5
         amplitude, phase = torch.rand(2, tasks, 1, 1, generator=generator, dtype=dtype)
         return x, (0.5 + 1.5 * amplitude) * (x + math.pi * phase).sin()
 
-    return _network_family("sinusoids", data, (1, hidden, 1), F.mse_loss, batch, examples, dtype)
+    return _network_family("sinusoids", data, (1, hidden, 1), F.mse_loss, batch, examples, dtype, activation)
 
 
-def network(params: Parameters, x: Tensor) -> Tensor:
-    """One hidden layer of tanh: x [examples, inputs] → [examples, outputs]."""
-    return torch.tanh(x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "sine": torch.sin}
+
+
+def network(params: Parameters, x: Tensor, activation: str = "tanh") -> Tensor:
+    """One hidden layer: x [examples, inputs] → [examples, outputs]. activation: one of ACTIVATIONS."""
+    return ACTIVATIONS[activation](x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"]
 
 
 def first_weights(
@@ -119,9 +132,12 @@ def _network_family(
     batch: int,
     examples: int,
     dtype: torch.dtype,
+    activation: str = "tanh",
 ) -> Family:
     for what, value in (("size", min(sizes)), ("batch", batch), ("examples", examples)):
         check_positive(what, value)
+    if activation not in ACTIVATIONS:
+        raise CourseError(f"activation {activation!r} is unknown; use one of {', '.join(ACTIVATIONS)}")
     if examples % batch:
         raise CourseError(f"batch {batch} does not divide the {examples} examples; minibatches are equally large")
 
@@ -133,12 +149,38 @@ def _network_family(
     def inner_loss(params: Parameters, task: Task, t: int) -> Tensor:
         first = (t - 1) * batch % examples  # the examples are in random order as they are
         x, y = (task[part][first : first + batch] for part in ("x", "y"))
-        return loss(network(params, x), y)
+        return loss(network(params, x, activation), y)
 
     def validation(params: Parameters, task: Task) -> Tensor:
-        return loss(network(params, task["x_val"]), task["y_val"])
+        return loss(network(params, task["x_val"], activation), task["y_val"])
 
     return Family(name, sample, inner_loss, validation)
+
+
+def scaled(family: Family, *, loss: float = 1.0, units: float = 1.0) -> Family:
+    """The same tasks written in other units, to see whether an optimizer notices.
+
+    loss: the inner loss is multiplied by this; the validation loss stays, so that numbers compare. units: parameters
+    are written as φ = units · ψ, and ψ is what the optimizer moves: moves of φ/units do the same, and gradients are
+    `units` times as large. A step of SGD that is right for φ is off by units², one of Adam by units.
+    """
+    for name, value in (("loss", loss), ("units", units)):
+        if not (math.isfinite(value) and value > 0):
+            raise CourseError(f"{name} is {value}; give a factor above 0")
+
+    def phi(params: Parameters) -> Parameters:
+        return {name: units * value for name, value in params.items()}
+
+    def sample(tasks: int, generator: Generator) -> Task:
+        drawn = family.sample(tasks, generator)
+        return drawn | {"start": {name: value / units for name, value in drawn["start"].items()}}
+
+    return Family(
+        f"{family.name}, scaled",
+        sample,
+        lambda params, task, t: loss * family.loss(phi(params), task, t),
+        lambda params, task: family.validation(phi(params), task),
+    )
 
 
 FAMILIES: dict[str, Callable[..., Family]] = {"quadratics": quadratics, "blobs": blobs, "sinusoids": sinusoids}

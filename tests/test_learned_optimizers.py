@@ -402,6 +402,32 @@ def test_the_spectrum_of_the_quadratics_is_within_its_condition():
     assert values.min() < 0.25
 
 
+def test_scaled_tasks_are_the_same_tasks_in_other_units():
+    family = small_tasks.sinusoids(dtype=F64)
+    tasks = family.sample(3, seeded())
+    other = small_tasks.scaled(family, loss=5.0, units=10.0)
+    same = other.sample(3, seeded())
+    task, written = (evolution._map(lambda value: value[0], one) for one in (tasks, same))
+    assert other.validation(written["start"], written) == pytest.approx(family.validation(task["start"], task).item())
+    gradient = torch.func.grad(family.loss)(task["start"], task, 1)
+    scaled = torch.func.grad(other.loss)(written["start"], written, 1)
+    for name, g in gradient.items():
+        torch.testing.assert_close(scaled[name], 50 * g, rtol=1e-10, atol=0)
+    # SGD at a rate that is smaller by loss · units² goes the same way; at the same rate it does not
+    home = curves(SGD(0.02), family, tasks, horizon=5)
+    torch.testing.assert_close(curves(SGD(0.02 / 500), other, same, horizon=5), home, rtol=1e-8, atol=0)
+    assert not torch.allclose(curves(SGD(0.02), other, same, horizon=5), home, rtol=0.1)
+
+
+@pytest.mark.parametrize(("activation", "function"), [("tanh", torch.tanh), ("relu", torch.relu), ("sine", torch.sin)])
+def test_the_activation_is_the_one_named(activation, function):
+    family = small_tasks.sinusoids(activation=activation, dtype=F64)
+    task = evolution._map(lambda value: value[0], family.sample(1, seeded()))
+    w = task["start"]
+    predicted = function(task["x_val"] * w["w1"] + w["b1"]) @ w["w2"] + w["b2"]
+    assert family.validation(w, task).item() == pytest.approx((predicted - task["y_val"]).square().mean().item())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -416,6 +442,9 @@ def test_the_spectrum_of_the_quadratics_is_within_its_condition():
         (lambda: small_tasks.quadratics(condition=0.5), r"condition is 0\.5"),
         (lambda: small_tasks.blobs(batch=10), "batch 10 does not divide the 128 examples"),
         (lambda: small_tasks.sinusoids(batch=0), "batch is 0"),
+        (lambda: small_tasks.sinusoids(activation="cosine"), "activation 'cosine' is unknown; use one of tanh"),
+        (lambda: small_tasks.scaled(small_tasks.quadratics(), units=0.0), r"units is 0\.0"),
+        (lambda: small_tasks.scaled(small_tasks.quadratics(), loss=math.inf), "loss is inf"),
     ],
 )
 def test_errors_name_the_value(make, message):
