@@ -158,6 +158,9 @@ def spreads(panels: Mapping[str, Mapping[str, tuple]]) -> Figure:
             ax.plot(x, measured, linestyle="none", label=name, **figures.style(index))
         ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="relative error of one estimate")
         ax.set_xticks(x, [f"{one:g}" for one in x])
+        low, high = ax.get_ylim()
+        ticks = [one for one in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low <= one <= high]
+        ax.set_yticks(ticks, [f"{one:g}" for one in ticks])
         ax.minorticks_off()
         ax.legend(frameon=False)
     return fig
