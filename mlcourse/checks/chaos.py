@@ -12,32 +12,23 @@ https://doi.org/10.1093/biomet/12.1-2.134 (moments).
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mlcourse.checks import Check, close, relative_error
+from mlcourse.checks.oracles import first_mistake, randn
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
 RTOL = 3e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=F64)
+_close = partial(close, rtol=RTOL)
+_first = partial(first_mistake, rtol=RTOL)
 
 
 def _between(generator: torch.Generator, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand((), generator=generator, dtype=F64)
-
-
-def _close(value: Tensor, expected: Tensor) -> bool:
-    return close(value, expected, rtol=RTOL)
-
-
-def _first(value: Tensor, mistakes: Tensors) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
 
 
 # ------------------------------------------------------------------ 11.1 evolution strategies
@@ -47,13 +38,13 @@ def _landscape(n: int, pairs: int, *, waves: bool) -> Callable[[torch.Generator]
     """L = ½λᵀAλ + bᵀλ + h Σ cos 3λ; waves: whether h is not 0."""
 
     def inputs(generator: torch.Generator) -> Tensors:
-        root, sigma = _randn(generator, n, n), _between(generator, 0.2, 0.4)
+        root, sigma = randn(generator, n, n), _between(generator, 0.2, 0.4)
         return {
             "bend": root @ root.T / n + torch.eye(n, dtype=F64),
-            "push": _randn(generator, n),
+            "push": randn(generator, n),
             "height": torch.tensor(0.7 if waves else 0.0, dtype=F64),
-            "lam": _randn(generator, n),
-            "noise": sigma * _randn(generator, pairs, n),
+            "lam": randn(generator, n),
+            "noise": sigma * randn(generator, pairs, n),
             "sigma": sigma,
         }
 
@@ -148,10 +139,10 @@ def _system(n: int, pairs: int) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
         sigma = _between(generator, 0.2, 0.4)
         return {
-            "turn": 0.5 * _randn(generator, n, n) / n**0.5,
-            "lam": _randn(generator, n),
-            "states": _randn(generator, n).repeat(2 * pairs, 1),
-            "noise": sigma * _randn(generator, WINDOWS, pairs, n),
+            "turn": 0.5 * randn(generator, n, n) / n**0.5,
+            "lam": randn(generator, n),
+            "states": randn(generator, n).repeat(2 * pairs, 1),
+            "noise": sigma * randn(generator, WINDOWS, pairs, n),
             "sigma": sigma,
         }
 
@@ -172,8 +163,8 @@ def _pes_probe(answer: Callable, inputs: Tensors) -> Tensors:
         states = states @ turn.T.to(states.dtype) + lams * (1 + states)
         return 0.5 * states.square().sum(1) + states.sum(1), states
 
-    for now in noise:
-        result = answer(window, inputs["lam"].clone(), states, shift, now.clone(), float(inputs["sigma"]))
+    for eps in noise:
+        result = answer(window, inputs["lam"].clone(), states, shift, eps.clone(), float(inputs["sigma"]))
         if not isinstance(result, tuple) or len(result) != 3:
             raise TypeError("it needs three results: gradient, states, shift")
         gradient, states, shift = result
@@ -187,19 +178,19 @@ def _particles(inputs: Tensors, slip: str = "") -> Tensors:
     pairs = noise.shape[1]
     states, shift = [state.clone() for state in inputs["states"]], [0 * lam for _ in range(pairs)]
     found = {"gradient": [], "states": [], "shift": []}
-    for now in noise:
+    for eps in noise:
         gradient, after = 0 * lam, list(shift)
         for k in range(pairs):
-            after[k] = now[k] if slip == "forgets" else shift[k] + now[k]
+            after[k] = eps[k] if slip == "forgets" else shift[k] + eps[k]
             losses = []
             for half, sign in ((k, 1), (k + pairs, -1)):
-                moved = lam + sign * (after[k] if slip == "moves by ξ" else now[k])
+                moved = lam + sign * (after[k] if slip == "moves by ξ" else eps[k])
                 state = turn @ states[half] + moved * (1 + states[half])
                 losses.append(0.5 * state @ state + state.sum())
                 states[half] = states[half] if slip == "stands still" else state
-            weight = {"after": shift[k], "current": now[k], "current, forgets": now[k]}.get(slip, shift[k] + now[k])
+            weight = {"after": shift[k], "current": eps[k], "current, forgets": eps[k]}.get(slip, shift[k] + eps[k])
             gradient = gradient + weight * (losses[0] - losses[1]) / (2 * sigma**2) / pairs
-        shift = list(now) if slip == "current, forgets" else after
+        shift = list(eps) if slip == "current, forgets" else after
         for name, value in (("gradient", gradient), ("states", torch.stack(states)), ("shift", torch.stack(shift))):
             found[name].append(value)
     return {name: torch.stack(values) for name, values in found.items()}
@@ -274,7 +265,7 @@ pes_window = Check(
 
 def _report_inputs(generator: torch.Generator) -> Tensors:
     repeats = int(torch.randint(4, 9, (), generator=generator))
-    return {"estimates": 3 + 2 * _randn(generator, repeats), "truth": 1 + _randn(generator)}
+    return {"estimates": 3 + 2 * randn(generator, repeats), "truth": 1 + randn(generator)}
 
 
 def _report_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -348,7 +339,7 @@ report = Check(
 def _plane(n: int, *, noisy: bool) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
         return {
-            "slope": _randn(generator, n),
+            "slope": randn(generator, n),
             "tau": _between(generator, 0.5, 1.5) if noisy else torch.zeros((), dtype=F64),
             "sigma": _between(generator, 0.2, 0.6),
             "pairs": torch.randint(3, 9, (), generator=generator),

@@ -9,6 +9,7 @@ Bertinetto et al., *Meta-learning with differentiable closed-form solvers*, 2019
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,23 +17,13 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mlcourse.checks import Check, close, relative_error
+from mlcourse.checks.oracles import first_mistake, randn
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=F64)
-
-
-def _close(value: Tensor, expected: Tensor) -> bool:
-    return close(value, expected, rtol=RTOL)
-
-
-def _first(value: Tensor, mistakes: Tensors) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
+_close = partial(close, rtol=RTOL)
+_first = partial(first_mistake, rtol=RTOL)
 
 
 # ------------------------------------------------------------------ 03.1 prototypes as a linear layer
@@ -41,8 +32,8 @@ def _first(value: Tensor, mistakes: Tensors) -> str | None:
 def _layer_inputs(way: int, size: int) -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
         lengths = torch.linspace(0.6, 1.8, way, dtype=F64).unsqueeze(-1)  # so that the bias matters
-        directions = F.normalize(_randn(generator, way, size), dim=-1)
-        return {"prototypes": lengths * directions, "queries": _randn(generator, 8, size)}
+        directions = F.normalize(randn(generator, way, size), dim=-1)
+        return {"prototypes": lengths * directions, "queries": randn(generator, 8, size)}
 
     return make
 
@@ -120,9 +111,9 @@ def _attention_inputs(shots: tuple[int, ...], temperature: float) -> Callable[[t
         order = torch.randperm(len(labels), generator=generator)
         lengths = 0.5 + 2 * torch.rand(len(labels), 1, generator=generator, dtype=F64)
         return {
-            "support": lengths * _randn(generator, len(labels), 5),
+            "support": lengths * randn(generator, len(labels), 5),
             "labels": labels[order],
-            "queries": _randn(generator, 6, 5),
+            "queries": randn(generator, 6, 5),
             "way": torch.tensor(len(shots)),
             "temperature": torch.tensor(temperature, dtype=F64),
         }
@@ -258,7 +249,7 @@ def _ridge_inputs(n: int, size: int, way: int) -> Callable[[torch.Generator], Te
     def make(generator: torch.Generator) -> Tensors:
         labels = torch.arange(n) % way
         lam = 0.3 + torch.rand((), generator=generator, dtype=F64)
-        return {"x": _randn(generator, n, size), "y": F.one_hot(labels, way).to(F64), "lam": lam}
+        return {"x": randn(generator, n, size), "y": F.one_hot(labels, way).to(F64), "lam": lam}
 
     return make
 
@@ -428,9 +419,9 @@ LEARNERS = {
 def _symmetry_inputs(generator: torch.Generator) -> Tensors:
     labels = torch.arange(3).repeat_interleave(4)
     return {
-        "support_x": _randn(generator, 12, 5),
+        "support_x": randn(generator, 12, 5),
         "support_y": labels[torch.randperm(12, generator=generator)],
-        "query_x": _randn(generator, 6, 5),
+        "query_x": randn(generator, 6, 5),
     }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse.checks import Check, close
+from mlcourse.checks.oracles import randn
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.evaluation import Z95, mean_interval
@@ -19,10 +20,6 @@ from mlcourse.learners import prototypes, squared_distances
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def _whole(generator: torch.Generator, low: int, high: int) -> int:
@@ -65,7 +62,7 @@ def listing_network(channels: int, size: int, classes: int) -> nn.Sequential:
 
 def _network_inputs(channels: int, size: int) -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
-        return {"images": _randn(generator, 8, channels, size, size), "classes": torch.tensor(_whole(generator, 5, 12))}
+        return {"images": randn(generator, 8, channels, size, size), "classes": torch.tensor(_whole(generator, 5, 12))}
 
     return make
 
@@ -213,12 +210,12 @@ MOVED_NAMES = ("inner.weight", "inner.bias", "head.weight", "head.bias")
 
 def _moved_inputs(size: float, *, balanced: bool = False) -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
-        steps = size * _randn(generator, 4, 6)
+        steps = size * randn(generator, 4, 6)
         if balanced:  # the entries of each parameter move, their sum does not
             steps = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64) * steps[:, :1]
         which = torch.randperm(4, generator=generator)[: _whole(generator, 1, 3)]
         chosen = torch.zeros(4, 1, dtype=torch.bool).index_fill(0, which, True)
-        return {"values": _randn(generator, 4, 6), "steps": steps * chosen}
+        return {"values": randn(generator, 4, 6), "steps": steps * chosen}
 
     return make
 
@@ -568,10 +565,10 @@ def _outer_inputs(shot: int) -> Callable[[torch.Generator], Tensors]:
         way, query, pixels, size = 3, 4, 6, 5
         labels = torch.arange(way).repeat_interleave(shot)
         return {
-            "theta": _randn(generator, pixels, size),
-            "support_x": _randn(generator, way * shot, pixels),
+            "theta": randn(generator, pixels, size),
+            "support_x": randn(generator, way * shot, pixels),
             "support_y": labels[torch.randperm(way * shot, generator=generator)],
-            "query_x": _randn(generator, way * query, pixels),
+            "query_x": randn(generator, way * query, pixels),
             "query_y": torch.arange(way).repeat(query),
             "way": torch.tensor(way),
         }

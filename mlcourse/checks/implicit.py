@@ -8,35 +8,26 @@ https://doi.org/10.6028/jres.049.044; Saad, *Iterative Methods for Sparse Linear
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mlcourse import linear_solvers
 from mlcourse.checks import Check, close, relative_error
+from mlcourse.checks.oracles import first_mistake, randn
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=F64)
+_close = partial(close, rtol=RTOL)
+_first = partial(first_mistake, rtol=RTOL)
 
 
 def _spd(generator: torch.Generator, n: int, condition: float) -> Tensor:
     """A symmetric positive definite [n, n]; eigenvalues from 1 / condition to 1, apart from each other."""
-    q, _ = torch.linalg.qr(_randn(generator, n, n))
+    q, _ = torch.linalg.qr(randn(generator, n, n))
     return q * torch.logspace(-math.log10(condition), 0, n, dtype=F64) @ q.T
-
-
-def _close(value: Tensor, expected: Tensor) -> bool:
-    return close(value, expected, rtol=RTOL)
-
-
-def _first(value: Tensor, mistakes: Tensors) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
 
 
 class _Counted:
@@ -64,7 +55,7 @@ BEYOND = 3  # iterations after the system is solved
 
 def _system(n: int, condition: float) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
-        return {"matrix": _spd(generator, n, condition), "b": _randn(generator, n)}
+        return {"matrix": _spd(generator, n, condition), "b": randn(generator, n)}
 
     return inputs
 
@@ -206,13 +197,13 @@ def _bilevel(n: int, m: int, *, direct: bool) -> Callable[[torch.Generator], Ten
 
     def inputs(generator: torch.Generator) -> Tensors:
         return {
-            "phi": _randn(generator, n),
-            "lam": _randn(generator, m),
+            "phi": randn(generator, n),
+            "lam": randn(generator, m),
             "inner_curvature": 2 * _spd(generator, n, 8.0),
-            "mixed": _randn(generator, n, m),
+            "mixed": randn(generator, n, m),
             "outer_curvature": 2 * _spd(generator, n, 8.0),
-            "centre": _randn(generator, n),
-            "outer_mixed": _randn(generator, n, m) if direct else torch.zeros(n, m, dtype=F64),
+            "centre": randn(generator, n),
+            "outer_mixed": randn(generator, n, m) if direct else torch.zeros(n, m, dtype=F64),
             "direct": torch.tensor(float(direct), dtype=F64),
         }
 
@@ -322,7 +313,7 @@ TERMS = (1, 2, 5)
 
 def _neumann_inputs(generator: torch.Generator) -> Tensors:
     rate = 0.7 + 0.4 * torch.rand((), generator=generator, dtype=F64)
-    return {"matrix": _spd(generator, 4, 6.0), "b": _randn(generator, 4), "rate": rate}
+    return {"matrix": _spd(generator, 4, 6.0), "b": randn(generator, 4), "rate": rate}
 
 
 def _neumann_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -393,7 +384,7 @@ neumann = Check(
 
 def _meta_inputs(generator: torch.Generator) -> Tensors:
     strength = 1.5 + torch.rand((), generator=generator, dtype=F64)
-    return {"hessian": 3 * _spd(generator, 5, 10.0), "outer_gradient": _randn(generator, 5), "strength": strength}
+    return {"hessian": 3 * _spd(generator, 5, 10.0), "outer_gradient": randn(generator, 5), "strength": strength}
 
 
 def _meta_probe(answer: Callable, inputs: Tensors) -> Tensors:

@@ -5,33 +5,24 @@ oracles that share no code with the package (closed forms on linear least square
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mlcourse import inner
 from mlcourse.checks import Check, close, relative_error
+from mlcourse.checks.oracles import first_mistake, randn
 from mlcourse.episodes import Episode
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+_close = partial(close, rtol=RTOL)
+_first = partial(first_mistake, rtol=RTOL)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def _close(value: Tensor, expected: Tensor) -> bool:
-    return close(value, expected, rtol=RTOL)
-
-
-def _first(value: Tensor, mistakes: dict[str, Tensor]) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
 
 
 def _slope(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
@@ -51,8 +42,8 @@ def _flat(params: dict[str, Tensor]) -> Tensor:
 
 def _step_inputs(generator: torch.Generator) -> Tensors:
     shapes = {"weight": (3, 2), "bias": (3,)}
-    params = {name: _randn(generator, *shape) for name, shape in shapes.items()}
-    grads = {f"{name}_grad": _randn(generator, *shape) for name, shape in shapes.items()}
+    params = {name: randn(generator, *shape) for name, shape in shapes.items()}
+    grads = {f"{name}_grad": randn(generator, *shape) for name, shape in shapes.items()}
     return {"rate": _uniform(generator, 0.1, 0.6), **params, **grads}
 
 
@@ -160,12 +151,12 @@ def _outer_inputs(generator: torch.Generator) -> Tensors:
     tasks, support, query = 3, 4, 6
     return {
         "rate": _uniform(generator, 0.05, 0.12),
-        "w": _randn(generator, 2),
-        "b": _randn(generator),
-        "support_x": _randn(generator, tasks, support, 2),
-        "support_y": 2 * _randn(generator, tasks, support),
-        "query_x": _randn(generator, tasks, query, 2),
-        "query_y": 2 * _randn(generator, tasks, query),
+        "w": randn(generator, 2),
+        "b": randn(generator),
+        "support_x": randn(generator, tasks, support, 2),
+        "support_y": 2 * randn(generator, tasks, support),
+        "query_x": randn(generator, tasks, query, 2),
+        "query_y": 2 * randn(generator, tasks, query),
     }
 
 
@@ -286,14 +277,14 @@ outer_loss = Check(
 
 def _derivative_inputs(generator: torch.Generator) -> Tensors:
     """λ > 0: the outer loss has a weight decay on θ."""
-    half, other = _randn(generator, 3, 3), _randn(generator, 3, 3)
+    half, other = randn(generator, 3, 3), randn(generator, 3, 3)
     return {
-        "theta": _randn(generator, 3),
+        "theta": randn(generator, 3),
         "curvature": half @ half.T + torch.eye(3, dtype=torch.float64),
-        "centre": _randn(generator, 3),
+        "centre": randn(generator, 3),
         "rates": torch.tensor([0.05, 0.15, 0.3], dtype=torch.float64),  # one a parameter: dφ/dθ is not symmetric
         "query_curvature": other @ other.T + torch.eye(3, dtype=torch.float64),
-        "query_centre": 2 * _randn(generator, 3),
+        "query_centre": 2 * randn(generator, 3),
         "decay": _uniform(generator, 0.5, 1.0),
     }
 
@@ -389,7 +380,7 @@ def _start_inputs(generator: torch.Generator) -> Tensors:
     return {
         "rate": _uniform(generator, 0.08, 0.15),
         "a": torch.tensor([0.7, 2.0, 4.5], dtype=torch.float64) * _uniform(generator, 0.8, 1.2, 3),
-        "c": torch.tensor([-1.0, 2.0, 0.5], dtype=torch.float64) + 0.3 * _randn(generator, 3),
+        "c": torch.tensor([-1.0, 2.0, 0.5], dtype=torch.float64) + 0.3 * randn(generator, 3),
     }
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mlcourse import inner
 from mlcourse.checks import Check, losses
-from mlcourse.checks.losses import _close, _first, _flat, _forward, _mse, _randn, _slope, _Task, _uniform
+from mlcourse.checks.losses import _close, _first, _flat, _forward, _mse, _slope, _Task, _uniform
+from mlcourse.checks.oracles import randn
 from mlcourse.episodes import Episode
 
 Tensors = dict[str, Tensor]
@@ -148,13 +149,13 @@ HEAD = ("head.weight", "head.bias")
 def _head_inputs(generator: torch.Generator) -> Tensors:
     return {
         "rate": _uniform(generator, 0.05, 0.1),
-        "body": _randn(generator, 3, 2),
-        "head.weight": _randn(generator, 2),
-        "head.bias": _randn(generator),
-        "support_x": _randn(generator, 5, 3),
-        "support_y": 2 * _randn(generator, 5),
-        "query_x": _randn(generator, 7, 3),
-        "query_y": 2 * _randn(generator, 7),
+        "body": randn(generator, 3, 2),
+        "head.weight": randn(generator, 2),
+        "head.bias": randn(generator),
+        "support_x": randn(generator, 5, 3),
+        "support_y": 2 * randn(generator, 5),
+        "query_x": randn(generator, 7, 3),
+        "query_y": 2 * randn(generator, 7),
     }
 
 
@@ -320,14 +321,14 @@ adapt_head = Check(
 
 def _rates_inputs(generator: torch.Generator) -> Tensors:
     return {
-        "w": _randn(generator, 2),
-        "b": _randn(generator),
+        "w": randn(generator, 2),
+        "b": randn(generator),
         "rate of w": _uniform(generator, 0.05, 0.2, 2),
         "rate of b": _uniform(generator, 0.05, 0.2),
-        "support_x": _randn(generator, 5, 2),
-        "support_y": 2 * _randn(generator, 5),
-        "query_x": _randn(generator, 7, 2),
-        "query_y": 2 * _randn(generator, 7),
+        "support_x": randn(generator, 5, 2),
+        "support_y": 2 * randn(generator, 5),
+        "query_x": randn(generator, 7, 2),
+        "query_y": 2 * randn(generator, 7),
     }
 
 

@@ -7,21 +7,20 @@ differently at every place, so that the factors I − αH_t differ and do not co
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mlcourse import implementations, meta_gradients
 from mlcourse.checks import Check, close, relative_error
+from mlcourse.checks.oracles import first_mistake, randn
 from mlcourse.implementations import LINE_UP, ORDERS, TRUTH
 from mlcourse.meta_gradients import Task
 
 Tensors = dict[str, Tensor]
+_first = partial(first_mistake, rtol=2e-4)
 SIZE = 3
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
@@ -30,13 +29,8 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
 
 def _positive(generator: torch.Generator) -> Tensor:
     """A symmetric positive definite matrix [n, n] with eigenvalues from 0.5 to 3, far from diagonal."""
-    turned, _ = torch.linalg.qr(_randn(generator, SIZE, SIZE))
+    turned, _ = torch.linalg.qr(randn(generator, SIZE, SIZE))
     return turned @ torch.diag(torch.tensor([0.5, 1.5, 3.0], dtype=torch.float64)) @ turned.T
-
-
-def _first(value: Tensor, mistakes: dict[str, Tensor]) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((words for words, wrong in mistakes.items() if close(value, wrong, rtol=2e-4)), None)
 
 
 def _one_vector(result) -> Tensor:
@@ -55,8 +49,8 @@ def _product_inputs(generator: torch.Generator) -> Tensors:
     return {
         "A": _positive(generator),
         "k": _uniform(generator, 0.5, 1.5),
-        "phi": _randn(generator, SIZE),
-        "v": _randn(generator, SIZE) + 1.0,
+        "phi": randn(generator, SIZE),
+        "v": randn(generator, SIZE) + 1.0,
     }
 
 
@@ -135,12 +129,12 @@ def _task_inputs(steps: int) -> Callable[[torch.Generator], Tensors]:
         return {
             "A": _positive(generator),
             "B": _positive(generator),
-            "c": 2 * _randn(generator, SIZE),
-            "d": 2 * _randn(generator, SIZE) + 1.0,
+            "c": 2 * randn(generator, SIZE),
+            "d": 2 * randn(generator, SIZE) + 1.0,
             "k": _uniform(generator, 2.0, 3.0),
             "rate": _uniform(generator, 0.1, 0.15),
             "steps": torch.tensor(steps),
-            "theta": _randn(generator, SIZE),
+            "theta": randn(generator, SIZE),
         }
 
     return inputs

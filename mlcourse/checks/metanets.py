@@ -7,6 +7,7 @@ https://arxiv.org/abs/1703.00837; Perez et al., *FiLM*, 2018, https://arxiv.org/
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,23 +15,13 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlcourse.checks import Check, close, relative_error
+from mlcourse.checks.oracles import first_mistake, randn
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=F64)
-
-
-def _close(value: Tensor, expected: Tensor) -> bool:
-    return close(value, expected, rtol=RTOL)
-
-
-def _first(value: Tensor, mistakes: Tensors) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
+_close = partial(close, rtol=RTOL)
+_first = partial(first_mistake, rtol=RTOL)
 
 
 # ------------------------------------------------------------------ 04.1 run a network with written weights
@@ -42,8 +33,8 @@ def _small_network(inputs: int, hidden: int, outputs: int) -> Callable[[torch.Ge
     def make(generator: torch.Generator) -> Tensors:
         numbers = hidden * (inputs + 1) + outputs * (hidden + 1)
         sizes = torch.tensor([inputs, hidden, outputs])
-        own, written = _randn(generator, numbers), _randn(generator, numbers)
-        x, push = _randn(generator, 4, inputs), _randn(generator, 4, outputs)
+        own, written = randn(generator, numbers), randn(generator, numbers)
+        x, push = randn(generator, 4, inputs), randn(generator, 4, outputs)
         return {"sizes": sizes, "x": x, "own": own, "written": written, "push": push}
 
     return make
@@ -174,8 +165,8 @@ def _support(counts: tuple[int, ...], features: int) -> Callable[[torch.Generato
     def make(generator: torch.Generator) -> Tensors:
         labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
         labels = labels[torch.randperm(len(labels), generator=generator)]
-        first, second = _randn(generator, features, 6), _randn(generator, 6, features + 1)
-        return {"features": _randn(generator, len(labels), features), "labels": labels, "a": first, "b": second}
+        first, second = randn(generator, features, 6), randn(generator, 6, features + 1)
+        return {"features": randn(generator, len(labels), features), "labels": labels, "a": first, "b": second}
 
     return make
 
@@ -263,8 +254,8 @@ written_head = Check(
 
 def _maps(tasks: int, images: int, channels: int, side: int) -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
-        x = _randn(generator, tasks, images, channels, side, side)
-        return {"x": x, "gamma": _randn(generator, tasks, channels), "beta": _randn(generator, tasks, channels)}
+        x = randn(generator, tasks, images, channels, side, side)
+        return {"x": x, "gamma": randn(generator, tasks, channels), "beta": randn(generator, tasks, channels)}
 
     return make
 
@@ -396,11 +387,11 @@ mask = Check(
 def _layer(inputs: int, outputs: int) -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
         return {
-            "x": _randn(generator, 6, inputs),
-            "slow_weight": _randn(generator, outputs, inputs),
-            "slow_bias": _randn(generator, outputs),
-            "fast_weight": _randn(generator, outputs, inputs),
-            "fast_bias": _randn(generator, outputs),
+            "x": randn(generator, 6, inputs),
+            "slow_weight": randn(generator, outputs, inputs),
+            "slow_bias": randn(generator, outputs),
+            "fast_weight": randn(generator, outputs, inputs),
+            "fast_bias": randn(generator, outputs),
         }
 
     return make
@@ -473,9 +464,9 @@ def _memory(slots: int, queries: int, size: int, numbers: int) -> Callable[[torc
     def make(generator: torch.Generator) -> Tensors:
         spread = torch.linspace(0.3, 1.2, slots, dtype=F64)  # keys of different length, so that it shows
         return {
-            "keys": spread[:, None] * _randn(generator, slots, size),
-            "memory": _randn(generator, slots, numbers),
-            "queries": 0.7 * _randn(generator, queries, size),
+            "keys": spread[:, None] * randn(generator, slots, size),
+            "memory": randn(generator, slots, numbers),
+            "queries": 0.7 * randn(generator, queries, size),
         }
 
     return make

@@ -6,30 +6,24 @@ The oracles are PyTorch's own optimizers, derivatives carried forward by hand, a
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from mlcourse.checks import Check, close, relative_error
+from mlcourse.checks.oracles import first_mistake, randn
 from mlcourse.errors import CourseError
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
+_first = partial(first_mistake, rtol=RTOL)
 STEPS = 6
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64)
-
-
-def _first(value: Tensor, mistakes: dict[str, Tensor]) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if close(value, wrong, rtol=RTOL)), None)
 
 
 def _trained_by_torch(optimizer: Callable, start: Tensor, gradients: Tensor) -> Tensor:
@@ -75,7 +69,7 @@ def _linear_path(w_g: Tensor, w_m: Tensor, beta: Tensor, start: Tensor, gradient
 def _weights_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     rate, beta, nesterov = inputs["rate"], inputs["beta"], bool(inputs["nesterov"])
     generator = torch.Generator().manual_seed(0)
-    start, gradients = _randn(generator, 4), _randn(generator, STEPS, 4)
+    start, gradients = randn(generator, 4), randn(generator, STEPS, 4)
     settings = {"lr": float(rate), "momentum": float(beta), "nesterov": nesterov}
     right = _trained_by_torch(lambda params: torch.optim.SGD(params, **settings), start, gradients)
     w_g, w_m = outputs["w_g"], outputs["w_m"]
@@ -129,8 +123,8 @@ linear_weights = Check(
 
 def _adam_inputs(generator: torch.Generator) -> Tensors:
     return {
-        "phi": _randn(generator, 4),
-        "gradients": torch.stack([2.0**-k * _randn(generator, 4) for k in range(STEPS)]),
+        "phi": randn(generator, 4),
+        "gradients": torch.stack([2.0**-k * randn(generator, 4) for k in range(STEPS)]),
         "rate": _uniform(generator, 0.05, 0.2),
         "beta1": _uniform(generator, 0.7, 0.8),
         "beta2": _uniform(generator, 0.9, 0.95),
@@ -230,9 +224,9 @@ WINDOW, ALL = 3, 9  # the window, and all steps
 
 
 def _window_inputs(generator: torch.Generator) -> Tensors:
-    axes = torch.linalg.qr(_randn(generator, 3, 3)).Q
+    axes = torch.linalg.qr(randn(generator, 3, 3)).Q
     curvature = axes * torch.stack([_uniform(generator, 0.2, 2.0) for _ in range(3)]) @ axes.T
-    return {"A": curvature, "start": 2 * normalize(_randn(generator, 3), dim=0), "lam": torch.tensor([-1.5, 0.3])}
+    return {"A": curvature, "start": 2 * normalize(randn(generator, 3), dim=0), "lam": torch.tensor([-1.5, 0.3])}
 
 
 def _dynamics(a: Tensor) -> tuple[Callable, Callable]:

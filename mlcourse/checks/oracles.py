@@ -4,7 +4,7 @@ Richardson, L. F. (1911), "The approximate arithmetical solution by finite diffe
 https://doi.org/10.1098/rsta.1911.0009: two central differences of different step cancel each other's leading error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -32,6 +32,16 @@ def close(got: Tensor, expected: Tensor, rtol: float | None = None) -> bool:
         return torch.equal(got.cpu(), expected.cpu().to(got.dtype))
     error = relative_error(got, expected)
     return error <= (TOLERANCE[got.dtype] if rtol is None else rtol)
+
+
+def first_mistake(value: Tensor, mistakes: Mapping[str, Tensor], rtol: float | None = None) -> str | None:
+    """The diagnosis of the first mistake that gives this value. mistakes: diagnosis → what the mistake gives."""
+    return next((diagnosis for diagnosis, wrong in mistakes.items() if close(value, wrong, rtol)), None)
+
+
+def randn(generator: torch.Generator, *shape: int) -> Tensor:
+    """Normal numbers in float64."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def directional_derivative(f: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, h: float = 1e-3) -> float:

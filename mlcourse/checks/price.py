@@ -15,27 +15,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlcourse import inner
 from mlcourse.checks import Check, close, relative_error
+from mlcourse.checks.oracles import first_mistake, randn
 from mlcourse.saved_bytes import saved_bytes
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+_close = partial(close, rtol=RTOL)
+_first = partial(first_mistake, rtol=RTOL)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64)
-
-
-def _close(value: Tensor, expected: Tensor) -> bool:
-    return close(value, expected, rtol=RTOL)
-
-
-def _first(value: Tensor, mistakes: dict[str, Tensor]) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
 
 
 # ------------------------------------------------------------------ 07.1 the best block
@@ -173,10 +163,10 @@ class _Quartic:
 
 def _path_inputs(generator: torch.Generator) -> Tensors:
     """A problem whose α‖H‖ is near ½ at first and falls: each step counts, and early steps differ from late ones."""
-    x, theta = _randn(generator, 6, 3), 1.5 * _randn(generator, 3)
-    y = x @ (theta + 1.2 * F.normalize(_randn(generator, 3), dim=0)) + 0.3 * _randn(generator, 6)
+    x, theta = randn(generator, 6, 3), 1.5 * randn(generator, 3)
+    y = x @ (theta + 1.2 * F.normalize(randn(generator, 3), dim=0)) + 0.3 * randn(generator, 6)
     top = torch.linalg.eigvalsh(_Quartic(x, y).hessian(theta))[-1]
-    return {"x": x, "y": y, "theta": theta, "pull": _randn(generator, 3), "rate": 0.5 / top}
+    return {"x": x, "y": y, "theta": theta, "pull": randn(generator, 3), "rate": 0.5 / top}
 
 
 # ------------------------------------------------------------------ 07.2 truncation
@@ -257,18 +247,18 @@ truncated = Check(
 def _wide_inputs(generator: torch.Generator) -> Tensors:
     tasks, images, channels, out = 3, 4, 2, 5
     return {
-        "x": _randn(generator, tasks, images, channels, 6, 6),
-        "weight": _randn(generator, tasks, out, channels, 3, 3),
-        "bias": _randn(generator, tasks, out),
+        "x": randn(generator, tasks, images, channels, 6, 6),
+        "weight": randn(generator, tasks, out, channels, 3, 3),
+        "bias": randn(generator, tasks, out),
     }
 
 
 def _one_wide_inputs(generator: torch.Generator) -> Tensors:
     """As many images as tasks, and one channel: whoever mixes up the two gets the right shape."""
     return {
-        "x": _randn(generator, 3, 3, 1, 6, 6),
-        "weight": _randn(generator, 3, 4, 1, 3, 3),
-        "bias": _randn(generator, 3, 4),
+        "x": randn(generator, 3, 3, 1, 6, 6),
+        "weight": randn(generator, 3, 4, 1, 3, 3),
+        "bias": randn(generator, 3, 4),
     }
 
 
@@ -354,7 +344,7 @@ TERM_STEPS = 4  # not 3, where T(T+1)/2 and T(T−1) are the same number
 
 
 def _terms_inputs(generator: torch.Generator) -> Tensors:
-    made, theta = _path_inputs(generator), _randn(generator, 3)
+    made, theta = _path_inputs(generator), randn(generator, 3)
     other = _path_inputs(generator)
     support = {"x": made["x"], "y": made["y"]}
     return support | {"query_x": other["x"], "query_y": other["y"], "theta": theta, "rate": 0.3 * made["rate"]}

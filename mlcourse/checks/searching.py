@@ -5,20 +5,19 @@ Oracles share no code with the package: differences of the loss after the step, 
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mlcourse.checks import Check, close, relative_error
-from mlcourse.checks.oracles import directional_derivative
+from mlcourse.checks.oracles import directional_derivative, first_mistake, randn
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
-
-
-def _randn(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=F64)
+_close = partial(close, rtol=RTOL)
+_first = partial(first_mistake, rtol=RTOL)
 
 
 def _rand(generator: torch.Generator, *shape: int) -> Tensor:
@@ -27,17 +26,8 @@ def _rand(generator: torch.Generator, *shape: int) -> Tensor:
 
 def _bowl(generator: torch.Generator, n: int) -> Tensor:
     """A symmetric positive definite matrix [n, n]."""
-    root = _randn(generator, n, n)
+    root = randn(generator, n, n)
     return root @ root.T / n + 0.5 * torch.eye(n, dtype=F64)
-
-
-def _close(value: Tensor, expected: Tensor) -> bool:
-    return close(value, expected, rtol=RTOL)
-
-
-def _first(value: Tensor, mistakes: Tensors) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
 
 
 # ------------------------------------------------------------------ 09.1 the hypergradient of a rate
@@ -46,12 +36,12 @@ def _first(value: Tensor, mistakes: Tensors) -> str | None:
 def _rate_inputs(n: int) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
         return {
-            "phi": _randn(generator, n),
+            "phi": randn(generator, n),
             "rate": 0.05 + 0.2 * _rand(generator),
             "inner_bowl": _bowl(generator, n),
-            "inner_centre": _randn(generator, n),
+            "inner_centre": randn(generator, n),
             "outer_bowl": _bowl(generator, n),
-            "outer_centre": _randn(generator, n),
+            "outer_centre": randn(generator, n),
         }
 
     return inputs
@@ -239,12 +229,12 @@ best_at = Check(
 def _weight_inputs(examples: int, n: int) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
         return {
-            "gradients": _randn(generator, examples, n),
-            "phi": _randn(generator, n),
+            "gradients": randn(generator, examples, n),
+            "phi": randn(generator, n),
             "weights": 0.2 + _rand(generator, examples),
             "rate": 0.05 + 0.1 * _rand(generator),
             "outer_bowl": _bowl(generator, n),
-            "outer_centre": _randn(generator, n),
+            "outer_centre": randn(generator, n),
         }
 
     return inputs
