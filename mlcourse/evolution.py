@@ -121,12 +121,12 @@ def perturbations(lam: Tree, pairs: int, sigma: float, generator: Generator) -> 
         drawn = torch.randn(pairs, *value.shape, generator=generator, dtype=value.dtype, device=generator.device)
         return sigma * drawn.to(value.device)
 
-    return _map(noise, lam)
+    return map_tree(noise, lam)
 
 
 def both_sides(lam: Tree, noise: Tree) -> Tree:
     """λ + ε for all pairs, then λ − ε for all pairs: leading dimension N = 2 · pairs."""
-    return _map(lambda value, eps: torch.cat([value + eps, value - eps]), lam, noise)
+    return map_tree(lambda value, eps: torch.cat([value + eps, value - eps]), lam, noise)
 
 
 def start(problem: Unroll, lam: Tree, draws: Tree, *, each: bool) -> Tree:
@@ -138,10 +138,10 @@ def advance(problem: Unroll, lam: Tree, state: Tree, t: int, steps: int, *, each
     """`steps` more steps of all trajectories at once, of which t are done: (the sum of their losses [n], states)."""
 
     def one(lam: Tree, state: Tree) -> tuple[Tensor, Tree]:
-        total = _leaves(lam)[0].new_zeros(())
-        for now in range(t + 1, t + steps + 1):
-            state = problem.step(state, lam, now)
-            total = total + problem.loss(state, lam, now)
+        total = leaves(lam)[0].new_zeros(())
+        for s in range(t + 1, t + steps + 1):
+            state = problem.step(state, lam, s)
+            total = total + problem.loss(state, lam, s)
         return total, state
 
     losses, state = torch.func.vmap(one, in_dims=(0 if each else None, 0))(lam, state)
@@ -152,7 +152,7 @@ def slope(shift: Tree, losses: Tensor, sigma: float) -> Tree:
     """The mean over pairs of ξ (L₊ − L₋) / (2σ²). shift: ξ [pairs, …]; losses [N], all L₊ first, then all L₋."""
     plus, minus = losses.chunk(2)
     rise = (plus - minus) / (2 * sigma**2)
-    return _map(lambda xi: torch.tensordot(rise.to(xi.dtype), xi, 1) / len(rise), shift)
+    return map_tree(lambda xi: torch.tensordot(rise.to(xi.dtype), xi, 1) / len(rise), shift)
 
 
 # ------------------------------------------------------------------ one window of K steps
@@ -176,7 +176,7 @@ def truncated_window(
     trajectories; None: `problem.draw(trajectories, generator)`.
     """
     t, fresh = _time(problem, at, truncation, trajectories)
-    lam = _map(lambda value: value.detach().clone().requires_grad_(), lam)
+    lam = map_tree(lambda value: value.detach().clone().requires_grad_(), lam)
     if fresh:
         draws = _draws(problem, lam, trajectories, generator, draws)
     state = start(problem, lam, draws, each=False) if fresh else at.state
@@ -240,7 +240,9 @@ def pes_window(
     noise = perturbations(lam, pairs, sigma, generator)
     lams = both_sides(lam, noise)
     state = start(problem, lams, _twice(draws), each=True) if fresh else at.state
-    shift = noise if fresh else _map(torch.add, at.shift, noise)  # ξ ← ξ + ε: this window's ε counts in its own loss
+    shift = (
+        noise if fresh else map_tree(torch.add, at.shift, noise)
+    )  # ξ ← ξ + ε: this window's ε counts in its own loss
     losses, state = advance(problem, lams, state, t, truncation, each=True)
     return losses.mean(), slope(shift, losses, sigma), _stand(t + truncation, state, shift)
 
@@ -288,15 +290,15 @@ def measure(
     if repeats < 2:
         raise CourseError(f"repeats is {repeats}; a spread needs 2 or more")
     gradients = [estimator(problem, lam, generator=generator, **options)[1] for _ in range(repeats)]
-    stacked = _map(lambda *values: torch.stack(values), *gradients)
-    return _map(lambda g: g.mean(0), stacked), _map(lambda g: g.std(0) / math.sqrt(repeats), stacked)
+    stacked = map_tree(lambda *values: torch.stack(values), *gradients)
+    return map_tree(lambda g: g.mean(0), stacked), map_tree(lambda g: g.std(0) / math.sqrt(repeats), stacked)
 
 
 def _horizon(window: Callable[..., Any], problem: Unroll, lam: Tree, **options: Any) -> tuple[Tensor, Tree]:
     value, gradient, at = window(problem, lam, **options)
     while int(at.t) < problem.horizon:
         more, also, at = window(problem, lam, at, **options)
-        value, gradient = value + more, _map(torch.add, gradient, also)
+        value, gradient = value + more, map_tree(torch.add, gradient, also)
     return value, gradient
 
 
@@ -374,7 +376,7 @@ class Estimator(nn.Module):
         value, gradient, at = self.window(self.lam(), self.at(), generator=generator, draws=batch)
         for name, tensor in at.tensors().items():
             setattr(self, self._names[name], tensor)
-        gradients = _leaves(gradient)
+        gradients = leaves(gradient)
         norm = torch.cat([g.flatten() for g in gradients]).norm()
         if not torch.isfinite(norm):
             raise CourseError(f"the gradient is not finite at t = {int(at.t)}; use a shorter truncation, or ES or PES")
@@ -390,7 +392,7 @@ class _Tensors(nn.Module):
     def __init__(self, tensors: Tensor | dict[str, Tensor]):
         super().__init__()
         self.names = list(tensors) if isinstance(tensors, dict) else None
-        self.values = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in _leaves(tensors)])
+        self.values = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in leaves(tensors)])
 
     def tree(self) -> Tree:
         values = [value.detach() for value in self.values]
@@ -400,18 +402,20 @@ class _Tensors(nn.Module):
 # ------------------------------------------------------------------ trees of tensors, and what can be wrong
 
 
-def _map(f: Callable[..., Tensor], *trees: Tree) -> Tree:
+def map_tree(f: Callable[..., Tensor], *trees: Tree) -> Tree:
+    """f of the tensors that stand at the same place in each of the trees, as a tree of the same form."""
     first = trees[0]
     if isinstance(first, dict):
-        return {name: _map(f, *(tree[name] for tree in trees)) for name in first}
+        return {name: map_tree(f, *(tree[name] for tree in trees)) for name in first}
     if not isinstance(first, Tensor):
         raise CourseError(f"a state, a draw or λ holds {first!r}, no tensor; give tensors, or dictionaries of tensors")
     return f(*trees)
 
 
-def _leaves(tree: Tree) -> list[Tensor]:
+def leaves(tree: Tree) -> list[Tensor]:
+    """The tensors of a tree, in its order."""
     found: list[Tensor] = []
-    _map(lambda value: found.append(value), tree)
+    map_tree(lambda value: found.append(value), tree)
     return found
 
 
@@ -427,27 +431,27 @@ def _flat_names(tree: Tree, prefix: str) -> dict[str, Tensor]:
 
 
 def _twice(tree: Tree) -> Tree:
-    return _map(lambda value: torch.cat([value, value]), tree)
+    return map_tree(lambda value: torch.cat([value, value]), tree)
 
 
 def _stand(t: int, state: Tree, shift: Tree | None = None) -> Particles:
-    return Particles(torch.tensor(t), _map(torch.Tensor.detach, state), {} if shift is None else shift)
+    return Particles(torch.tensor(t), map_tree(torch.Tensor.detach, state), {} if shift is None else shift)
 
 
 def _gradient(value: Tensor, lam: Tree) -> Tree:
     if not value.requires_grad:
-        return _map(torch.zeros_like, _map(torch.Tensor.detach, lam))
-    grads = iter(torch.autograd.grad(value, _leaves(lam), allow_unused=True, materialize_grads=True))
-    return _map(lambda _: next(grads), lam)
+        return map_tree(torch.zeros_like, map_tree(torch.Tensor.detach, lam))
+    grads = iter(torch.autograd.grad(value, leaves(lam), allow_unused=True, materialize_grads=True))
+    return map_tree(lambda _: next(grads), lam)
 
 
 def _draws(problem: Unroll, lam: Tree, n: int, generator: Generator | None, draws: Tree | None) -> Tree:
     """What is random in n new trajectories, on the device of λ."""
     draws = problem.draw(n, generator) if draws is None else draws
-    if any(len(value) != n for value in _leaves(draws)):
-        raise CourseError(f"the draws are of {len(_leaves(draws)[0])} trajectories; {n} start here (ES: one a pair)")
-    device = _leaves(lam)[0].device
-    return _map(lambda value: value.to(device), draws)
+    if any(len(value) != n for value in leaves(draws)):
+        raise CourseError(f"the draws are of {len(leaves(draws)[0])} trajectories; {n} start here (ES: one a pair)")
+    device = leaves(lam)[0].device
+    return map_tree(lambda value: value.to(device), draws)
 
 
 def _time(problem: Unroll, at: Particles | None, truncation: int, n: int) -> tuple[int, bool]:
@@ -462,8 +466,8 @@ def _time(problem: Unroll, at: Particles | None, truncation: int, n: int) -> tup
         return 0, True
     if int(at.t) + truncation > problem.horizon:
         raise CourseError(f"after {int(at.t)} of {problem.horizon} steps there is no window of {truncation} left")
-    if len(_leaves(at.state)[0]) != n:
-        raise CourseError(f"the particles are {len(_leaves(at.state)[0])} trajectories, not {n}; go on with as many")
+    if len(leaves(at.state)[0]) != n:
+        raise CourseError(f"the particles are {len(leaves(at.state)[0])} trajectories, not {n}; go on with as many")
     return int(at.t), False
 
 

@@ -140,7 +140,8 @@ class MLPRule(Rule):
     - size: 1/√v; time: tanh(t/τ − 1) for each τ in `times`, so that the rule may start boldly and end carefully.
 
     normalise: divide gradient, value, momentum and size by their root mean square over the coordinates of a tensor, so
-    that a loss that is multiplied by a constant trains the same. hidden: units of each of `layers` hidden layers.
+    that a loss that is multiplied by a constant trains the same, as long as these are well above 1e-4 (1e-8 is added to
+    their squares). hidden: units of each of `layers` hidden layers.
     """
 
     def __init__(
@@ -353,7 +354,7 @@ def tune_rate(
     """
     rates = torch.tensor(sorted(rates), dtype=torch.float64)
     ends = [curves(rule, family, tasks, horizon=horizon, lam={"rate": rate})[:, -1].mean() for rate in rates]
-    losses = torch.stack(ends).nan_to_num(nan=math.inf)
+    losses = torch.stack(ends).nan_to_num(nan=math.inf, posinf=math.inf)
     best = int(losses.argmin())
     if best in (0, len(rates) - 1):
         raise CourseError(f"the best rate, {rates[best].item():g}, is at the edge of those tried; try more beyond it")

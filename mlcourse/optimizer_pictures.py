@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlcourse import figures
 from mlcourse.errors import CourseError
+from mlcourse.evaluation import Z95, mean_interval
 from mlcourse.learned_optimizers import SGD, Adam, MLPRule, Rule
 from mlcourse.quadratic_pictures import _redraw
 
@@ -25,9 +26,14 @@ CEILING = 1e4  # losses above it, inf and nan are drawn there: the run has diver
 # ------------------------------------------------------------------ curves of many tasks
 
 
+def bounded(losses: Tensor) -> Tensor:
+    """The losses in float64; what is not finite, or above the ceiling, counts as the ceiling."""
+    return losses.double().nan_to_num(nan=CEILING, posinf=CEILING).clamp(max=CEILING)
+
+
 def means(curves: Tensor) -> Tensor:
-    """[tasks, T + 1] losses → their mean [T + 1]; what is not finite, or above the ceiling, counts as the ceiling."""
-    return curves.double().nan_to_num(nan=CEILING, posinf=CEILING).clamp(max=CEILING).mean(0)
+    """[tasks, T + 1] losses → their mean [T + 1], each loss `bounded`."""
+    return bounded(curves).mean(0)
 
 
 def training_curves(series: Mapping[str, Tensor], *, mark: int | None = None) -> Figure:
@@ -41,7 +47,7 @@ def training_curves(series: Mapping[str, Tensor], *, mark: int | None = None) ->
         steps = np.arange(len(mean))
         ax.plot(steps, mean, label=name, markevery=max(1, len(mean) // 10), **style)
         if mean.max() < CEILING / 10:
-            half = 1.96 * curves.double().std(0) / math.sqrt(len(curves))
+            half = Z95 * bounded(curves).std(0) / math.sqrt(len(curves))
             low, high = torch.maximum(mean - half, mean / 3), mean + half  # on a logarithmic axis 0 has no place
             ax.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
     if mark is not None:
@@ -93,11 +99,10 @@ def rate_curves_text(series: Mapping[str, tuple[Sequence[float], Tensor]]) -> st
 def geometric(one: Tensor, other: Tensor) -> tuple[float, float, float]:
     """(mean, low, high) of the factor one / other over tasks: its geometric mean and 95 % interval.
 
-    one, other: losses [tasks] of the same tasks. What is not finite, or above the ceiling, counts as it.
+    one, other: losses [tasks] of the same tasks, each `bounded`.
     """
-    logs = [x.double().nan_to_num(nan=CEILING, posinf=CEILING).clamp(1e-12, CEILING).log() for x in (one, other)]
-    difference = logs[0] - logs[1]
-    mean, half = difference.mean().item(), 1.96 * difference.std().item() / math.sqrt(len(difference))
+    logs = [bounded(losses).clamp(min=1e-12).log() for losses in (one, other)]
+    mean, half = mean_interval(logs[0] - logs[1])
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 

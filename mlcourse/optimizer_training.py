@@ -10,7 +10,6 @@ backpropagation (Metz et al. 2019, https://arxiv.org/abs/1810.10180, begin with 
 """
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +20,12 @@ from torch import Tensor
 
 from mlcourse import devices, learned_optimizers, small_tasks, training
 from mlcourse.errors import CourseError
+from mlcourse.evaluation import mean_interval
 from mlcourse.evolution import Estimator
 from mlcourse.learned_optimizers import SGD, Adam, MLPRule, Rule, curves, inner_training, tune_rate
 from mlcourse.small_tasks import Family, Task
 
 HORIZON = 50
-COMMAND = "python -m mlcourse.optimizer_training data/checkpoints/optimizer"
 RATES = torch.logspace(-4, 0.5, 28, dtype=torch.float64).tolist()  # four and a half decades, six to each
 BASELINES: dict[str, Callable[..., Rule]] = {
     "SGD with momentum": lambda schedule: SGD(momentum=0.9, schedule=schedule),
@@ -103,8 +102,7 @@ def paired(one: Tensor, other: Tensor) -> Difference:
     """one − other, both [tasks] losses of the same tasks. Raises CourseError for fewer than 2 tasks."""
     if one.shape != other.shape or one.dim() != 1 or len(one) < 2:
         raise CourseError(f"paired losses have the shapes {tuple(one.shape)} and {tuple(other.shape)}; give [tasks] ×2")
-    differences = (one - other).double()
-    return Difference(differences.mean().item(), 1.96 * differences.std().item() / math.sqrt(len(differences)))
+    return Difference(*mean_interval(one - other))
 
 
 def make(*, short: int = 500, whole: int = 1500, tasks: int = 32, seed: int = 1, progress: bool = True) -> Rule:
@@ -155,18 +153,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, save, compare."""
     parser = argparse.ArgumentParser(description="Meta-train the course's learned optimizer.")
     parser.add_argument("out", type=Path, help="the folder for rule.safetensors")
-    for name, default in {"short": 500, "whole": 1500, "tasks": 32}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+    recipe = {name: make.__kwdefaults__[name] for name in ("short", "whole", "tasks")}
+    for name, default in recipe.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"as in make (default {default})")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
+    settings = {name: getattr(options, name) for name in recipe}
+    changed = [f"--{name} {value}" for name, value in settings.items() if value != recipe[name]]
+    command = " ".join(["python -m mlcourse.optimizer_training", options.out.as_posix(), *changed])
     devices.keep_freed_memory()
     began = time.perf_counter()
-    settings = {"short": options.short, "whole": options.whole, "tasks": options.tasks}
     rule = make(**settings, progress=not options.quiet)
     seconds = time.perf_counter() - began
     options.out.mkdir(parents=True, exist_ok=True)
     learned_optimizers.save(
-        rule, options.out / "rule.safetensors", command=COMMAND, horizon=HORIZON, family="sinusoids", **settings
+        rule, options.out / "rule.safetensors", command=command, horizon=HORIZON, family="sinusoids", **settings
     )
     print(f"trained in {seconds:.0f} s ({time.process_time():.0f} s of processor time)", *compare(rule), sep="\n")
 

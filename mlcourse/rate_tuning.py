@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from mlcourse.errors import CourseError
-from mlcourse.evolution import Tree, Unroll, advance, start
+from mlcourse.evolution import Tree, Unroll, advance, map_tree, start
 
 WAYS = ("exact", "truncated", "ES", "PES")
 
@@ -40,9 +40,7 @@ def price(way: str, horizon: int, truncation: int, pairs: int) -> int:
 
 def repeated(tree: Tree, times: int) -> Tree:
     """Each tensor [runs, …] of a tree `times` times, one copy after another: [times · runs, …]."""
-    if isinstance(tree, dict):
-        return {name: repeated(value, times) for name, value in tree.items()}
-    return tree.repeat(times, *[1] * (tree.ndim - 1))
+    return map_tree(lambda value: value.repeat(times, *[1] * (value.ndim - 1)), tree)
 
 
 def descend(
@@ -124,7 +122,7 @@ def backwards(
     at = at or _Stand(0, start(problem, lam, draws, each=True), 0.0)
     losses, state = advance(problem, lam, at.state, at.t, length, each=True)
     (gradient,) = torch.autograd.grad(losses.sum(), lam)  # no run's loss depends on another run's λ
-    return gradient, _after(problem, at, length, _detached(state), 0.0)
+    return gradient, _after(problem, at, length, map_tree(Tensor.detach, state), 0.0)
 
 
 @torch.no_grad()
@@ -143,9 +141,3 @@ def perturbed(
 def _after(problem: Unroll, at: _Stand, length: int, state: Tree, shift: Tensor | float) -> _Stand | None:
     """Where one stands after a window; None at the end of the horizon: new trajectories start."""
     return None if at.t + length == problem.horizon else _Stand(at.t + length, state, shift)
-
-
-def _detached(tree: Tree) -> Tree:
-    if isinstance(tree, dict):
-        return {name: _detached(value) for name, value in tree.items()}
-    return tree.detach()

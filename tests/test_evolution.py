@@ -172,7 +172,7 @@ def test_pes_over_the_whole_horizon_is_es_to_the_bit():
         whole = es(problem, lam, generator=seeded(3), **options)
         persistent = pes(problem, lam, truncation=problem.horizon, generator=seeded(3), **options)
         assert torch.equal(whole[0], persistent[0])
-        assert all(map(torch.equal, evolution._leaves(whole[1]), evolution._leaves(persistent[1])))
+        assert all(map(torch.equal, evolution.leaves(whole[1]), evolution.leaves(persistent[1])))
 
 
 def test_pairs_are_mirror_images_and_cancel_what_is_even():

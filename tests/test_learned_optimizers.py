@@ -357,11 +357,11 @@ def test_a_short_meta_training_learns_what_holds_on_tasks_it_has_not_seen(estima
 def test_tuned_rates_are_the_best_of_those_tried_and_not_at_the_edge():
     family = small_tasks.quadratics()
     tasks = family.sample(16, seeded())
-    rates = [10 ** (k / 2 - 3) for k in range(9)]
+    rates = [*(10 ** (k / 2 - 3) for k in range(9)), 1e9]
     best, losses = tune_rate(SGD(), family, tasks, horizon=30, rates=rates)
     assert losses.min() == losses[rates.index(pytest.approx(best))]
-    assert losses.shape == (9,)
-    assert math.isinf(losses[-1]) or losses[-1] > 1e3
+    assert losses.shape == (10,)
+    assert math.isinf(losses[-1]), "it diverges to inf or nan"
     with pytest.raises(CourseError, match=r"the best rate, 0\.01, is at the edge"):
         tune_rate(SGD(), family, tasks, horizon=30, rates=[0.001, 0.01])
 
@@ -373,20 +373,20 @@ def test_tuned_rates_are_the_best_of_those_tried_and_not_at_the_edge():
 def test_tasks_follow_their_seed_and_run_side_by_side_as_one_by_one(name):
     family = small_tasks.FAMILIES[name](dtype=F64)
     tasks, again, other = (family.sample(3, seeded(seed)) for seed in (0, 0, 1))
-    flat = [evolution._leaves(one) for one in (tasks, again, other)]
+    flat = [evolution.leaves(one) for one in (tasks, again, other)]
     assert all(map(torch.equal, flat[0], flat[1]))
     assert not all(map(torch.equal, flat[0], flat[2]))
     rule = made(LSTMRule, hidden=3)
     together = curves(rule, family, tasks, horizon=9)
     for i in range(3):
-        alone = evolution._map(lambda value, i=i: value[i : i + 1], tasks)
+        alone = evolution.map_tree(lambda value, i=i: value[i : i + 1], tasks)
         torch.testing.assert_close(curves(rule, family, alone, horizon=9)[0], together[i], rtol=1e-10, atol=0)
     assert curves(Adam(0.03), family, tasks, horizon=60)[:, -1].mean() < 0.6 * together[:, 0].mean()
 
 
 def test_validation_is_not_the_training_data_and_minibatches_cycle():
     family = small_tasks.blobs(batch=16, examples=32)
-    task = evolution._map(lambda value: value[0], family.sample(1, seeded()))
+    task = evolution.map_tree(lambda value: value[0], family.sample(1, seeded()))
     assert not torch.equal(task["x"], task["x_val"])
     losses = [family.loss(task["start"], task, t).item() for t in (1, 2, 3)]
     assert losses[0] == losses[2] != losses[1]
@@ -407,7 +407,7 @@ def test_scaled_tasks_are_the_same_tasks_in_other_units():
     tasks = family.sample(3, seeded())
     other = small_tasks.scaled(family, loss=5.0, units=10.0)
     same = other.sample(3, seeded())
-    task, written = (evolution._map(lambda value: value[0], one) for one in (tasks, same))
+    task, written = (evolution.map_tree(lambda value: value[0], one) for one in (tasks, same))
     assert other.validation(written["start"], written) == pytest.approx(family.validation(task["start"], task).item())
     gradient = torch.func.grad(family.loss)(task["start"], task, 1)
     scaled = torch.func.grad(other.loss)(written["start"], written, 1)
@@ -422,7 +422,7 @@ def test_scaled_tasks_are_the_same_tasks_in_other_units():
 @pytest.mark.parametrize(("activation", "function"), [("tanh", torch.tanh), ("relu", torch.relu), ("sine", torch.sin)])
 def test_the_activation_is_the_one_named(activation, function):
     family = small_tasks.sinusoids(activation=activation, dtype=F64)
-    task = evolution._map(lambda value: value[0], family.sample(1, seeded()))
+    task = evolution.map_tree(lambda value: value[0], family.sample(1, seeded()))
     w = task["start"]
     predicted = function(task["x_val"] * w["w1"] + w["b1"]) @ w["w2"] + w["b2"]
     assert family.validation(w, task).item() == pytest.approx((predicted - task["y_val"]).square().mean().item())

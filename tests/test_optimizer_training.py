@@ -94,6 +94,7 @@ def test_the_command_writes_a_rule_that_says_how_it_was_made(tmp_path, capsys, m
     assert "compared MLPRule" in capsys.readouterr().out
     rule, about = learned_optimizers.load(tmp_path / "new" / "rule.safetensors")
     assert (about["short"], about["whole"], about["tasks"], about["horizon"]) == (2, 1, 2, HORIZON)
+    assert about["command"].endswith("new --short 2 --whole 1 --tasks 2")
     same = optimizer_training.make(short=2, whole=1, tasks=2, progress=False)
     assert all(torch.equal(value, rule.weights()[name]) for name, value in same.weights().items())
 
@@ -104,7 +105,7 @@ def test_the_kept_rule_is_of_the_recipe():
     assert {name: about[name] for name in ("short", "whole", "tasks")} == {
         name: defaults[name] for name in ("short", "whole", "tasks")
     }
-    assert about["command"] == optimizer_training.COMMAND
+    assert about["command"] == "python -m mlcourse.optimizer_training data/checkpoints/optimizer"
     assert rule.config == made().config
 
 
