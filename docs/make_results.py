@@ -73,12 +73,9 @@ def rows(runs: list[dict], seconds: dict[str, float]) -> list[str]:
         steps = f"{five[0]['steps']:,} steps" if five[0]["steps"] else "–"
         taken = seconds.get(f"{method}, {normalisation}")
         training = steps + (f", {taken:.0f} s" if taken else "")
-        cells = [NAMES[method], figure(five), worst, figure(twenty) if twenty else "–"]
-        lines.append(
-            "| "
-            + " | ".join([*cells, f"{normalisation}, {mode}", str(len(five)), training, PAPERS.get(method, "–")])
-            + " |"
-        )
+        accuracies = [figure(five), worst, figure(twenty) if twenty else "–"]
+        how = [f"{normalisation}, {mode}", str(len(five)), training, PAPERS.get(method, "–")]
+        lines.append(f"| {' | '.join([NAMES[method], *accuracies, *how])} |")
     return lines
 
 

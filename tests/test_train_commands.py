@@ -156,6 +156,7 @@ BAD = {
     "no such run": (["evaluate", "runs/nowhere"], "runs/nowhere"),
     "unknown split": (["evaluate", "pixels", "--split", "exam"], "exam"),
     "unknown normalisation": (["train", "maml", "--normalisation", "wishful"], "wishful"),
+    "fewer ways than the head": (["train", "maml", "--train-way", "3"], "train-way is 3, but maml's network ends in 5"),
     "more ways than the head": (["train", "maml", "--train-way", "9"], "train-way is 9, but maml's network ends in 5"),
     "no episodes": (["evaluate", "pixels", "--episodes", "0"], "episodes is 0"),
     "huge seed": (["train", "maml", "--budget", "smoke", "--seed", str(2**70)], "seed is 11805"),

@@ -43,7 +43,7 @@ def train(
     check_seed(seed)
     plan = recipes.recipe(method, budget, way)
     ways = train_way or plan.train_way or way
-    if learners.METHODS[method].head and ways > way and not plan.options.get("zero_head"):
+    if learners.METHODS[method].head and ways != way and not plan.options.get("zero_head"):
         raise CourseError(f"train-way is {ways}, but {method}'s network ends in {way} classes; use --way {ways}")
     place = devices.pick(device)
     devices.keep_freed_memory()
@@ -60,8 +60,9 @@ def train(
         for split in ("train", "val")
     )
     options = plan.options | ({} if normalisation is None else {"normalisation": normalisation})
-    if method == "incontext":  # a label vector for each class, in training and in validation
-        options["most_ways"] = max(way, ways, learners.options_of(method)["most_ways"])
+    most = learners.options_of(method).get("most_ways")
+    if most is not None:  # a learner that has a label vector for each class, in training and in validation
+        options["most_ways"] = max(way, ways, most)
     channels, size, _ = train_data.shape
     learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, **options).to(place)
     source = EpisodeSampler(train_data, ways, shot, plan.query or query, device=place)
