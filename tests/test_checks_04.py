@@ -276,22 +276,28 @@ def test_modulate():
 
 def mask_with_loop(support, queries):
     n = support + queries
-    return torch.tensor([[j < support or i == j for j in range(n)] for i in range(n)])
+    return torch.tensor([[j < support for j in range(n)] for _ in range(n)])
 
 
 def mask_by_comparison(support, queries):
     place = torch.arange(support + queries)
-    return (place < support)[None] | (place[:, None] == place)
+    return (place < support)[None].repeat(len(place), 1)
 
 
 def mask_of(change):
     return lambda support, queries: change(mask_with_loop(support, queries), support)
 
 
+def looking_at_itself(mask, support):
+    return mask | torch.eye(len(mask), dtype=torch.bool)
+
+
 def without_itself(mask, support):
-    mask = mask.clone()
-    mask.diagonal()[support:] = False
-    return mask
+    return mask & ~torch.eye(len(mask), dtype=torch.bool)
+
+
+def lonely_and_itself(mask, support):
+    return lonely_support(mask, support) | torch.eye(len(mask), dtype=torch.bool)
 
 
 def among_equals(mask, support):
@@ -319,10 +325,12 @@ def test_mask():
             "inverted": (mask_of(lambda mask, s: ~mask), "True and False have changed places"),
             "open": (mask_of(lambda mask, s: mask | True), "Everybody looks at everybody"),
             "causal": (mask_of(lambda mask, s: torch.ones_like(mask).tril()), "the mask of a language model"),
-            "blind to itself": (mask_of(without_itself), "A query does not look at itself"),
+            "query at itself": (mask_of(looking_at_itself), "A query looks at itself, too"),
+            "blind to itself": (mask_of(without_itself), "A support image does not look at itself"),
             "transposed": (mask_of(lambda mask, s: mask.T), "Rows and columns have changed places"),
             "among equals": (mask_of(among_equals), "and not at the support set"),
-            "lonely support": (mask_of(lonely_support), "look at themselves only"),
+            "lonely support": (mask_of(lonely_support), "look at themselves only. They may"),
+            "lonely, and queries at themselves": (mask_of(lonely_and_itself), "only, and a query looks at itself"),
             "one open": (mask_of(one_query_open), "query 0 must not look at query 1"),
             "numbers": (mask_of(lambda mask, s: mask.float()), "has dtype"),
         },

@@ -336,24 +336,30 @@ def _mask_probe(answer: Callable, inputs: Tensors) -> Tensors:
 def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     s, q, got = int(inputs["support"]), int(inputs["queries"]), outputs["mask"]
     n = s + q
-    right = torch.tensor([[column < s or column == row for column in range(n)] for row in range(n)])
+    right = (torch.arange(n) < s).expand(n, n)
     if torch.equal(got, right):
         return None
     everybody, eye = torch.ones(n, n, dtype=torch.bool), torch.eye(n, dtype=torch.bool)
     among_support = torch.tensor([[(row < s) == (column < s) for column in range(n)] for row in range(n)])
-    support_alone = torch.tensor([[row == column or (row >= s > column) for column in range(n)] for row in range(n)])
+    support_alone = torch.tensor(
+        [[column < s and row in (column, *range(s, n)) for column in range(n)] for row in range(n)]
+    )
     mistakes = {
         "True and False have changed places: True means that this row may look at this column.": ~right,
         "Everybody looks at everybody: the answer to a query would depend on the other queries.": everybody,
         "This is the mask of a language model: each image looks at those before it. Here order means nothing.": (
             everybody.tril()
         ),
-        "A query does not look at itself. That can be wanted, since a sum carries its own token on; but the mask "
-        "asked for here allows the diagonal.": right & ~eye
-        | eye & torch.tensor([[column < s for column in range(n)] for _ in range(n)]),
+        "A query looks at itself, too. It would win its own attention: nothing is more like it. What it is, the sum "
+        "carries on anyway.": right | eye,
+        "A support image does not look at itself. It is one of the support images, and all may look at all of them.": (
+            right & ~eye
+        ),
         "Rows and columns have changed places: the row is the one that looks.": right.T,
         "A query looks at the other queries and not at the support set. It must be the other way round.": among_support,
         "The support images look at themselves only. They may look at the whole support set.": support_alone,
+        "The support images look at themselves only, and a query looks at itself. All look at the whole support set, "
+        "and at nothing else.": support_alone | eye,
     }
     found = next((diagnosis for diagnosis, wrong in mistakes.items() if torch.equal(got, wrong)), None)
     if found:
@@ -366,9 +372,8 @@ def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
 
 def mask_reference(support: int, queries: int) -> Tensor:
     """bool [support + queries, support + queries]: row may look at column; the support images come first."""
-    mask = torch.eye(support + queries, dtype=torch.bool)
-    mask[:, :support] = True
-    return mask
+    everybody = support + queries
+    return (torch.arange(everybody) < support).expand(everybody, everybody)
 
 
 mask = Check(
