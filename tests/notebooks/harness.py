@@ -160,6 +160,15 @@ def begins_with_title(lesson):
 
 
 @rule
+def has_finished_text(lesson):
+    """No word in the text still waits for its sentence: TODO, TBD, FIXME, XXX, or seven capitals and more."""
+    for cell in lesson.prose:
+        prose = re.sub(r"```.*?```|`[^`]*`|<[^>]*>|\$[^$]*\$", "", cell.source, flags=re.DOTALL)
+        for word in re.findall(r"\b(?:TODO|TBD|FIXME|XXX|[A-Z]{7,})\b", prose):
+            yield f"{word} stands where a text should be"
+
+
+@rule
 def has_plain_parameters(lesson):
     """One cell `parameters` with SEED, DATASET, BUDGET = "lesson" and DEVICE = "auto", all plain literals."""
     from mlcourse.commands.run import parameters_of

@@ -85,6 +85,8 @@ SPOILT = [
     ("has_header", replace("5 minutes (estimated) |\n| **Core", "55 minutes (estimated) |\n| **Core")),
     ("builds_on_earlier_notebooks", replace("05, 06", "05, 08")),
     ("begins_with_title", replace("# 07", "07")),
+    ("has_finished_text", picture("Now read the picture. RACETEXT")),
+    ("has_finished_text", picture("The curve falls. TODO: say why")),
     ("has_plain_parameters", replace("SEED = 0", "SEED = int('0')")),
     ("has_plain_parameters", replace("SEED = 0\n", "")),
     ("has_plain_parameters", replace('BUDGET = "lesson"', 'BUDGET = "smoke"')),
