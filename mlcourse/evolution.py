@@ -240,9 +240,8 @@ def pes_window(
     noise = perturbations(lam, pairs, sigma, generator)
     lams = both_sides(lam, noise)
     state = start(problem, lams, _twice(draws), each=True) if fresh else at.state
-    shift = (
-        noise if fresh else map_tree(torch.add, at.shift, noise)
-    )  # ξ ← ξ + ε: this window's ε counts in its own loss
+    # ξ ← ξ + ε: this window's ε counts in its own loss
+    shift = noise if fresh else map_tree(torch.add, at.shift, noise)
     losses, state = advance(problem, lams, state, t, truncation, each=True)
     return losses.mean(), slope(shift, losses, sigma), _stand(t + truncation, state, shift)
 

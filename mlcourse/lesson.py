@@ -10,6 +10,7 @@ session.end()
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -84,10 +85,12 @@ def start(notebook: str, *, seed: int, budget: str, device: str = "auto", datase
     if budget not in BUDGETS:
         raise CourseError(f"BUDGET is {budget!r}; set one of {', '.join(BUDGETS)}")
     where = devices.pick(device)
+    # PyTorch says this of itself, when `torch.func.jvp` is first called; a learner can do nothing about it
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=FutureWarning)
     figures.use_style()
     threads = _set_threads()
     torch.manual_seed(seed)
-    chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {threads} threads"
+    chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {threads} thread{'s' * (threads != 1)}"
     print(f"Notebook {notebook}: budget {budget}, seed {seed}, data {dataset}, {chosen}, PyTorch {torch.__version__}")
     return Session(notebook, seed, budget, where, str(dataset))
 

@@ -67,10 +67,10 @@ def test_linear_layer():
             "no 2": (layer_of(lambda c: c, lambda c: -squares(c)), "The factor 2 of the mixed term"),
             "length": (layer_of(lambda c: 2 * c, lambda c: -c.norm(dim=1)), "minus the length of c"),
             "plus": (layer_of(lambda c: 2 * c, squares), "bias has the wrong sign"),
-            "no bias": (layer_of(lambda c: 2 * c, lambda c: 0 * squares(c)), "The bias is missing"),
-            "dot product": (layer_of(lambda c: c, lambda c: 0 * squares(c)), "dot product c·z alone"),
+                        "dot product": (layer_of(lambda c: c, lambda c: 0 * squares(c)), "dot product c·z alone"),
             "half": (layer_of(lambda c: c, lambda c: -squares(c) / 2), "every logit is half"),
             "twice": (layer_of(lambda c: 2 * c, lambda c: -2 * squares(c)), "bias is twice too large"),
+            "one bias for all": (layer_of(lambda c: 2 * c, lambda c: 0 * squares(c) - c.square().sum()), "the same for all"),
             "mixed sign": (layer_of(lambda c: -2 * c, lambda c: -squares(c)), "two minus signs meet"),
             "square of sum": (layer_of(lambda c: 2 * c, lambda c: -(c.sum(1) ** 2)), "the square of a sum"),
             "mean": (layer_of(lambda c: 2 * c, lambda c: -c.square().mean(1)), "the mean of the squares"),
@@ -97,6 +97,10 @@ def attention_with_a_mask(support, labels, queries, way, temperature):
     scores = F.cosine_similarity(queries[:, None], support[None], dim=-1) / temperature
     scores = scores[..., None].masked_fill(~F.one_hot(labels, way).bool(), -torch.inf)
     return scores.logsumexp(1).log_softmax(1)
+
+
+def cosine_of(a, b):
+    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
 
 
 def attention_float32(support, labels, queries, way, temperature):
@@ -163,6 +167,12 @@ def test_attention():
             "sum of logs": (attention_variant(lambda s, m, t: (s / t).log_softmax(1) @ m), "You added the logarithms"),
             "sum of cosines": (attention_variant(lambda s, m, t: (s @ m / t).log_softmax(1)), "You added cosines"),
             "prototypes": (with_prototypes, "compare with the mean of each class"),
+            "mean of cosines": (
+                attention_variant(lambda s, m, t: (s @ m / m.sum(0) / t).log_softmax(1)),
+                "the mean of the cosines",
+            ),
+            "class by class": (attention_variant(lambda s, m, t: 0 * (s @ m)), "runs over one class at a time"),
+            "sign": (attention_variant(safe, lambda a, b: -cosine_of(a, b)), "The sign is wrong"),
             "squared": (attention_variant(safe, lambda a, b: -(torch.cdist(a, b) ** 2)), "attention of squared"),
             "in order": (in_their_order, "class by class in their order"),
             "no denominator": (attention_variant(no_denominator), "not yet shares"),

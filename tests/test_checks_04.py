@@ -44,6 +44,11 @@ def run_own(network, written, x):
     return network(x) + 0 * written.sum()
 
 
+def run_own_biases(network, written, x):
+    made = {name: piece for name, piece in pieces_of(network, written).items() if "weight" in name}
+    return functional_call(network, made, (x,))
+
+
 def run_added(network, written, x):
     made = {name: piece + dict(network.named_parameters())[name] for name, piece in pieces_of(network, written).items()}
     return functional_call(network, made, (x,))
@@ -121,6 +126,7 @@ def test_run_written():
             "forgetful counter": (run_forgetting, "start += …, not start = …"),
             "detached": (run_detached, "no gradient (or a wrong one)"),
             "for good": (run_for_good, "put the numbers into the network for good"),
+            "own biases": (run_own_biases, "The biases are still the network's own"),
             "twice": (run_twice, "The output is off by"),
             "a dict": (run_pieces, "expected a tensor of shape"),
         },
@@ -185,6 +191,26 @@ def head_as_one(writer, features, labels, way):
     return writer(torch.stack([features[labels == k].mean(0) for k in range(way)]))
 
 
+def head_detached(writer, features, labels, way):
+    return tuple(part.detach() for part in head_with_loop(writer, features, labels, way))
+
+
+def head_of_constants(writer, features, labels, way):
+    """The writer learns, the body does not."""
+    return head_with_loop(writer, features.detach(), labels, way)
+
+
+def head_half_detached(writer, features, labels, way):
+    weight, bias = head_with_loop(writer, features, labels, way)
+    return weight, bias.detach()
+
+
+@pytest.mark.parametrize("head", [head_detached, head_of_constants, head_half_detached])
+def test_a_head_passes_gradients(head):
+    verdict = metanets.written_head.run(head)
+    assert not verdict.passed and "no gradient (or a wrong one) goes back" in verdict.diagnosis
+
+
 def test_written_head():
     assert_check(
         metanets.written_head,
@@ -199,6 +225,7 @@ def test_written_head():
             "means": (head_of_means, "the writer was not called"),
             "over all": (head_over_all, "divided by the number of ALL images"),
             "in order": (head_in_order, "in the order in which they come"),
+            "detached": (head_detached, "no gradient (or a wrong one) goes back"),
             "doubled": (head_of(cut=lambda rows: (2 * rows[:, :-1], rows[:, -1])), "The head is off by"),
             "one tensor": (head_as_one, "it needs a pair"),
         },
@@ -260,6 +287,7 @@ def test_modulate():
         wrong={
             "no identity": (modulated_by(lambda x, g, b: g * x + b), "the features are gone"),
             "exchanged": (modulated_by(lambda x, g, b: (1 + b) * x + g), "have changed places: 1 + γ multiplies"),
+            "1 outside": (modulated_by(lambda x, g, b: 1 + g * x + b), "put 1 + γ in brackets"),
             "added first": (modulated_by(lambda x, g, b: (1 + g) * (x + b)), "β is added first"),
             "no β": (modulated_by(lambda x, g, b: (1 + g) * x), "β is not added"),
             "minus β": (modulated_by(lambda x, g, b: (1 + g) * x - b), "β is subtracted"),
@@ -311,6 +339,14 @@ def lonely_support(mask, support):
     return mask
 
 
+def inverted_and_itself(support, queries):
+    return ~looking_at_itself(mask_with_loop(support, queries), support)
+
+
+def curious_support(mask, support):
+    return mask | mask.T
+
+
 def one_query_open(mask, support):
     mask = mask.clone()
     mask[support, support + 1] = True
@@ -322,7 +358,11 @@ def test_mask():
         metanets.mask,
         right=[mask_with_loop, mask_by_comparison],
         wrong={
-            "inverted": (mask_of(lambda mask, s: ~mask), "True and False have changed places"),
+            "inverted": (mask_of(lambda mask, s: ~mask), "True and False have changed places:"),
+            "inverted, query at itself": (inverted_and_itself, "changed places, and a query looks at itself"),
+            "support at queries": (mask_of(curious_support), "A support image looks at the queries"),
+            "queries at nothing": (mask_of(lambda mask, s: mask & mask.T), "The queries look at nothing"),
+            "support at nothing": (mask_of(lambda mask, s: mask & ~mask.T), "The support images look at nothing"),
             "open": (mask_of(lambda mask, s: mask | True), "Everybody looks at everybody"),
             "causal": (mask_of(lambda mask, s: torch.ones_like(mask).tril()), "the mask of a language model"),
             "query at itself": (mask_of(looking_at_itself), "A query looks at itself, too"),
@@ -379,6 +419,14 @@ def augmented_no_biases(x, slow_weight, slow_bias, fast_weight, fast_bias):
     return F.linear(x, slow_weight).relu() + F.linear(x, fast_weight).relu()
 
 
+def augmented_in_a_row(x, slow_weight, slow_bias, fast_weight, fast_bias):
+    return F.linear(F.linear(x, slow_weight, slow_bias).relu(), fast_weight, fast_bias).relu()
+
+
+def augmented_not_transposed(x, slow_weight, slow_bias, fast_weight, fast_bias):
+    return (x @ slow_weight + slow_bias).relu() + (x @ fast_weight + fast_bias).relu()
+
+
 def test_augmented():
     assert_check(
         metanets.augmented,
@@ -391,7 +439,10 @@ def test_augmented():
             "fast linear": (layers_by(lambda s, f: s.relu() + f), "The ReLU of the fast layer is missing"),
             "slow linear": (layers_by(lambda s, f: s + f.relu()), "The ReLU of the slow layer is missing"),
             "mean": (layers_by(lambda s, f: (s.relu() + f.relu()) / 2), "You halve the sum"),
-            "product": (layers_by(lambda s, f: s.relu() * f.relu()), "They stand side by side"),
+            "product": (layers_by(lambda s, f: s.relu() * f.relu()), "The two results are multiplied"),
+            "one after the other": (augmented_in_a_row, "The fast layer comes after the slow one"),
+            "not transposed": (augmented_not_transposed, "A weight is [H, D]"),
+            "slow twice": (layers_by(lambda s, f: 2 * s.relu()), "The slow layer is counted twice"),
             "shared bias": (augmented_shared_bias, "share the slow bias"),
             "no fast bias": (augmented_no_bias, "The fast bias is missing"),
             "no slow bias": (augmented_no_slow_bias, "The slow bias is missing"),
@@ -455,6 +506,8 @@ def test_read_memory():
             "over their sum": (read_by(cosine, lambda s: s / s.sum(1, keepdim=True)), "cosines over their sum"),
             "transformer": (read_by(lambda q, k: q @ k.T / k.shape[1] ** 0.5), "attention of transformers"),
             "columns": (read_by(lambda q, k: F.normalize(q, dim=0) @ F.normalize(k, dim=0).T), "You scale each column"),
+            "cosines over √D": (read_by(lambda q, k: cosine(q, k) / k.shape[1] ** 0.5), "Cosines are between"),
+            "logarithms": (read_by(cosine, lambda s: s.log_softmax(1)), "These shares are logarithms"),
             "sharper": (read_by(lambda q, k: 5 * cosine(q, k)), "What is read is off by"),
             "shares": (read_shares, "has shape"),
         },

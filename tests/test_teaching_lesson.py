@@ -104,3 +104,17 @@ def test_the_import_cell_stops_with_the_line_to_paste(tmp_path):
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "%pip install" in done.stderr
+
+
+def test_a_lesson_hides_the_warning_that_forward_derivatives_bring():
+    """A warning of PyTorch about its own inside, in red below a learner's cell, is noise; other warnings still show."""
+    code = (
+        "import warnings\n"
+        "from mlcourse import lesson\n"
+        "lesson.start('01', seed=0, budget='smoke')\n"
+        "warnings.warn('`torch.jit.script` is deprecated. Please switch.', FutureWarning)\n"
+        "warnings.warn('something else is deprecated', FutureWarning)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch.jit.script" not in ran.stderr
+    assert "something else" in ran.stderr

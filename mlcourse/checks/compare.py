@@ -61,7 +61,10 @@ def _layer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The factor 2 of the mixed term 2 c·z is missing in the weights.": (c, -squares),
         "The bias is minus the length of c. It is minus the squared length, −‖c‖².": (2 * c, -squares.sqrt()),
         "The bias has the wrong sign: −‖z − c‖² holds −‖c‖².": (2 * c, squares),
-        "The bias is missing: without it a long prototype wins too often.": (2 * c, 0 * squares),
+        "The bias is missing, or the same for all classes: without −‖c_k‖² a long prototype wins too often.": (
+            2 * c,
+            0 * squares,
+        ),
         "This is the dot product c·z alone. The factor 2 and the bias are missing.": (c, 0 * squares),
         "The regions are right, but every logit is half of what it should be, so the softmax is less sure.": (
             c,
@@ -178,6 +181,11 @@ def _attention_mistakes(inputs: Tensors, cosine: Tensor, tau: float) -> Tensors:
         ).log_softmax(1),
         "You compare with the mean of each class: that is a prototypical network with cosines. Here every support "
         "image gets attention of its own.": (F.normalize(q, dim=1) @ F.normalize(means, dim=1).T / tau).log_softmax(1),
+        "The sign is wrong: the least similar image gets the most attention.": _by_class(inputs, -cosine / tau),
+        "You took the mean of the cosines of each class, then a softmax over classes. The softmax comes first, over "
+        "support images; then their attention is added up.": (summed / counts / tau).log_softmax(1),
+        "The softmax runs over one class at a time, so each class gets all of the attention. It runs over ALL support "
+        "images; after it the classes are added up.": torch.zeros_like(right),
         "This is the attention of squared distances. Matching networks take the cosine.": _by_class(
             inputs, -squared / tau
         ),
@@ -289,6 +297,9 @@ def _ridge_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "λ is multiplied by the number of images: that is the ridge of a mean. The loss here is a sum.": _filtered(
             inputs, lambda s, lam: s / (s * s + n * lam)
         ),
+        "λ is not used: 1 stands in its place. The identity is multiplied by λ.": _filtered(
+            inputs, lambda s, _: s / (s * s + 1)
+        ),
         "λ is squared: the price is λ‖W‖².": _filtered(inputs, lambda s, lam: s / (s * s + lam * lam)),
         "λ is halved on the way: setting the gradient 2Xᵀ(XW − Y) + 2λW to zero cancels both 2s.": _filtered(
             inputs, lambda s, lam: s / (s * s + lam / 2)
@@ -347,6 +358,8 @@ def _slope_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "You multiply by XᵀX + λI where you must solve with it.": -(x.T @ (x @ weights) + lam * weights),
         "This is −W/λ: that would be right if X were zero.": -weights / lam,
         "The curvature is taken as XᵀX: its λI is missing.": _filtered(inputs, lambda s, lam: -1 / (s * (s * s + lam))),
+        "λ multiplies W: the term λW* has, by the product rule, the two parts W* and λ dW*/dλ. On the right stands −W* "
+        "alone.": lam * right,
         "A factor 2 too many: λ‖W‖² and ‖XW − Y‖² both bring a 2, and they cancel.": 2 * right,
         "A factor ½ too many: λ‖W‖² and ‖XW − Y‖² both bring a 2, and they cancel.": right / 2,
     }

@@ -114,11 +114,17 @@ def _written_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "never learn. Look for .detach(), .data, no_grad(), torch.tensor(...) or nn.Parameter(...)."
         )
     numbers = inputs["written"].detach()
+
+    def with_own_biases(written: Tensor, *lengths: int) -> tuple[Tensor, ...]:
+        (first, _, second, _), (_, bias, _, last_bias) = _cut(written, *lengths), _cut(own, *lengths)
+        return first, bias, second, last_bias
+
     mistakes = {
         "This is the network's own answer: the written numbers are not used.": _by_hand(sizes, own, x, _cut),
         "The written numbers were added to the network's own. They stand in their place.": _by_hand(
             sizes, own + numbers, x, _cut
         ),
+        "The biases are still the network's own. They are written, too.": _by_hand(sizes, numbers, x, with_own_biases),
         "Each bias is taken before its weight. Cut in the order of network.named_parameters(): weight, then bias.": (
             _by_hand(sizes, numbers, x, _cut_biases_first)
         ),
@@ -166,7 +172,9 @@ def _support(counts: tuple[int, ...], features: int) -> Callable[[torch.Generato
         labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
         labels = labels[torch.randperm(len(labels), generator=generator)]
         first, second = randn(generator, features, 6), randn(generator, 6, features + 1)
-        return {"features": randn(generator, len(labels), features), "labels": labels, "a": first, "b": second}
+        push = randn(generator, len(counts), features + 1)
+        z = randn(generator, len(labels), features)
+        return {"features": z, "labels": labels, "a": first, "b": second, "push": push}
 
     return make
 
@@ -178,14 +186,25 @@ def _writer(inputs: Tensors) -> Callable[[Tensor], Tensor]:
 
 def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
     way = int(inputs["labels"].max()) + 1
-    made = answer(_writer(inputs), inputs["features"], inputs["labels"], way)
+    z = inputs["features"].clone().requires_grad_()
+    made = answer(_writer(inputs), z, inputs["labels"], way)
     if not isinstance(made, tuple | list) or len(made) != 2:
         raise TypeError("it needs a pair, the weight [way, D] and the bias [way]")
-    return {"weight": made[0], "bias": made[1]}
+    return {"weight": made[0], "bias": made[1], "slope": _head_slope(made, z, inputs["push"])}
+
+
+def _head_slope(head: tuple[Tensor, Tensor], z: Tensor, push: Tensor) -> Tensor:
+    """The slope of Σ push·(weight and bias) by the features z; 0 where the head has no graph or another shape."""
+    slope = torch.zeros_like(z)
+    pairs = [pair for pair in zip(head, (push[:, :-1], push[:, -1])) if isinstance(pair[0], Tensor)]
+    pushed = [(one.double() * push).sum() for one, push in pairs if one.shape == push.shape and one.requires_grad]
+    if pushed:
+        (slope,) = torch.autograd.grad(sum(pushed), z, allow_unused=True, materialize_grads=True)
+    return slope
 
 
 def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    z, labels, write = inputs["features"], inputs["labels"], _writer(inputs)
+    z, labels, write = inputs["features"].requires_grad_(), inputs["labels"], _writer(inputs)
     way = int(labels.max()) + 1
     got = torch.cat([outputs["weight"].double(), outputs["bias"].double()[:, None]], 1)
     rows = [[i for i in range(len(labels)) if int(labels[i]) == k] for k in range(way)]
@@ -193,7 +212,14 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     means = torch.stack([sum(z[i] for i in row) / len(row) for row in rows])
     right = write(means)
     if _close(got, right):
-        return None
+        (slope,) = torch.autograd.grad((right * inputs["push"]).sum(), z)
+        if _close(outputs["slope"], slope):
+            return None
+        return (
+            "The head is right, but no gradient (or a wrong one) goes back from it through the writer to the features, "
+            "so neither writer nor body could learn. Look for .detach(), .data, no_grad() or torch.tensor(...)."
+        )
+    z, right, sums, means = (value.detach() for value in (z, right, sums, means))
     swapped = torch.cat([right[:, 1:], right[:, :1]], 1)  # the first number as the bias
     each = write(z)
     mistakes = {
@@ -286,6 +312,7 @@ def _modulate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "With γ = 0 your result is β: the features are gone. Multiply by 1 + γ, so that writing nothing changes "
         "nothing.": g * x + b,
         "γ and β have changed places: 1 + γ multiplies, β is added.": (1 + b) * x + g,
+        "The 1 is added to the channel, not to γ: put 1 + γ in brackets.": 1 + g * x + b,
         "β is added first and then multiplied too. Multiply, then add.": (1 + g) * (x + b),
         "β is not added.": (1 + g) * x,
         "β is subtracted. It is added.": (1 + g) * x - b,
@@ -297,8 +324,8 @@ def _modulate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         told = f"a task's own numbers run over {names[t]}, and γ_c over {names[c]}"
         wrong = (1 + _along(x, gamma, t, c)) * x + _along(x, beta, t, c)
         mistakes[
-            f"The numbers meet the wrong dimensions: {told}. Broadcasting starts at the last dimension: write "
-            "gamma[:, None, :, None, None]."
+            f"The numbers meet the wrong dimensions: {told}. Broadcasting starts at the last dimension: give γ and β "
+            "the shape [tasks, 1, C, 1, 1]."
         ] = wrong
     return _first(got, mistakes) or (
         f"The result is off by {relative_error(got, right):.1e} of its size. For task t and channel c it is "
@@ -339,6 +366,7 @@ def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     right = (torch.arange(n) < s).expand(n, n)
     if torch.equal(got, right):
         return None
+    of_support = torch.arange(n) < s
     everybody, eye = torch.ones(n, n, dtype=torch.bool), torch.eye(n, dtype=torch.bool)
     among_support = torch.tensor([[(row < s) == (column < s) for column in range(n)] for row in range(n)])
     support_alone = torch.tensor(
@@ -350,8 +378,16 @@ def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is the mask of a language model: each image looks at those before it. Here order means nothing.": (
             everybody.tril()
         ),
-        "A query looks at itself, too. It would win its own attention: nothing is more like it. What it is, the sum "
-        "carries on anyway.": right | eye,
+        "A query looks at itself, too. Some models have it so, and no query sees another; but here it is left out: "
+        "nothing is more like a query than itself, and what it is, the sum carries on anyway.": right | eye,
+        "True and False have changed places, and a query looks at itself. True means that this row may look at this "
+        "column; the columns of the queries stay False.": ~(right | eye),
+        "A support image looks at the queries: what is kept of the support set would depend on what is asked.": right
+        | of_support[:, None],
+        "The queries look at nothing. They must read the support set, else they cannot be answered.": right
+        & of_support[:, None],
+        "The support images look at nothing. They may look at each other, the queries look at them.": right
+        & ~of_support[:, None],
         "A support image does not look at itself. It is one of the support images, and all may look at all of them.": (
             right & ~eye
         ),
@@ -427,9 +463,8 @@ def _augmented_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The ReLU of the fast layer is missing.": relu(slow) + fast,
         "The ReLU of the slow layer is missing.": slow + relu(fast),
         "You halve the sum: it is a sum, not a mean.": right / 2,
-        "The fast layer comes after the slow one, or they are multiplied. They stand side by side, on the same x.": (
-            relu(slow) * relu(fast)
-        ),
+        "The two results are multiplied. Add them.": relu(slow) * relu(fast),
+        "The slow layer is counted twice, and the fast one is missing.": 2 * relu(slow),
         "The two layers share the slow bias. The fast layer has its own.": relu(slow)
         + relu(fast - inputs["fast_bias"] + inputs["slow_bias"]),
         "The fast bias is missing.": relu(slow) + relu(fast - inputs["fast_bias"]),
@@ -439,6 +474,12 @@ def _augmented_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             relu(relu(slow) + fast)
         ),
     }
+    if len(slow[0]) == len(x[0]):  # mistakes that need as many outputs as inputs
+        through = torch.einsum("nd,hd->nh", relu(slow), inputs["fast_weight"]) + inputs["fast_bias"]
+        after = "The fast layer comes after the slow one. They stand side by side: both read the same x."
+        turned = [x @ inputs[f"{name}_weight"] + inputs[f"{name}_bias"] for name in ("slow", "fast")]
+        words = "A weight is [H, D], a row for each output: it is x @ weight.T + bias, or F.linear(x, weight, bias)."
+        mistakes |= {after: relu(through), words: relu(turned[0]) + relu(turned[1])}
     return _first(got, mistakes) or (
         f"The output is off by {relative_error(got, right):.1e} of its size. Write two lines, one for each layer, and "
         "return their sum."
@@ -455,7 +496,7 @@ def augmented_reference(
 augmented = Check(
     exercise="04.5",
     title="Layer augmentation",
-    inputs={"four in, three out": _layer(4, 3), "as many in as out": _layer(4, 4)},
+    inputs={"as many in as out": _layer(4, 4), "four in, three out": _layer(4, 3)},
     probe=_augmented_probe,
     judge=_augmented_judge,
     reference=augmented_reference,
@@ -517,6 +558,11 @@ def _read_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             dots / keys.shape[1] ** 0.5
         )
         @ memory,
+        "The cosines are divided by √D, as in transformers. Cosines are between −1 and 1 already: no √D here.": shares(
+            cosines / keys.shape[1] ** 0.5
+        )
+        @ memory,
+        "These shares are logarithms (log_softmax). Take softmax.": shares(cosines).log() @ memory,
         "You scale each column to length 1. Each row, a key or a query, must have length 1: F.normalize(v, dim=-1).": (
             shares(F.normalize(queries, dim=0) @ F.normalize(keys, dim=0).T) @ memory
         ),
