@@ -90,7 +90,8 @@ def start(notebook: str, *, seed: int, budget: str, device: str = "auto", datase
     figures.use_style()
     threads = _set_threads()
     torch.manual_seed(seed)
-    chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {threads} thread{'s' * (threads != 1)}"
+    cpu = f"CPU, {threads} thread" + "s" * (threads != 1)
+    chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu
     print(f"Notebook {notebook}: budget {budget}, seed {seed}, data {dataset}, {chosen}, PyTorch {torch.__version__}")
     return Session(notebook, seed, budget, where, str(dataset))
 
