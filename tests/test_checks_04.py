@@ -208,7 +208,8 @@ def head_half_detached(writer, features, labels, way):
 @pytest.mark.parametrize("head", [head_detached, head_of_constants, head_half_detached])
 def test_a_head_passes_gradients(head):
     verdict = metanets.written_head.run(head)
-    assert not verdict.passed and "no gradient (or a wrong one) goes back" in verdict.diagnosis
+    assert not verdict.passed
+    assert "no gradient (or a wrong one) goes back" in verdict.diagnosis
 
 
 def test_written_head():
