@@ -182,7 +182,7 @@ def _attention_mistakes(inputs: Tensors, cosine: Tensor, tau: float) -> Tensors:
         "You compare with the mean of each class: that is a prototypical network with cosines. Here every support "
         "image gets attention of its own.": (F.normalize(q, dim=1) @ F.normalize(means, dim=1).T / tau).log_softmax(1),
         "The sign is wrong: the least similar image gets the most attention.": _by_class(inputs, -cosine / tau),
-        "You took the mean of the cosines of each class, then a softmax over classes. The softmax comes first, over "
+        "You averaged the cosines of each class, and took a softmax over classes. The softmax comes first, over "
         "support images; then their attention is added up.": (summed / counts / tau).log_softmax(1),
         "The softmax runs over one class at a time, so each class gets all of the attention. It runs over ALL support "
         "images; after it the classes are added up.": torch.zeros_like(right),
