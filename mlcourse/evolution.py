@@ -209,7 +209,7 @@ def es_window(
     noise = perturbations(lam, pairs, sigma, generator)
     lams = both_sides(lam, noise)
     state = start(problem, lam, draws, each=False) if fresh else at.state
-    perturbed = start(problem, lams, _twice(draws), each=True) if fresh else _twice(state)
+    perturbed = start(problem, lams, repeated(draws, 2), each=True) if fresh else repeated(state, 2)
     losses, _ = advance(problem, lams, perturbed, t, truncation, each=True)
     if t + truncation < problem.horizon:  # after the last window nobody asks where they stand
         _, state = advance(problem, lam, state, t, truncation, each=False)
@@ -239,7 +239,7 @@ def pes_window(
         draws = _draws(problem, lam, pairs, generator, draws)
     noise = perturbations(lam, pairs, sigma, generator)
     lams = both_sides(lam, noise)
-    state = start(problem, lams, _twice(draws), each=True) if fresh else at.state
+    state = start(problem, lams, repeated(draws, 2), each=True) if fresh else at.state
     # ξ ← ξ + ε: this window's ε counts in its own loss
     shift = noise if fresh else map_tree(torch.add, at.shift, noise)
     losses, state = advance(problem, lams, state, t, truncation, each=True)
@@ -429,8 +429,9 @@ def _flat_names(tree: Tree, prefix: str) -> dict[str, Tensor]:
     return flat
 
 
-def _twice(tree: Tree) -> Tree:
-    return map_tree(lambda value: torch.cat([value, value]), tree)
+def repeated(tree: Tree, times: int) -> Tree:
+    """Each tensor [n, …] of a tree `times` times, one copy after another: [times · n, …]."""
+    return map_tree(lambda value: value.repeat(times, *[1] * (value.ndim - 1)), tree)
 
 
 def _stand(t: int, state: Tree, shift: Tree | None = None) -> Particles:

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from mlcourse.errors import CourseError
-from mlcourse.evolution import Tree, Unroll, advance, map_tree, start
+from mlcourse.evolution import Tree, Unroll, advance, map_tree, repeated, start
 
 WAYS = ("exact", "truncated", "ES", "PES")
 
@@ -36,11 +36,6 @@ def price(way: str, horizon: int, truncation: int, pairs: int) -> int:
         raise CourseError(f"way {way!r} is unknown; use one of {', '.join(WAYS)}")
     length = horizon if way in ("exact", "ES") else truncation
     return length * (3 if way in ("exact", "truncated") else 2 * pairs)
-
-
-def repeated(tree: Tree, times: int) -> Tree:
-    """Each tensor [runs, …] of a tree `times` times, one copy after another: [times · runs, …]."""
-    return map_tree(lambda value: value.repeat(times, *[1] * (value.ndim - 1)), tree)
 
 
 def descend(

@@ -83,6 +83,8 @@ def test_linear_layer():
             "in place": (layer_in_place, "in place"),
         },
     )
+    no_bias = layer_of(lambda c: 2 * c, lambda c: 0 * squares(c))
+    assert "The bias is missing" in compare.linear_layer.run(no_bias).diagnosis
 
 
 # ------------------------------------------------------------------ 03.2 the attention of matching networks

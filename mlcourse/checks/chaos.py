@@ -18,17 +18,13 @@ import torch
 from torch import Tensor
 
 from mlcourse.checks import Check, close, relative_error
-from mlcourse.checks.oracles import first_mistake, randn
+from mlcourse.checks.oracles import first_mistake, randn, uniform
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
 RTOL = 3e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
 _close = partial(close, rtol=RTOL)
 _first = partial(first_mistake, rtol=RTOL)
-
-
-def _between(generator: torch.Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand((), generator=generator, dtype=F64)
 
 
 # ------------------------------------------------------------------ 11.1 evolution strategies
@@ -38,7 +34,7 @@ def _landscape(n: int, pairs: int, *, waves: bool) -> Callable[[torch.Generator]
     """L = ½λᵀAλ + bᵀλ + h Σ cos 3λ; waves: whether h is not 0."""
 
     def inputs(generator: torch.Generator) -> Tensors:
-        root, sigma = randn(generator, n, n), _between(generator, 0.2, 0.4)
+        root, sigma = randn(generator, n, n), uniform(generator, 0.2, 0.4)
         return {
             "bend": root @ root.T / n + torch.eye(n, dtype=F64),
             "push": randn(generator, n),
@@ -137,7 +133,7 @@ def _system(n: int, pairs: int) -> Callable[[torch.Generator], Tensors]:
     """s ← R s + λ ∘ (1 + s), ℓ = ½‖s‖² + Σ s: what an early λ does is there in all later states."""
 
     def inputs(generator: torch.Generator) -> Tensors:
-        sigma = _between(generator, 0.2, 0.4)
+        sigma = uniform(generator, 0.2, 0.4)
         return {
             "turn": 0.5 * randn(generator, n, n) / n**0.5,
             "lam": randn(generator, n),
@@ -340,8 +336,8 @@ def _plane(n: int, *, noisy: bool) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
         return {
             "slope": randn(generator, n),
-            "tau": _between(generator, 0.5, 1.5) if noisy else torch.zeros((), dtype=F64),
-            "sigma": _between(generator, 0.2, 0.6),
+            "tau": uniform(generator, 0.5, 1.5) if noisy else torch.zeros((), dtype=F64),
+            "sigma": uniform(generator, 0.2, 0.6),
             "pairs": torch.randint(3, 9, (), generator=generator),
         }
 

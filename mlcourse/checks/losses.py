@@ -12,17 +12,13 @@ from torch import Tensor
 
 from mlcourse import inner
 from mlcourse.checks import Check, close, relative_error
-from mlcourse.checks.oracles import first_mistake, randn
+from mlcourse.checks.oracles import first_mistake, randn, uniform
 from mlcourse.episodes import Episode
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
 _close = partial(close, rtol=RTOL)
 _first = partial(first_mistake, rtol=RTOL)
-
-
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
 def _slope(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
@@ -44,7 +40,7 @@ def _step_inputs(generator: torch.Generator) -> Tensors:
     shapes = {"weight": (3, 2), "bias": (3,)}
     params = {name: randn(generator, *shape) for name, shape in shapes.items()}
     grads = {f"{name}_grad": randn(generator, *shape) for name, shape in shapes.items()}
-    return {"rate": _uniform(generator, 0.1, 0.6), **params, **grads}
+    return {"rate": uniform(generator, 0.1, 0.6), **params, **grads}
 
 
 def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -150,7 +146,7 @@ OUTER_STEPS = 2
 def _outer_inputs(generator: torch.Generator) -> Tensors:
     tasks, support, query = 3, 4, 6
     return {
-        "rate": _uniform(generator, 0.05, 0.12),
+        "rate": uniform(generator, 0.05, 0.12),
         "w": randn(generator, 2),
         "b": randn(generator),
         "support_x": randn(generator, tasks, support, 2),
@@ -285,7 +281,7 @@ def _derivative_inputs(generator: torch.Generator) -> Tensors:
         "rates": torch.tensor([0.05, 0.15, 0.3], dtype=torch.float64),  # one a parameter: dφ/dθ is not symmetric
         "query_curvature": other @ other.T + torch.eye(3, dtype=torch.float64),
         "query_centre": 2 * randn(generator, 3),
-        "decay": _uniform(generator, 0.5, 1.0),
+        "decay": uniform(generator, 0.5, 1.0),
     }
 
 
@@ -378,8 +374,8 @@ START_STEPS = (1, 2, 4)
 
 def _start_inputs(generator: torch.Generator) -> Tensors:
     return {
-        "rate": _uniform(generator, 0.08, 0.15),
-        "a": torch.tensor([0.7, 2.0, 4.5], dtype=torch.float64) * _uniform(generator, 0.8, 1.2, 3),
+        "rate": uniform(generator, 0.08, 0.15),
+        "a": torch.tensor([0.7, 2.0, 4.5], dtype=torch.float64) * uniform(generator, 0.8, 1.2, 3),
         "c": torch.tensor([-1.0, 2.0, 0.5], dtype=torch.float64) + 0.3 * randn(generator, 3),
     }
 

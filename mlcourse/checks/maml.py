@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mlcourse import inner
 from mlcourse.checks import Check, losses
-from mlcourse.checks.losses import _close, _first, _flat, _forward, _mse, _slope, _Task, _uniform
-from mlcourse.checks.oracles import randn
+from mlcourse.checks.losses import _close, _first, _flat, _forward, _mse, _slope, _Task
+from mlcourse.checks.oracles import randn, uniform
 from mlcourse.episodes import Episode
 
 Tensors = dict[str, Tensor]
@@ -148,7 +148,7 @@ HEAD = ("head.weight", "head.bias")
 
 def _head_inputs(generator: torch.Generator) -> Tensors:
     return {
-        "rate": _uniform(generator, 0.05, 0.1),
+        "rate": uniform(generator, 0.05, 0.1),
         "body": randn(generator, 3, 2),
         "head.weight": randn(generator, 2),
         "head.bias": randn(generator),
@@ -323,8 +323,8 @@ def _rates_inputs(generator: torch.Generator) -> Tensors:
     return {
         "w": randn(generator, 2),
         "b": randn(generator),
-        "rate of w": _uniform(generator, 0.05, 0.2, 2),
-        "rate of b": _uniform(generator, 0.05, 0.2),
+        "rate of w": uniform(generator, 0.05, 0.2, 2),
+        "rate of b": uniform(generator, 0.05, 0.2),
         "support_x": randn(generator, 5, 2),
         "support_y": 2 * randn(generator, 5),
         "query_x": randn(generator, 7, 2),

@@ -14,17 +14,13 @@ from torch import Tensor
 
 from mlcourse import implementations, meta_gradients
 from mlcourse.checks import Check, close, relative_error
-from mlcourse.checks.oracles import first_mistake, randn
+from mlcourse.checks.oracles import first_mistake, randn, uniform
 from mlcourse.implementations import LINE_UP, ORDERS, TRUTH
 from mlcourse.meta_gradients import Task
 
 Tensors = dict[str, Tensor]
 _first = partial(first_mistake, rtol=2e-4)
 SIZE = 3
-
-
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
 def _positive(generator: torch.Generator) -> Tensor:
@@ -48,7 +44,7 @@ def _one_vector(result) -> Tensor:
 def _product_inputs(generator: torch.Generator) -> Tensors:
     return {
         "A": _positive(generator),
-        "k": _uniform(generator, 0.5, 1.5),
+        "k": uniform(generator, 0.5, 1.5),
         "phi": randn(generator, SIZE),
         "v": randn(generator, SIZE) + 1.0,
     }
@@ -131,8 +127,8 @@ def _task_inputs(steps: int) -> Callable[[torch.Generator], Tensors]:
             "B": _positive(generator),
             "c": 2 * randn(generator, SIZE),
             "d": 2 * randn(generator, SIZE) + 1.0,
-            "k": _uniform(generator, 2.0, 3.0),
-            "rate": _uniform(generator, 0.1, 0.15),
+            "k": uniform(generator, 2.0, 3.0),
+            "rate": uniform(generator, 0.1, 0.15),
             "steps": torch.tensor(steps),
             "theta": randn(generator, SIZE),
         }

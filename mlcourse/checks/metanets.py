@@ -6,7 +6,7 @@ Ha, Dai, Le, *HyperNetworks*, 2017, https://arxiv.org/abs/1609.09106; Munkhdalai
 https://arxiv.org/abs/1703.00837; Perez et al., *FiLM*, 2018, https://arxiv.org/abs/1709.07871.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -51,12 +51,21 @@ def _written_probe(answer: Callable, inputs: Tensors) -> Tensors:
     network = _network(inputs["sizes"], inputs["own"])
     written = inputs["written"].clone().requires_grad_()
     out = answer(network, written, inputs["x"])
-    slope = torch.zeros_like(written)
-    if isinstance(out, Tensor) and out.requires_grad and out.shape == inputs["push"].shape:
-        wanted = (out.double() * inputs["push"]).sum()
-        (slope,) = torch.autograd.grad(wanted, written, allow_unused=True, materialize_grads=True)
+    slope = _slope([out], [inputs["push"]], written)
     kept = torch.cat([value.detach().flatten() for value in network.parameters()])
     return {"output": out, "slope": slope, "network's own parameters": kept}
+
+
+def _slope(results: Sequence[object], pushes: Sequence[Tensor], leaf: Tensor) -> Tensor:
+    """d(Σ push · result)/d(leaf); a result that is no tensor with a graph, or of another shape, adds nothing."""
+    pushed = [
+        (result.double() * push).sum()
+        for result, push in zip(results, pushes, strict=True)
+        if isinstance(result, Tensor) and result.requires_grad and result.shape == push.shape
+    ]
+    if not pushed:
+        return torch.zeros_like(leaf)
+    return torch.autograd.grad(sum(pushed), leaf, allow_unused=True, materialize_grads=True)[0]
 
 
 def _by_hand(sizes: Tensor, numbers: Tensor, x: Tensor, cut: Callable) -> Tensor:
@@ -106,8 +115,7 @@ def _written_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     written = inputs["written"].requires_grad_()
     right = _by_hand(sizes, written, x, _cut)
     if _close(outputs["output"], right.detach()):
-        (slope,) = torch.autograd.grad((right * inputs["push"]).sum(), written)
-        if _close(outputs["slope"], slope):
+        if _close(outputs["slope"], _slope([right], [inputs["push"]], written)):
             return None
         return (
             "The output is right, but no gradient (or a wrong one) reaches the written numbers, so the writer could "
@@ -190,17 +198,8 @@ def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
     made = answer(_writer(inputs), z, inputs["labels"], way)
     if not isinstance(made, tuple | list) or len(made) != 2:
         raise TypeError("it needs a pair, the weight [way, D] and the bias [way]")
-    return {"weight": made[0], "bias": made[1], "slope": _head_slope(made, z, inputs["push"])}
-
-
-def _head_slope(head: tuple[Tensor, Tensor], z: Tensor, push: Tensor) -> Tensor:
-    """The slope of Σ push·(weight and bias) by the features z; 0 where the head has no graph or another shape."""
-    slope = torch.zeros_like(z)
-    pairs = [pair for pair in zip(head, (push[:, :-1], push[:, -1])) if isinstance(pair[0], Tensor)]
-    pushed = [(one.double() * push).sum() for one, push in pairs if one.shape == push.shape and one.requires_grad]
-    if pushed:
-        (slope,) = torch.autograd.grad(sum(pushed), z, allow_unused=True, materialize_grads=True)
-    return slope
+    push = inputs["push"]
+    return {"weight": made[0], "bias": made[1], "slope": _slope(made, [push[:, :-1], push[:, -1]], z)}
 
 
 def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -212,8 +211,7 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     means = torch.stack([sum(z[i] for i in row) / len(row) for row in rows])
     right = write(means)
     if _close(got, right):
-        (slope,) = torch.autograd.grad((right * inputs["push"]).sum(), z)
-        if _close(outputs["slope"], slope):
+        if _close(outputs["slope"], _slope([right], [inputs["push"]], z)):
             return None
         return (
             "The head is right, but no gradient (or a wrong one) goes back from it through the writer to the features, "

@@ -13,17 +13,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mlcourse.checks import Check, close, relative_error
-from mlcourse.checks.oracles import first_mistake, randn
+from mlcourse.checks.oracles import first_mistake, randn, uniform
 from mlcourse.errors import CourseError
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
 _first = partial(first_mistake, rtol=RTOL)
 STEPS = 6
-
-
-def _uniform(generator: torch.Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64)
 
 
 def _trained_by_torch(optimizer: Callable, start: Tensor, gradients: Tensor) -> Tensor:
@@ -43,8 +39,8 @@ def _trained_by_torch(optimizer: Callable, start: Tensor, gradients: Tensor) -> 
 def _weights_inputs(nesterov: bool) -> Callable:
     def draw(generator: torch.Generator) -> Tensors:
         return {
-            "rate": _uniform(generator, 0.01, 0.2),
-            "beta": _uniform(generator, 0.6, 0.95),
+            "rate": uniform(generator, 0.01, 0.2),
+            "beta": uniform(generator, 0.6, 0.95),
             "nesterov": torch.tensor(nesterov),
         }
 
@@ -125,10 +121,10 @@ def _adam_inputs(generator: torch.Generator) -> Tensors:
     return {
         "phi": randn(generator, 4),
         "gradients": torch.stack([2.0**-k * randn(generator, 4) for k in range(STEPS)]),
-        "rate": _uniform(generator, 0.05, 0.2),
-        "beta1": _uniform(generator, 0.7, 0.8),
-        "beta2": _uniform(generator, 0.9, 0.95),
-        "eps": _uniform(generator, 0.05, 0.1),  # large, so that its place matters
+        "rate": uniform(generator, 0.05, 0.2),
+        "beta1": uniform(generator, 0.7, 0.8),
+        "beta2": uniform(generator, 0.9, 0.95),
+        "eps": uniform(generator, 0.05, 0.1),  # large, so that its place matters
     }
 
 
@@ -225,7 +221,7 @@ WINDOW, ALL = 3, 9  # the window, and all steps
 
 def _window_inputs(generator: torch.Generator) -> Tensors:
     axes = torch.linalg.qr(randn(generator, 3, 3)).Q
-    curvature = axes * torch.stack([_uniform(generator, 0.2, 2.0) for _ in range(3)]) @ axes.T
+    curvature = axes * torch.stack([uniform(generator, 0.2, 2.0) for _ in range(3)]) @ axes.T
     return {"A": curvature, "start": 2 * normalize(randn(generator, 3), dim=0), "lam": torch.tensor([-1.5, 0.3])}
 
 

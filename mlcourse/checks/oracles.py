@@ -44,6 +44,11 @@ def randn(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    """Uniform numbers from low to high in float64."""
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
 def directional_derivative(f: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, h: float = 1e-3) -> float:
     """The derivative of the scalar function `f` at `x` along `direction`, by Richardson-extrapolated differences.
 

@@ -15,17 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlcourse import inner
 from mlcourse.checks import Check, close, relative_error
-from mlcourse.checks.oracles import first_mistake, randn
+from mlcourse.checks.oracles import first_mistake, randn, uniform
 from mlcourse.saved_bytes import saved_bytes
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
 _close = partial(close, rtol=RTOL)
 _first = partial(first_mistake, rtol=RTOL)
-
-
-def _uniform(generator: torch.Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64)
 
 
 # ------------------------------------------------------------------ 07.1 the best block
@@ -51,7 +47,7 @@ def _block_inputs(low: float, high: float, *, rounding: bool = False) -> Callabl
     def draw(generator: torch.Generator) -> Tensors:
         while True:
             steps = int(torch.randint(40, 120, (), generator=generator))
-            ratio, g = float(_uniform(generator, low, high)), 1000 * float(_uniform(generator, 1, 9))
+            ratio, g = float(uniform(generator, low, high)), 1000 * float(uniform(generator, 1, 9))
             least = block_bytes(_best_block(steps, 1, ratio), steps, 1, ratio)
             others = [_whole(steps, 1), _whole(steps, 1 / ratio)] + [_whole(steps, ratio)] * rounding
             if all(block_bytes(n, steps, 1, ratio) > 1.005 * least for n in others):

@@ -11,17 +11,13 @@ import torch
 from torch import Tensor
 
 from mlcourse.checks import Check, close, relative_error
-from mlcourse.checks.oracles import directional_derivative, first_mistake, randn
+from mlcourse.checks.oracles import directional_derivative, first_mistake, randn, uniform
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
 _close = partial(close, rtol=RTOL)
 _first = partial(first_mistake, rtol=RTOL)
-
-
-def _rand(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.rand(shape, generator=generator, dtype=F64)
 
 
 def _bowl(generator: torch.Generator, n: int) -> Tensor:
@@ -37,7 +33,7 @@ def _rate_inputs(n: int) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
         return {
             "phi": randn(generator, n),
-            "rate": 0.05 + 0.2 * _rand(generator),
+            "rate": uniform(generator, 0.05, 0.25),
             "inner_bowl": _bowl(generator, n),
             "inner_centre": randn(generator, n),
             "outer_bowl": _bowl(generator, n),
@@ -133,7 +129,9 @@ def _trials(count: int, *, equal: bool, late: bool) -> Callable[[torch.Generator
         if not equal:
             costs = torch.randint(2, 9, (count,), generator=generator).double()
         # the best trial is one of the later ones, but not the last
-        values = (2 + _rand(generator, count)).index_add(0, torch.tensor([count // 2 + 1]), -_rand(generator, 1) - 1)
+        values = uniform(generator, 2, 3, count).index_add(
+            0, torch.tensor([count // 2 + 1]), -uniform(generator, 1, 2, 1)
+        )
         spent = costs.cumsum(0)
         grid = torch.cat([spent, spent[1:] - 0.5 * costs[1:], 2 * spent[-1:]]).sort().values
         return {"values": values, "costs": costs, "grid": torch.cat([costs[:1] / 2, grid]) if late else grid}
@@ -231,8 +229,8 @@ def _weight_inputs(examples: int, n: int) -> Callable[[torch.Generator], Tensors
         return {
             "gradients": randn(generator, examples, n),
             "phi": randn(generator, n),
-            "weights": 0.2 + _rand(generator, examples),
-            "rate": 0.05 + 0.1 * _rand(generator),
+            "weights": uniform(generator, 0.2, 1.2, examples),
+            "rate": uniform(generator, 0.05, 0.15),
             "outer_bowl": _bowl(generator, n),
             "outer_centre": randn(generator, n),
         }
@@ -304,12 +302,12 @@ weight_hypergradient = Check(
 
 def _quadratic_inputs(n: int, steps: int) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
-        curvature = 0.1 + 2 * _rand(generator, n)
+        curvature = uniform(generator, 0.1, 2.1, n)
         return {
             "curvature": curvature,
-            "start": 1 + _rand(generator, n),
-            "noise": 0.5 + _rand(generator, n),
-            "rate": (0.2 + 0.5 * _rand(generator)) / curvature.max(),
+            "start": uniform(generator, 1, 2, n),
+            "noise": uniform(generator, 0.5, 1.5, n),
+            "rate": uniform(generator, 0.2, 0.7) / curvature.max(),
             "steps": torch.tensor(steps),
         }
 
