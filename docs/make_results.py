@@ -85,9 +85,8 @@ def rows(runs: list[dict], seconds: dict[str, float]) -> list[str]:
 PAIRED = """
 Differences on the same episodes, 95 % intervals over episodes: each of the {count} learners that were compared is
 {pixels:.1f} points or more above pixels and {untrained:.1f} or more above an untrained network (lowest lower ends).
-Accuracy of Meta-Networks minus that with fast weights of another episode: {episode}; minus a prototype head on their
-own trained network: {head}; minus the same network *trained* with a prototype head: {twin} points (seeds 1, 2, 3). So
-the fast weights are used, but they did not beat prototypes here.
+Meta-Networks, seeds {seeds}: accuracy minus that of {against} points. So the fast weights are used, but they did not
+beat prototypes here.
 """
 
 
@@ -100,10 +99,12 @@ def pairs(paired: dict) -> list[str]:
     }
     against = defaultdict(list)
     for one in paired["metanet"]:
-        against[one["against"]].append(f"{one['points']:+.2f} ± {one['half_width']:.2f}")
-    episode, head, twin = (", ".join(differences) for differences in against.values())
-    words = PAIRED.format(count=len(ours), **lowest, episode=episode, head=head, twin=twin)
-    return ["", *textwrap.wrap(words.strip().replace(" -", " −"), 120, break_on_hyphens=False)]
+        points = f"{one['points']:+.2f}".replace("-", "−")
+        against[one["against"]].append(f"{points} ± {one['half_width']:.2f}")
+    seeds = ", ".join(str(seed) for seed in sorted({one["seed"] for one in paired["metanet"]}))
+    differences = "; ".join(f"{what}: {', '.join(points)}" for what, points in against.items())
+    words = PAIRED.format(count=len(ours), **lowest, seeds=seeds, against=differences)
+    return ["", *textwrap.wrap(words.strip(), 120, break_on_hyphens=False)]
 
 
 SPEED = """
