@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -111,6 +112,24 @@ def test_server_listens_on_this_machine_only(tmp_path):
     assert "--LabApp.default_url=/lab/tree/00_a.ipynb" in command
     assert "--no-browser" in command
     assert not any("token" in word or "password" in word for word in command)
+
+
+def test_the_address_is_told_only_when_somebody_listens_there(monkeypatch, capsys):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+        info = {"pid": process.pid, "url": f"http://127.0.0.1:{port}/", "token": "abc", "port": port}
+        monkeypatch.setattr("jupyter_server.serverapp.list_running_servers", lambda: iter([info]))
+        try:
+            lab.announce_address(process, seconds=1)
+            assert capsys.readouterr().out == ""  # JupyterLab wrote its address down and does not listen yet
+            place.listen()
+            lab.announce_address(process, seconds=30)
+            assert f"JupyterLab is at http://127.0.0.1:{port}/lab?token=abc" in capsys.readouterr().out
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="ends JupyterLab and its children by their process group")

@@ -9,6 +9,7 @@ beside it as `NAME.new.ipynb`; a copy of the present version stays.
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -147,14 +148,23 @@ def has_browser() -> bool:
     return True
 
 
+def _listens(port: int) -> bool:
+    """Whether the server can be reached yet: it writes its address down before it listens there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 def announce_address(process: subprocess.Popen, seconds: float = 60) -> None:
-    """Wait until the server answers to its name, then print its address with the token."""
+    """Wait until the server can be reached, then print its address with the token."""
     from jupyter_server.serverapp import list_running_servers
 
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         for server in list_running_servers():
-            if server["pid"] == process.pid:
+            if server["pid"] == process.pid and _listens(server["port"]):
                 print(f"\nJupyterLab is at {server['url']}lab?token={server['token']}", flush=True)
                 print(
                     f"Open this address in a browser on this machine (from afar: ssh -L {server['port']}:127.0.0.1:",
