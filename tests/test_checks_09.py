@@ -103,6 +103,10 @@ def best_curve_only(values, costs, grid):
     return torch.tensor(list(itertools.accumulate(values.tolist(), min)), dtype=torch.float64)
 
 
+def best_with_nan(values, costs, grid):
+    return torch.where(costs.cumsum(0) <= grid[:, None], values, torch.nan).min(1).values
+
+
 def best_doubled(values, costs, grid):
     return 2 * best_by_bisect(values, costs, grid)
 
@@ -115,6 +119,7 @@ def test_best_at():
         right=[best_by_bisect, best_float32, best_by_package],
         wrong=wrong
         | {
+            "nan where nothing ended": (best_with_nan, "Your curve is nan or"),
             "as long as the trials": (best_curve_only, "has shape"),
             "doubled": (best_doubled, "The trials ended at"),
         },

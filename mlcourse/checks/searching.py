@@ -151,11 +151,11 @@ READ = {"last": lambda seen: seen[-1], "largest": max, "mean": lambda seen: sum(
 def _by_loop(values: Tensor, costs: Tensor, grid: Tensor, *, slip: str = "") -> Tensor:
     """The best value finished by each cost of the grid, trial by trial; with one mistake, named as in BEST_SLIPS."""
     found = []
-    for limit in grid.tolist():
+    for row, limit in enumerate(grid.tolist()):
         spent, seen = 0.0, []
         for place, (value, cost) in enumerate(zip(values.tolist(), costs.tolist())):
             ends = spent + cost
-            by = {"start": spent, "trials": place + 1.0, "own": cost}.get(slip, ends)
+            by = {"start": spent, "trials": place + 1.0, "own": cost, "places": limit + place - row}.get(slip, ends)
             if by < limit or (by == limit and slip != "strict"):
                 seen.append(value)
             spent = ends
@@ -170,6 +170,8 @@ BEST_SLIPS = {
     "This is the mean of the values until then. What counts is the best one: take the smallest.": "mean",
     "A trial counts here from the moment it begins. Its value is known when its cost is paid.": "start",
     "This counts trials, and ignores what they cost. Add the costs up, and compare the sum with the grid.": "trials",
+    "The first place of your curve holds one trial, the second two: what trials cost is ignored. Compare their summed "
+    "costs with the grid.": "places",
     "Trials count here that have not ended yet: add the costs up first, then compare the sum with the grid.": "own",
     "A trial that ends exactly at a cost of the grid is finished there. Compare with ≤.": "strict",
     "Before the first trial has ended nothing is known, and you say 0, the best loss there is. Say infinity.": "zero",
@@ -187,6 +189,8 @@ def _best_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     right = _by_loop(*parts)
     if _equal(got, right):
         return None
+    if got.min() < -0.9 * ENDLESS:
+        return "Your curve is nan or −infinity somewhere. In the place of a trial that has not ended put torch.inf."
     for diagnosis, slip in BEST_SLIPS.items():
         if _equal(got, _by_loop(*parts, slip=slip)):
             return diagnosis
