@@ -155,7 +155,7 @@ def _by_loop(values: Tensor, costs: Tensor, grid: Tensor, *, slip: str = "") -> 
         spent, seen = 0.0, []
         for place, (value, cost) in enumerate(zip(values.tolist(), costs.tolist())):
             ends = spent + cost
-            by = {"start": spent, "trials": place + 1.0, "own": cost, "places": limit + place - row}.get(slip, ends)
+            by = {"start": spent, "trials": place + 1.0, "own": cost, "places": limit + (place - row)}.get(slip, ends)
             if by < limit or (by == limit and slip != "strict"):
                 seen.append(value)
             spent = ends
