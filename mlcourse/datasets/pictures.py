@@ -9,13 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from mlcourse.errors import CourseError
 
-# What Pillow raises on files that are cut off, damaged, hostile (too many pixels) or no pictures at all.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, UnidentifiedImageError)
+# EXIF's orientation -> how a picture that was stored so is turned upright
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_ink(root: Path, files: Sequence[str], size: int) -> Tensor:
@@ -29,15 +37,27 @@ def read_photos(root: Path, files: Sequence[str], size: int) -> Tensor:
 
 
 def _ink(picture: Image.Image, size: int) -> np.ndarray:
-    ink = ImageOps.invert(picture.convert("L"))
+    ink = ImageOps.invert(_eight_bits(picture).convert("L"))
     return np.asarray(ink.resize((size, size), Image.Resampling.BILINEAR))[None]
 
 
 def _photo(picture: Image.Image, size: int) -> np.ndarray:
     picture.draft("RGB", (2 * size, 2 * size))  # JPEG: decode no more pixels than the scaling below can use
-    upright = ImageOps.exif_transpose(picture)
-    photo = ImageOps.fit(_rgb(upright), (size, size), Image.Resampling.BICUBIC)
+    photo = ImageOps.fit(_rgb(_upright(picture)), (size, size), Image.Resampling.BICUBIC)
     return np.asarray(photo).transpose(2, 0, 1)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture as its orientation tag (EXIF or XMP) says.
+
+    Pillow's `exif_transpose` also writes all other tags anew, and fails where one of them is of an odd type.
+    """
+    picture.load()
+    try:
+        turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # whatever damaged tags raise: they are remarks beside a picture that is sound without them
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _decode_all(root: Path, files: Sequence[str], decode: Callable[[Image.Image], np.ndarray]) -> Tensor:
@@ -53,20 +73,37 @@ def _decode(path: Path, decode: Callable[[Image.Image], np.ndarray]) -> np.ndarr
     try:
         with Image.open(path) as picture:
             return decode(picture)
-    except UNREADABLE as error:
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on files that are cut, damaged or hostile
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason.replace(repr(os.fspath(path)), "the file")
         raise CourseError(f"{path} is no readable picture ({reason}): replace or remove the file") from None
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB. 16-bit grey is scaled (Pillow would clip it), transparency is laid on white."""
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((grey // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
+    """Any Pillow mode as RGB. Transparency is laid on white."""
+    picture = _eight_bits(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8 bits; Pillow would clip it. Every other mode as it is.
+
+    Raises ValueError for pixels of no agreed range, and where a 16-bit picture uses so few of its bits that it would
+    become black: there the numbers mean something else than a grey from 0 to 65,535.
+    """
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; save it with 8 bits per channel")
+    if not picture.mode.startswith("I"):
+        return picture
+    if picture.mode == "I" and picture.format not in ("PNG", "PPM"):  # those two hold 16 bits at most
+        raise ValueError("32-bit or signed integer pixels have no agreed range; save it with 8 bits per channel")
+    grey = np.asarray(picture).astype(np.int64)
+    if 0 < grey.max() < 2**12:
+        raise ValueError(
+            f"its 16-bit pixels reach only {grey.max():,} of 65,535, which is nearly black; save it with 8 bits"
+        )
+    return Image.fromarray((grey // 257).clip(0, 255).astype(np.uint8))
