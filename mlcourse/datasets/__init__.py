@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -20,7 +22,9 @@ from mlcourse.errors import CourseError
 
 NAMES = ("glyphs", "omniglot", "caltech101")
 
-__all__ = ["NAMES", "ClassImages", "counts", "load", "upright"]
+FOLDER = "folder"  # stands for a folder of class folders where a list says which data sets are taken
+
+__all__ = ["FOLDER", "NAMES", "ClassImages", "check", "counts", "load", "taken", "upright"]
 
 
 def load(
@@ -89,6 +93,44 @@ def counts(
     if name == "caltech101":
         return caltech101.counts(split, root=root)
     return {one.name: len(one.files) for one in class_folders.classes_of(_existing(name), split)}
+
+
+def check(
+    name_or_folder: str | Path, takes: Sequence[str], least: Mapping[str, tuple[int, int]] = MappingProxyType({})
+) -> None:
+    """Raise CourseError, before any work, where a lesson cannot work with a data set.
+
+    takes: names out of NAMES, and FOLDER where a folder of class folders is taken.
+    least: split -> (classes, pictures in each class) that the lesson needs of it.
+    """
+    name = _name(name_or_folder, None)
+    unknown = [one for one in takes if one not in (*NAMES, FOLDER)]
+    if unknown:
+        raise CourseError(f"there is no data set {unknown[0]!r} to take: choose {', '.join(NAMES)} or {FOLDER}")
+    if name not in NAMES:
+        _existing(name)
+    if (name if name in NAMES else FOLDER) not in takes:
+        raise CourseError(f"this takes {taken(takes)}, but not {name}: set DATASET to one of them")
+    for split in least or ("all",):
+        there = counts(name, split)
+        classes, pictures = least.get(split, (1, 1))
+        if len(there) < classes:
+            raise CourseError(
+                f"{name} has {len(there)} {split} classes, but {classes} are needed here: add class folders, or set "
+                f"DATASET to {takes[0]}"
+            )
+        smallest = min(there, key=there.get)
+        if there[smallest] < pictures:
+            raise CourseError(
+                f"class {smallest!r} of {name} has {there[smallest]} pictures, but each {split} class needs {pictures} "
+                f"here: add pictures, remove the class, or set DATASET to {takes[0]}"
+            )
+
+
+def taken(takes: Sequence[str]) -> str:
+    """The data sets of a list as words: "glyphs, omniglot or a folder of class folders"."""
+    words = ["a folder of class folders" if one == FOLDER else one for one in takes]
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 def _upright(
