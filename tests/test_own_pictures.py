@@ -169,6 +169,17 @@ def test_a_foreign_picture_under_a_known_ending_is_named(tmp_path, name):
         datasets.load(place, "all")
 
 
+def test_all_unreadable_pictures_are_counted_at_once(tmp_path):
+    place = fill(tmp_path / "pets", "cats", "dogs")
+    for i in range(38):
+        (place / "cats" / f"IMG_{i:02d}.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(
+        CourseError, match=r"IMG_00\.jpg is no .*\), nor are 37 more of 42: replace or remove the files"
+    ):
+        datasets.load(place, "all")
+    assert not cache.folder().exists()
+
+
 def test_files_that_are_no_pictures_are_left_out_and_named(tmp_path):
     place = fill(tmp_path / "pets", "cats", "dogs")
     for name in ("1.txt", "2.txt", "labels.json", "IMG_0001", "Thumbs.db", "desktop.ini", ".hidden.xyz"):

@@ -61,22 +61,30 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _decode_all(root: Path, files: Sequence[str], decode: Callable[[Image.Image], np.ndarray]) -> Tensor:
-    """`decode` of every file, stacked, in order. Pillow decodes outside the GIL, so threads help."""
+    """`decode` of every file, stacked, in order. Pillow decodes outside the GIL, so threads help.
+
+    Raises CourseError, which names the first unreadable file and counts the others.
+    """
     # Long runs of files per job: handing out each of 32,460 small files alone costs more than reading it.
     runs = [files[start : start + 200] for start in range(0, len(files), 200)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        chunks = list(pool.map(lambda names: np.stack([_decode(root / name, decode) for name in names]), runs))
-    return torch.from_numpy(np.concatenate(chunks))
+        chunks = pool.map(lambda names: [_decode(root / name, decode) for name in names], runs)
+        decoded = [one for chunk in chunks for one in chunk]
+    faults = [one for one in decoded if isinstance(one, str)]
+    if faults:
+        more = f", nor are {len(faults) - 1} more of {len(files)}" if len(faults) > 1 else ""
+        raise CourseError(f"{faults[0]}{more}: replace or remove the file{'s' * (len(faults) > 1)}")
+    return torch.from_numpy(np.stack(decoded))
 
 
-def _decode(path: Path, decode: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def _decode(path: Path, decode: Callable[[Image.Image], np.ndarray]) -> np.ndarray | str:
+    """`decode` of one file; a text that names it where it is no readable picture."""
     try:
         with Image.open(path) as picture:
             return decode(picture)
     except Exception as error:  # Pillow's decoders raise errors of many kinds on files that are cut, damaged or hostile
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = reason.replace(repr(os.fspath(path)), "the file")
-        raise CourseError(f"{path} is no readable picture ({reason}): replace or remove the file") from None
+        return f"{path} is no readable picture ({reason.replace(repr(os.fspath(path)), 'the file')})"
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
