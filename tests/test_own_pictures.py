@@ -223,8 +223,8 @@ def sixteen(value):
         (np.full((9, 9), 200, np.int32), "tiff", "32-bit or signed integer pixels have no agreed range"),
         (np.full((9, 9), 2**30, np.int32), "tiff", "32-bit or signed"),
         (np.full((9, 9), 0.5, np.float32), "tiff", "floating-point pixels have no agreed range"),
-        (sixteen(200), "png", "its 16-bit pixels reach only 200 of 65,535, which is nearly black; save it with 8 bits"),
-        (sixteen(4095), "tiff", "its 16-bit pixels reach only 4,095"),
+        (sixteen(200), "png", "its 16-bit pixels reach less than 1/16 of their range, which is nearly black; save it"),
+        (sixteen(4095), "tiff", "its 16-bit pixels reach less than"),
     ],
 )
 def test_pixels_that_would_become_black_are_refused(tmp_path, pixels, ending, reason):
@@ -235,31 +235,47 @@ def test_pixels_that_would_become_black_are_refused(tmp_path, pixels, ending, re
 
 
 def test_sixteen_bits_are_scaled(tmp_path):
-    for name, value in (("a", 0), ("b", 257 * 100), ("c", 65535)):
+    for name, value in (("a", 257 * 20), ("b", 257 * 100), ("c", 65535)):
         save(tmp_path / f"{name}.png", sixteen(value))
         save(tmp_path / f"{name}.tiff", sixteen(value))
-        header = f"P5 9 9 {4095 if value else 65535}\n".encode()
-        twelve = {0: 0, 25700: round(25700 * 4095 / 65535), 65535: 4095}[value]
-        (tmp_path / f"{name}.pgm").write_bytes(header + np.full((9, 9), twelve, ">u2").tobytes())
-        many = Image.fromarray(sixteen(value))
-        many.save(tmp_path / f"{name}.jp2", irreversible=False)
+        twelve = np.full((9, 9), round(value * 4095 / 65535), ">u2")  # here the file says how many bits it has
+        (tmp_path / f"{name}.pgm").write_bytes(b"P5 9 9 4095\n" + twelve.tobytes())
+        Image.fromarray(sixteen(value)).save(tmp_path / f"{name}.jp2", irreversible=False)
     for ending in ("png", "tiff", "pgm", "jp2"):
         found = pictures.read_photos(tmp_path, [f"{name}.{ending}" for name in "abc"], 4)
-        assert found[:, :, 2, 2].tolist() == [[0] * 3, [100] * 3, [255] * 3], ending
+        assert found[:, :, 2, 2].tolist() == [[20] * 3, [100] * 3, [255] * 3], ending
 
 
-def test_big_endian_tiff_is_scaled(tmp_path):
-    # Pillow writes no big-endian TIFF of 16 bits by itself
-    entries = [(256, 3, 2), (257, 3, 2), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1)]
-    entries += [(278, 3, 2), (279, 4, 8)]
-    body = b"MM\0*" + struct.pack(">I", 8) + struct.pack(">H", len(entries))
-    for tag, kind, value in entries:
-        body += struct.pack(">HHI", tag, kind, 1) + (
-            struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value)
-        )
-    body = (body + bytes(4)).ljust(200, b"\0") + np.full(4, 25700, ">u2").tobytes()
-    (tmp_path / "a.tiff").write_bytes(body)
+def write_tiff(path, values, *, photometric, samples=1, order=">"):
+    """A 2×2 TIFF of 16 bits, such as Pillow does not write."""
+    kinds = [(256, 3, 2), (257, 3, 2), (258, 3, 16), (259, 3, 1), (262, 3, photometric), (273, 4, 200)]
+    kinds += [(277, 3, samples), (278, 3, 2), (279, 4, 8 * samples)]
+    body = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(order + "IH", 8, len(kinds))
+    for tag, kind, value in kinds:
+        if tag == 258 and samples == 3:  # three numbers, which lie elsewhere
+            body += struct.pack(order + "HHII", tag, kind, 3, 180)
+        else:
+            content = struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value)
+            body += struct.pack(order + "HHI", tag, kind, 1) + content
+    body = (body + bytes(4)).ljust(180, b"\0") + struct.pack(order + "HHH", 16, 16, 16)
+    path.write_bytes(body.ljust(200, b"\0") + np.full(4 * samples, values, order + "u2").tobytes())
+
+
+@pytest.mark.parametrize(("photometric", "order", "grey"), [(1, ">", 100), (1, "<", 100), (0, "<", 155)])
+def test_tiff_of_sixteen_bits_is_scaled_whatever_its_zero_means(tmp_path, photometric, order, grey):
+    write_tiff(tmp_path / "a.tiff", 25700, photometric=photometric, order=order)
+    assert pictures.read_photos(tmp_path, ["a.tiff"], 1).flatten().tolist() == [grey] * 3
+
+
+def test_deep_colours(tmp_path):
+    write_tiff(tmp_path / "a.tiff", 25700, photometric=2, samples=3)
     assert pictures.read_photos(tmp_path, ["a.tiff"], 1).flatten().tolist() == [100] * 3
+    for value in (200, 4095):  # 8 or 12 bits of 16 are used
+        write_tiff(tmp_path / "b.tiff", value, photometric=2, samples=3)
+        with pytest.raises(
+            CourseError, match=r"b\.tiff is no readable picture \(its 16-bit pixels reach less than 1/16"
+        ):
+            pictures.read_photos(tmp_path, ["b.tiff"], 1)
 
 
 # EXIF. The kinds of a tag's value, by number: 1 byte, 2 text, 3 short, 4 long, 5 rational, 6 to 12 signed ones, floats,

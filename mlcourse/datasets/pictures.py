@@ -26,6 +26,10 @@ UPRIGHT = {
 }
 
 
+PHOTOMETRIC = 262  # TIFF's tag for what 0 means, white (0) or black (1)
+NEARLY_BLACK = "reach less than 1/16 of their range, which is nearly black; save it with 8 bits per channel"
+
+
 def read_ink(root: Path, files: Sequence[str], size: int) -> Tensor:
     """Dark-on-white drawings as uint8 [files, 1, size, size] with ink = 255, scaled down with antialiasing."""
     return _decode_all(root, files, lambda picture: _ink(picture, size))
@@ -43,7 +47,11 @@ def _ink(picture: Image.Image, size: int) -> np.ndarray:
 
 def _photo(picture: Image.Image, size: int) -> np.ndarray:
     picture.draft("RGB", (2 * size, 2 * size))  # JPEG: decode no more pixels than the scaling below can use
-    photo = ImageOps.fit(_rgb(_upright(picture)), (size, size), Image.Resampling.BICUBIC)
+    deep = any("16" in str(tile[3]) for tile in picture.tile)  # known before the picture is loaded only
+    colours = _rgb(_upright(picture))
+    if deep and max(high for _, high in colours.getextrema()) < 16:  # Pillow keeps the upper 8 of 16 bits per channel
+        raise ValueError(f"its 16-bit pixels {NEARLY_BLACK}")
+    photo = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(photo).transpose(2, 0, 1)
 
 
@@ -110,8 +118,8 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode == "I" and picture.format not in ("PNG", "PPM"):  # those two hold 16 bits at most
         raise ValueError("32-bit or signed integer pixels have no agreed range; save it with 8 bits per channel")
     grey = np.asarray(picture).astype(np.int64)
-    if 0 < grey.max() < 2**12:
-        raise ValueError(
-            f"its 16-bit pixels reach only {grey.max():,} of 65,535, which is nearly black; save it with 8 bits"
-        )
-    return Image.fromarray((grey // 257).clip(0, 255).astype(np.uint8))
+    if grey.max() < 2**12:
+        raise ValueError(f"its 16-bit pixels {NEARLY_BLACK}")
+    if getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # a TIFF that stores white as 0; Pillow leaves it so
+        grey = 65535 - grey
+    return Image.fromarray(((grey + 128) // 257).clip(0, 255).astype(np.uint8))
