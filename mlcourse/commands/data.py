@@ -44,7 +44,8 @@ def load(
     drawn: send each picture through the drawing pad's pipeline, and add as many variants by other `hands`.
     shape: convert the pictures to this shape (C, H, W), such as that of the data that a learner was trained on.
     """
-    from mlcourse import datasets, strokes
+    from mlcourse import datasets
+    from mlcourse.teaching.pad import strokes
 
     place = {"protocol": protocol, "root": root, "download": download}
     if drawn:

@@ -48,7 +48,7 @@ def load(split: str, *, size: int | None) -> tuple[ClassImages, torch.Tensor, bo
         raise CourseError(f"size {size} is not there: glyphs are stored at {SIZE}×{SIZE}, leave size out")
     scripts, classes = _classes(split)
     upright = ClassImages(
-        images=torch.cat([_sheet(script, rows) for script, rows in scripts.items()]),
+        images=torch.cat([sheet_of(script, rows) for script, rows in scripts.items()]),
         counts=torch.full((len(classes),), SAMPLES),
         names=tuple(f"{script}/{one['name']}" for script, one in classes),
         groups=tuple(script for script, _ in classes),
@@ -70,7 +70,7 @@ def _classes(split: str) -> tuple[dict[str, int], list[tuple[str, dict]]]:
     return {script: len(index[script]) for script in scripts}, [(s, one) for s in scripts for one in index[s]]
 
 
-def _sheet(script: str, rows: int) -> torch.Tensor:
+def sheet_of(script: str, rows: int) -> torch.Tensor:
     """The pictures of a script: uint8 [characters*20, 1, 28, 28]."""
     path = folder() / f"{script}.png"
     try:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mlcourse import tidy
 from mlcourse.errors import CourseError
+from mlcourse.teaching import tidy
 
 LESSONS = {path.stem: harness.Lesson.read(path) for path in harness.notebooks()}
 
