@@ -230,7 +230,7 @@ def _share_names(place: Path, found: dict[str, dict]) -> bool:
     one, two, shared = pairs[0]
     _warn(
         f"{name_of(place)}: {one} and {two} share {len(shared)} class names, such as {min(shared)!r}; a class that is "
-        "trained on is not unseen, so the pictures of a name are joined (copies once), and the classes are split by name"
+        "trained on is not new, so the pictures of a name are joined (copies once), and the classes are split by name"
     )
     return True
 
