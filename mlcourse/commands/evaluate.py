@@ -67,6 +67,7 @@ def evaluate(
             f"the pictures of {dataset} are {images.shape} (channels, height, width), but {learner} was trained on "
             f"{shape}: add --convert, or choose fitting data"
         )
+    data.check_enough(images, way=way, shot=shot, query=query)
     sampler = EpisodeSampler(images, way, shot, query, device=place)
     if baseline:
         channels, size, _ = images.shape

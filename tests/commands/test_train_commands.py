@@ -250,3 +250,7 @@ def test_what_a_folder_loses_is_one_line_on_stderr(trained, tmp_path):
     small, shared = done.stderr.strip().splitlines()
     assert small.startswith("mlcourse: mine: 1 of 5 classes have fewer than 2 pictures and are left out: 'kind 4' (1);")
     assert shared.startswith("mlcourse: mine: its 4 classes are too few")
+    for more, remedy in (([], "use --way 2 or less"), (["--way", 2], "(--shot + --query): use --query 2 or less")):
+        done = command("evaluate", "pixels", "--dataset", "mine", *more, folder=tmp_path)
+        assert done.returncode == 2
+        assert remedy in done.stderr.splitlines()[-1]
