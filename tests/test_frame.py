@@ -167,9 +167,10 @@ def test_the_results_table_is_made_from_the_results():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert make_results.updated(readme) == readme, "run python docs/make_results.py"
     one = {"accuracy": 0.95, "ci95": 0.002}
-    assert make_results.figure([one]) == "95.00 ± 0.20 %"
-    three = [{"accuracy": accuracy} for accuracy in (0.94, 0.95, 0.96)]
-    assert make_results.figure(three) == "95.00 ± 2.48 %"  # 4.303 · 0.01 / √3
+    assert make_results.figure([one]) == "95.00 % ± 0.20 over episodes"
+    three = [{"accuracy": accuracy, "ci95": 0.002} for accuracy in (0.94, 0.95, 0.96)]
+    both = "95.00 % ± 2.48 over 3 runs, ± 0.20 over episodes"  # 4.303 · 0.01 / √3; episodes as for one run
+    assert make_results.figure(three) == both
 
 
 def test_wheel_carries_the_data(tmp_path):

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from mlcourse.commands import methods
 from mlcourse.commands.data import DATASET_HELP
 
 
 def evaluate(
-    learner: Annotated[str, typer.Argument(help="folder of a run; or pixels, untrained-prototypical, untrained-maml")],
+    learner: Annotated[str, typer.Argument(help="folder of a run, or a baseline")],
     dataset: Annotated[
         str | None, typer.Option(help=f"{DATASET_HELP}. Default: what the run was trained on, else glyphs")
     ] = None,
@@ -101,3 +102,6 @@ def _dataset(learner, about) -> str:
     if dataset not in datasets.NAMES and not Path(dataset).is_dir():
         raise CourseError(f"{learner} was trained on the folder {dataset}, which is not there; say --dataset FOLDER")
     return dataset
+
+
+evaluate.__doc__ += f"\n\n{methods.baselines()}"

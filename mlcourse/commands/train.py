@@ -5,15 +5,11 @@ from typing import Annotated
 
 import typer
 
+from mlcourse.commands import methods
+
 
 def train(
-    method: Annotated[
-        str,
-        typer.Argument(
-            help="prototypical, cosine-prototypical, matching, relation, r2d2, hypernet, film, metanet, incontext, "
-            "maml, fomaml, anil, meta-sgd, maml++, reptile or imaml"
-        ),
-    ],
+    method: Annotated[str, typer.Argument(help="one of the methods above")],
     dataset: Annotated[str, typer.Option(help="glyphs, omniglot, caltech101, or a folder of class folders")] = "glyphs",
     protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
     way: Annotated[int, typer.Option(help="classes a task")] = 5,
@@ -32,7 +28,7 @@ def train(
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
 ) -> None:
     """Meta-train METHOD from random weights; the best step on validation classes is kept."""
-    from mlcourse import devices, learners, recipes, training
+    from mlcourse import devices, learners, training
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
     from mlcourse.errors import CourseError
@@ -41,7 +37,7 @@ def train(
         if value is not None:
             check_positive(what, value)
     check_seed(seed)
-    plan = recipes.recipe(method, budget, way)
+    plan = learners.recipe(method, budget, way)
     ways = train_way or plan.train_way or way
     if learners.METHODS[method].head and ways != way and not plan.options.get("zero_head"):
         raise CourseError(f"train-way is {ways}, but {method}'s network ends in {way} classes; use --way {ways}")
@@ -108,3 +104,6 @@ def train(
         raise typer.Exit(130)
     best = f", best at step {history.best_step} on validation classes" if history.validations else ""
     print(f"{done} steps in {history.seconds:.0f} s{best}. Next: mlcourse evaluate {out}")
+
+
+train.__doc__ += f"\n\n{methods.trainable()}"

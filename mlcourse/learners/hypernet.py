@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner
-from mlcourse.learners.prototypical import prototypes
+from mlcourse.learners.prototypical import ENCODER, prototypes, recipes_of_encoders
 
 
 class HeadWriter(nn.Module):
@@ -126,3 +127,14 @@ class HyperNetwork(MetricLearner):
         head = self.head(prototypes(support, batch.support_y, way_of(batch.support_y)))
         logits = query @ head["weight"].transpose(1, 2) + head["bias"].unsqueeze(1)
         return self.loss(logits, batch.query_y), logits
+
+
+register(
+    "hypernet",
+    learner=HyperNetwork,
+    help="a network writes the classifier's weights",
+    title="hypernetwork",
+    paper=Paper("Ha, Dai, Le", "HyperNetworks", 2017, "https://arxiv.org/abs/1609.09106"),
+    network=ENCODER,
+    recipes=recipes_of_encoders(5000),  # a head is written class by class, as prototypes are
+)

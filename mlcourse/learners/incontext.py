@@ -22,7 +22,9 @@ from torch.nn import functional as F
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, members
+from mlcourse.learners.prototypical import ENCODER, recipes_of_encoders
 
 
 class Layer(nn.Module):
@@ -132,3 +134,20 @@ class InContextLearner(MetricLearner):
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y, labels), query)
         return self.loss(logits, batch.query_y), logits
+
+
+register(
+    "incontext",
+    learner=InContextLearner,
+    help="a transformer reads the support set and the query",
+    title="in-context learner",
+    paper=Paper(
+        "Mishra, Rohaninejad, Chen, Abbeel",
+        "A Simple Neural Attentive Meta-Learner",
+        2018,
+        "https://arxiv.org/abs/1707.03141",
+    ),
+    network=ENCODER,
+    # What is read depends on the whole task, so it sees several tasks a step.
+    recipes=recipes_of_encoders(5000, tasks=4, train_way=20, query=4, rate=1e-3),
+)

@@ -46,8 +46,9 @@ from torch.nn import functional as F
 from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, State, evaluation_mode, way_of
+from mlcourse.learners.methods import Paper, Recipe, register
 from mlcourse.learners.metric import cosines
-from mlcourse.learners.prototypical import PrototypicalNetwork
+from mlcourse.learners.prototypical import ENCODER, PrototypicalNetwork
 
 P = 7.0  # of `preprocess`: gradients below e^−7 are small
 
@@ -368,3 +369,22 @@ def pairs_of(n: int, examples: int, generator: torch.Generator, device: torch.de
     first = torch.randint(n, (examples,), generator=generator)
     second = (first + torch.randint(1, n, (examples,), generator=generator)) % n
     return first.to(device), second.to(device)
+
+
+register(
+    "metanet",
+    learner=MetaNetwork,
+    help="gradients go in, fast weights come out",
+    title="Meta-Networks",
+    paper=Paper("Munkhdalai, Yu", "Meta Networks", 2017, "https://arxiv.org/abs/1703.00837"),
+    published={"omniglot 5-way 1-shot": 98.95, "omniglot 20-way 1-shot": 97.0},
+    network=ENCODER,
+    head=True,
+    recipes={  # no paper recipe: the encoder of Munkhdalai & Yu is another
+        "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10),
+        # Most of a step's time goes into d, which reads T gradients of each fast weight: T = 2 of the 5 examples.
+        "short": Recipe(
+            steps=3000, tasks=4, rate=3e-3, query=15, validate_every=500, options={"examples": 2}, many_way={"tasks": 1}
+        ),
+    },
+)

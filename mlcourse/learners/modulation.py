@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from mlcourse.episodes import check_positive
 from mlcourse.learners.base import State, evaluation_mode, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, log_of
-from mlcourse.learners.prototypical import prototypes, squared_distances
+from mlcourse.learners.prototypical import ENCODER, prototypes, recipes_of_encoders, squared_distances
 
 
 class ModulationWriter(nn.Module):
@@ -94,3 +95,19 @@ class FeatureModulation(MetricLearner):
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y), query)
         return self.loss(logits, batch.query_y), logits
+
+
+register(
+    "film",
+    learner=FeatureModulation,
+    help="a network scales and shifts the encoder's features",
+    title="feature-wise modulation",
+    paper=Paper(
+        "Perez, Strub, de Vries, Dumoulin, Courville",
+        "FiLM: Visual Reasoning with a General Conditioning Layer",
+        2018,
+        "https://arxiv.org/abs/1709.07871",
+    ),
+    network=ENCODER,
+    recipes=recipes_of_encoders(4000, tasks=3, train_way=20),  # what is written depends on the whole task: several
+)

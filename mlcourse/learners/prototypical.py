@@ -8,10 +8,14 @@ inverse of a temperature (Gidaris & Komodakis, *Dynamic Few-Shot Visual Learning
 https://arxiv.org/abs/1804.09458).
 """
 
+from dataclasses import replace
+from typing import Any
+
 from torch import Tensor, nn
 
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State, way_of
+from mlcourse.learners.methods import Paper, Recipe, register
 from mlcourse.learners.metric import MetricLearner, cosines, log_of, members
 
 DISTANCES = ("euclidean", "cosine")
@@ -54,3 +58,63 @@ class PrototypicalNetwork(MetricLearner):
         if self.log_temperature is None:
             return -squared_distances(z, state["prototypes"])
         return cosines(z, state["prototypes"]) / self.log_temperature.exp()
+
+
+# ------------------------------------------------------------------ as methods
+
+# The defaults of Conv-4 for learners that compare.
+ENCODER = {"normalisation": "running", "downsample": "stride"}
+SMOKE = Recipe(steps=5, tasks=1, rate=1e-3, train_way=10, query=2, validate_every=5, validation_episodes=10)
+SHORT = Recipe(steps=13000, tasks=1, rate=2e-3, train_way=60, query=5, validate_every=1000, validation_episodes=500)
+
+
+def recipes_of_encoders(steps: int = 3500, **more: Any) -> dict[str, Recipe]:
+    """The smoke and short recipes of prototypical networks, for the other learners that compare."""
+    return {"smoke": SMOKE, "short": replace(SHORT, steps=steps, **more)}
+
+
+register(
+    "prototypical",
+    learner=PrototypicalNetwork,
+    help="compares with the mean embedding of each class",
+    title="prototypical networks",
+    paper=Paper(
+        "Snell, Swersky, Zemel",
+        "Prototypical Networks for Few-shot Learning",
+        2017,
+        "https://arxiv.org/abs/1703.05175",
+    ),
+    published={"omniglot 5-way 1-shot": 98.8, "omniglot 20-way 1-shot": 96.0},
+    network=ENCODER,
+    recipes={
+        "smoke": SMOKE,
+        "short": SHORT,
+        # Snell et al. 2017, section 3.1: 60-way episodes, 5 queries per class, Adam at 1e-3, halved every 2,000
+        # episodes; four blocks with max-pooling.
+        "paper": Recipe(
+            steps=20000,
+            tasks=1,
+            rate=1e-3,
+            schedule="halving",
+            train_way=60,
+            query=5,
+            validate_every=500,
+            options={"downsample": "pool"},
+        ),
+    },
+)
+register(
+    "cosine-prototypical",
+    learner=PrototypicalNetwork,
+    help="the same with cosines and a learned temperature",
+    title="prototypical networks, cosine",
+    paper=Paper(
+        "Gidaris, Komodakis",
+        "Dynamic Few-Shot Visual Learning without Forgetting",
+        2018,
+        "https://arxiv.org/abs/1804.09458",
+    ),
+    network=ENCODER,
+    options={"distance": "cosine"},
+    recipes=recipes_of_encoders(6000),
+)

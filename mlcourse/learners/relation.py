@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, members
+from mlcourse.learners.prototypical import ENCODER, recipes_of_encoders
 from mlcourse.networks.conv4 import Block
 
 
@@ -83,3 +85,22 @@ class RelationNetwork(MetricLearner):
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The mean squared error of scores [tasks, queries, way] and 1 for the right class, 0 for the others."""
         return F.mse_loss(prediction, F.one_hot(target, prediction.shape[-1]).to(prediction.dtype))
+
+
+register(
+    "relation",
+    learner=RelationNetwork,
+    help="a small network compares maps",
+    title="relation networks",
+    paper=Paper(
+        "Sung, Yang, Zhang, Xiang, Torr, Hospedales",
+        "Learning to Compare: Relation Network for Few-Shot Learning",
+        2018,
+        "https://arxiv.org/abs/1711.06025",
+    ),
+    published={"omniglot 5-way 1-shot": 99.6, "omniglot 20-way 1-shot": 97.6},
+    network=ENCODER | {"halvings": 2},  # as in the paper: its maps are large
+    # It looks at every pair of a query and a class, so tasks are smaller. No paper recipe: Sung et al. state no number
+    # of steps.
+    recipes=recipes_of_encoders(5000, train_way=20, rate=3e-3),
+)
