@@ -417,7 +417,7 @@ class Run:
                 "metric": self.metric,
                 "scaler": self.scaler.state_dict() if self.scaler else None,
                 "history": history,
-                "learner": self.learner.config,
+                "learner": self.learner.recorded(),
                 "settings": self.settings,
             },
         )
@@ -425,7 +425,7 @@ class Run:
     def _restore(self) -> None:
         path, tensors, about = self._newest()
         theirs_and_mine = {
-            "learner": (completed(about.get("learner") or {}), self.learner.config),
+            "learner": (completed(about.get("learner") or {}), self.learner.recorded()),
             "settings": (about.get("settings"), self.settings),
         }
         for name, (theirs, mine) in theirs_and_mine.items():

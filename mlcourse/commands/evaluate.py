@@ -35,7 +35,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
-    from mlcourse import devices, evaluation, files, learners
+    from mlcourse import devices, evaluation, learners
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_seed
     from mlcourse.errors import CourseError
@@ -43,7 +43,7 @@ def evaluate(
     check_seed(seed)
     place = devices.pick(device)
     baseline = learner.removeprefix("untrained-") if learner.startswith("untrained-") or learner == "pixels" else None
-    about = {} if baseline else _about(learner, files, learners)
+    model, about = (None, {}) if baseline else learners.load_run(learner, device=place)
     dataset = _dataset(learner, about) if dataset is None else dataset
     if protocol is None and dataset == about.get("dataset"):
         protocol = about.get("protocol")
@@ -52,7 +52,6 @@ def evaluate(
     drawn = bool(about.get("drawn")) if drawn is None else drawn
     if convert and baseline:
         raise CourseError(f"--convert is for a trained run; {learner} takes pictures as they are: leave it out")
-    model = None if baseline else learners.load(learner, device=place)
     shape = None if baseline else _shape(model)
     images = data.load(
         dataset,
@@ -82,15 +81,10 @@ def evaluate(
         print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {100 * result.worst_tenth:.1f} %")
 
 
-def _about(folder, files, learners) -> dict:
-    """What the run's config.json tells of its training ({} for a folder that `load` will refuse with a clear error)."""
-    path = Path(folder) / learners.CONFIG
-    return files.read_json(path) if path.is_file() else {}
-
-
-def _shape(model) -> tuple[int, int, int]:
-    """(C, H, W) of the pictures that a learner was built for."""
-    return model.config["in_channels"], model.config["size"], model.config["size"]
+def _shape(model) -> tuple[int, int, int] | None:
+    """(C, H, W) of the pictures that a learner was built for (None: its own class does not say)."""
+    size = model.config.get("size")
+    return None if size is None else (model.config["in_channels"], size, size)
 
 
 def _dataset(learner, about) -> str:

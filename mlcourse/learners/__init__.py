@@ -21,7 +21,7 @@ from mlcourse.learners.prototypical import PrototypicalNetwork, prototypes, squa
 from mlcourse.learners.relation import RelationNetwork
 from mlcourse.learners.reptile import Reptile
 from mlcourse.learners.ridge import R2D2, ridge
-from mlcourse.learners.saving import CHECKPOINT, CONFIG, PREVIOUS, WEIGHTS, check_saving, load, restore, save
+from mlcourse.learners.saving import CHECKPOINT, CONFIG, PREVIOUS, WEIGHTS, check_saving, load, load_run, restore, save
 from mlcourse.learners.transfer import FineTune
 
 for _file in pkgutil.iter_modules(__path__):
@@ -31,6 +31,6 @@ __all__ = [
     "ANIL", "CHECKPOINT", "CONFIG", "MAML", "METHODS", "PREVIOUS", "R2D2", "WEIGHTS", "FeatureModulation", "FineTune",
     "HyperNetwork", "ImplicitMAML", "InContextLearner", "Learner", "MatchingNetwork", "MetaNetwork", "Method", "Paper",
     "PixelNeighbours", "PrototypicalNetwork", "Recipe", "RelationNetwork", "Reptile", "accuracy", "build",
-    "check_saving", "completed", "load", "options_of", "prototypes", "recipe", "register", "restore", "ridge", "save",
-    "squared_distances",
+    "check_saving", "completed", "load", "load_run", "options_of", "prototypes", "recipe", "register", "restore",
+    "ridge", "save", "squared_distances",
 ]  # fmt: skip

@@ -1,24 +1,28 @@
 """Learners by name: the options that a method has, and a learner made of them, with a Conv-4 network."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 import torch
+from torch import nn
 
 from mlcourse.episodes import check_positive, check_seed
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner
 from mlcourse.learners.methods import METHODS, known
-from mlcourse.networks import Conv4
+from mlcourse.networks import Conv4, made_again
+
+GIVEN = ("way", "in_channels", "size")  # by the data
 
 
 def options_of(method: str) -> dict[str, Any]:
     """All options of a method with their defaults: its network's, then its learner's. Raises CourseError as `build`."""
     made = known(method)
     network = {} if made.network is None else _defaults(Conv4) | made.network
-    given = ("in_channels", "size", "out")  # by the data and the method
-    network = {name: value for name, value in network.items() if name not in given}
+    network = {name: value for name, value in network.items() if name not in (*GIVEN, "out")}
     return network | _defaults(made.learner) | made.options
 
 
@@ -54,9 +58,7 @@ def build(
     options = has | options
     made = METHODS[method]
     own = {name: options[name] for name in _defaults(made.learner)}
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with drawing(seed):
         if made.network is None:
             learner = made.learner(**own)
         else:
@@ -67,6 +69,36 @@ def build(
     learner.to(memory_format=torch.channels_last)
     learner.config = {"method": method, "way": way, "in_channels": in_channels, "size": size, "options": options}
     return learner
+
+
+def made_from(config: dict[str, Any]) -> Learner:
+    """A learner from what its `recorded` told, at random weights; no generator has drawn afterwards.
+
+    Raises CourseError for a method, a class or an argument that there is not, and a class that is no learner.
+    """
+    with drawing(0):
+        return _made(config, Learner)
+
+
+def _made(config: dict[str, Any], kind: type = nn.Module) -> Any:
+    if not isinstance(config, dict) or "method" not in config:
+        return made_again(config, kind, named=_made)
+    if not {"way", "in_channels", "size", "options"} <= config.keys() or not isinstance(config["options"], dict):
+        raise CourseError("it holds a method without way, in_channels, size and options")
+    return build(config["method"], **{name: config[name] for name in GIVEN}, **config["options"])
+
+
+@contextmanager
+def drawing(seed: int | None) -> Iterator[None]:
+    """Weights are drawn on the CPU inside, from `seed`; afterwards all generators are as they were.
+
+    seed: None lets the CPU's generator move on. `torch.manual_seed` would seed the generators of all GPUs, too.
+    """
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=gpus, enabled=seed is not None), torch.device("cpu"):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _check_options(method: str, options: dict[str, Any], has: dict[str, Any]) -> None:
