@@ -117,6 +117,8 @@ class Particles:
 
 def perturbations(lam: Tree, pairs: int, sigma: float, generator: Generator) -> Tree:
     """ε ~ N(0, σ²I) for each pair: shaped as λ, with a leading dimension of pairs."""
+    check_positive("pairs", pairs)
+    check_number("sigma", sigma, above=0)
 
     def noise(value: Tensor) -> Tensor:  # drawn on the generator's device, so that a seed means the same everywhere
         drawn = torch.randn(pairs, *value.shape, generator=generator, dtype=value.dtype, device=generator.device)

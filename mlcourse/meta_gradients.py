@@ -5,6 +5,7 @@
     φ_0 = θ,    φ_{t+1} = φ_t − α ∇L_inner(φ_t),    dL_outer(φ_T)/dθ = (I − αH_0) ⋯ (I − αH_{T−1}) ∇L_outer(φ_T)
 
 with H_t the Hessian of L_inner at φ_t. All are called as `meta_gradient(theta, task)` and return a vector like theta.
+Where the inner process runs away they raise CourseError; `path` shows how it does.
 
 Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning*, 2017, https://arxiv.org/abs/1703.03400;
 Pearlmutter, *Fast exact multiplication by the Hessian*, 1994, https://doi.org/10.1162/neco.1994.6.1.147;
@@ -87,12 +88,12 @@ def by_hand(theta: Tensor, task: Task) -> Tensor:
     p = gradient(task.outer_loss, last)
     for phi in reversed(before):
         p = p - task.rate * hessian_vector(task.inner_loss, phi, p)
-    return p
+    return _finite(p, task)
 
 
 def first_order(theta: Tensor, task: Task) -> Tensor:
     """First-order MAML's direction [n]: ∇L_outer at φ_T, as if φ_T moved exactly as θ does."""
-    return gradient(task.outer_loss, path(theta, task)[-1])
+    return _finite(gradient(task.outer_loss, path(theta, task)[-1]), task)
 
 
 @inner.with_gradients
@@ -100,14 +101,14 @@ def by_autograd(theta: Tensor, task: Task) -> Tensor:
     """The exact meta-gradient [n], by differentiating through the course's inner loop, `inner.descend`."""
     start = {"weights": inner.leaf(theta)}
     phi = inner.descend(lambda params: task.inner_loss(params["weights"]), start, task.steps, task.rate)
-    return inner.gradient(task.outer_loss(phi["weights"]), start)["weights"]
+    return _finite(inner.gradient(task.outer_loss(phi["weights"]), start)["weights"], task)
 
 
 def by_differences(theta: Tensor, task: Task, h: float = 3e-3) -> Tensor:
     """The exact meta-gradient [n] by Richardson's differences, one weight after the other: 4n inner processes."""
     units = torch.eye(len(theta), dtype=theta.dtype)
     slopes = [richardson(lambda at: meta_loss(at, task), theta, unit, h) for unit in units]
-    return torch.tensor(slopes, dtype=theta.dtype)
+    return _finite(torch.tensor(slopes, dtype=theta.dtype), task)
 
 
 def rate_gradient(theta: Tensor, task: Task) -> Tensor:
@@ -122,7 +123,16 @@ def rate_gradient(theta: Tensor, task: Task) -> Tensor:
     for phi in reversed(before):
         total = total - p @ gradient(task.inner_loss, phi)
         p = p - task.rate * hessian_vector(task.inner_loss, phi, p)
-    return total
+    return _finite(total, task)
+
+
+def _finite(found: Tensor, task: Task) -> Tensor:
+    if not torch.isfinite(found).all():
+        raise CourseError(
+            f"the gradient is not finite after {task.steps} inner steps with rate {task.rate:g}; use a smaller rate or "
+            "fewer steps"
+        )
+    return found
 
 
 # ------------------------------------------------------------------ three rules for a difference

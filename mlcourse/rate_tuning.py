@@ -56,9 +56,11 @@ def descend(
     cost = price(way, problem.horizon, truncation, pairs)
     for name, value in (("sigma", sigma), ("rate", rate), ("clip", clip)):
         check_number(name, value, above=0)
-    if not budget >= cost:
+    check_number("budget", budget)
+    if budget < cost:
         raise CourseError(f"budget is {budget}, and one update of {way} costs {cost} unroll steps; give as many")
     length = _length(problem, way, truncation)
+    _check_generator(way, generator)
     lam, used, at = lam.detach().clone(), [0], None
     adam, path = torch.optim.Adam([lam], lr=rate), [lam.clone()]
     for _ in range(budget // cost):
@@ -85,8 +87,9 @@ def estimates(
     price(way, problem.horizon, truncation, pairs)  # refuses what is out of range
     check_positive("count", count)
     check_number("sigma", sigma, above=0)
-    lams, draws, at = lam.expand(count), problem.draw(count, generator), None
+    _check_generator(way, generator)
     length = _length(problem, way, truncation)
+    lams, draws, at = lam.expand(count), problem.draw(count, generator), None
     total = torch.zeros(count, dtype=lam.dtype)
     for _ in range(problem.horizon // length):
         gradient, at = _window(problem, lams, draws, way, at, length, pairs, sigma, generator)
@@ -101,12 +104,15 @@ def _length(problem: Unroll, way: str, truncation: int) -> int:
     return problem.horizon if way in ("exact", "ES") else truncation
 
 
+def _check_generator(way: str, generator: Generator | None) -> None:
+    if generator is None and way in ("ES", "PES"):
+        raise CourseError(f"{way} needs a generator for its perturbations; pass torch.Generator().manual_seed(…)")
+
+
 def _window(problem, lam, draws, way, at, length, pairs, sigma, generator) -> tuple[Tensor, Particles | None]:
     """Each run's gradient [runs] of the next `length` steps, one of WAYS, and where the trajectories stand then."""
     if way in ("exact", "truncated"):
         gradient, at = backwards(problem, lam, draws, at, length)
-    elif generator is None:
-        raise CourseError(f"{way} needs a generator for its perturbations; pass torch.Generator().manual_seed(…)")
     else:
         noise = evolution.perturbations(lam, pairs, sigma, generator)
         gradient, at = perturbed(problem, lam, draws, at, length, noise, sigma)
