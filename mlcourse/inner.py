@@ -58,8 +58,8 @@ def gradient(loss: Tensor, params: Parameters, *, create_graph: bool = False) ->
     refuse_inference_mode()
     if not loss.requires_grad:
         raise CourseError(
-            "the loss has no graph: it uses no parameter that asks for a gradient, or was computed under "
-            "torch.no_grad(); compute it from the parameters, under torch.enable_grad()"
+            "the loss has no graph, it does not require grad: it uses no parameter that asks for a gradient, or was "
+            "computed under torch.no_grad(); compute it from the parameters, under torch.enable_grad()"
         )
     grads = torch.autograd.grad(
         loss, list(params.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
