@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from mlcourse.episodes import EpisodeSampler, check_seed
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import evaluation_mode
-
-Z95 = 1.96  # of the normal distribution: episodes are many (hundreds), so Student's t would say the same
+from mlcourse.statistics import mean_interval
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,6 @@ class Paired:
 
     def __str__(self) -> str:
         return f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points ({self.episodes} paired episodes)"
-
-
-def mean_interval(values: Tensor) -> tuple[float, float]:
-    """The mean of independent values [n] and the half-width of its 95 % interval, 1.96 · s / √n (nan for one value)."""
-    values = values.double()
-    spread = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return values.mean().item(), Z95 * spread
 
 
 def evaluate(

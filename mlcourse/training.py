@@ -122,7 +122,7 @@ def train(
     settings = (settings or {}) | {"tasks": tasks, "schedule": schedule}
     if validation is not None:  # the best step depends on these
         settings |= {"validate_every": validate_every, "validation_episodes": validation_episodes}
-    run = _Run(learner, rate, seed, Path(out) if out else None, settings, steps)
+    run = Run(learner, rate, seed, Path(out) if out else None, settings, steps)
     run.open(resume)
     if run.finished:
         learner.eval()
@@ -192,7 +192,7 @@ class _InterruptsWait:
             signal.signal(signal.SIGINT, self.before)
 
 
-class _Run:
+class Run:
     """The state of one training run: what a checkpoint holds is exactly what the next step depends on."""
 
     def __init__(self, learner: nn.Module, rate: float, seed: int, out: Path | None, settings: dict, steps: int):

@@ -15,8 +15,8 @@ from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
 from mlcourse.learners.maml import MAML
-from mlcourse.linear_solvers import truncated_conjugate_gradient
-from mlcourse.surrogate import surrogate
+from mlcourse.meta_gradients.linear_solvers import truncated_conjugate_gradient
+from mlcourse.meta_gradients.surrogate import surrogate
 
 
 class ImplicitMAML(MAML):

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode, way_of
+from mlcourse.meta_gradients.surrogate import with_zeros
 from mlcourse.networks import BatchStatistics
-from mlcourse.surrogate import with_zeros
 
 
 class MAML(Learner):

@@ -190,7 +190,7 @@ class MetaNetwork(Learner):
         contrastive = self.representation_loss == "contrastive"
         if self.representation_loss == "paper":
             contrastive = int(F.one_hot(labels).sum(1).max()) > 1
-        chosen = _pairs if contrastive else _singles
+        chosen = pairs_of if contrastive else singles
         first, second = chosen(features.shape[1], self.examples, generator, features.device)
         with torch.enable_grad():  # also under no_grad: what is written depends on gradients
             features = features if self.second_order else features.detach()
@@ -255,9 +255,9 @@ class MetaNetwork(Learner):
         A layer is linear in its weights, so (Σ_i a_i W*_i)·x = Σ_i a_i (W*_i·x): no query's W* is ever put together.
         """
         a = self.attention(state, of_u)
-        fast = _mixed(a, state["memory_fc"], of_b)
+        fast = mixed(a, state["memory_fc"], of_b)
         hidden = self.b.activation(self.b.fc(of_b)) + self.b.activation(fast)
-        fast = _mixed(a, state["memory_head"], hidden)
+        fast = mixed(a, state["memory_head"], hidden)
         return self.head(hidden)[..., : fast.shape[-1]] + fast
 
     # ------------------------------------------------------------------ the learner
@@ -358,19 +358,19 @@ def contrastive_loss(a: Tensor, b: Tensor, same: Tensor, margin: float = 1.0) ->
     return 0.5 * (same * squared + (1 - same) * apart.square())
 
 
-def _mixed(a: Tensor, memory: Tensor, x: Tensor) -> Tensor:
+def mixed(a: Tensor, memory: Tensor, x: Tensor) -> Tensor:
     """Σ_i a_i W*_i·x: attention [tasks, q, n], memory [tasks, n, H, D + 1], x [tasks, q, D] → [tasks, q, H]."""
     each = with_one(x) @ memory.flatten(1, 2).transpose(1, 2)  # [tasks, q, n·H]
     return (a.unsqueeze(-2) @ each.unflatten(-1, memory.shape[1:3])).squeeze(-2)
 
 
-def _singles(n: int, examples: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+def singles(n: int, examples: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
     """Places of T (or all n, if fewer) of n examples, in random order."""
     first = torch.randperm(n, generator=generator)[:examples].to(device)
     return first, first
 
 
-def _pairs(n: int, examples: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+def pairs_of(n: int, examples: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
     """Places of the two examples of T random pairs."""
     if n < 2:
         raise CourseError("the support set has 1 image, but a contrastive loss needs pairs; use cross-entropy")

@@ -10,7 +10,7 @@ from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
 from mlcourse.learners.maml import MAML
-from mlcourse.surrogate import surrogate
+from mlcourse.meta_gradients.surrogate import surrogate
 
 
 class Reptile(MAML):
