@@ -69,10 +69,8 @@ class ImplicitMAML(MAML):
 
         return [inner.adapt(forward, theta, x, y, steps=steps, rate=self.inner_rate, loss=proximal, create_graph=False)]
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The query loss at φ_T, and metrics; `.backward()` leaves the implicit meta-gradient in `.grad`."""
+    def outer_process(self, batch, **_) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """The query loss at φ_T, the predictions, and `indefinite`; `.backward()` leaves the implicit meta-gradient."""
         theta = self.start()
         with torch.no_grad():
             state = self.adapt(batch.support_x, batch.support_y)
@@ -88,8 +86,8 @@ class ImplicitMAML(MAML):
         )
         parts = solved.sum(0).split([value.numel() for value in theta.values()])
         gradients = [part.view_as(value) for part, value in zip(parts, theta.values(), strict=True)]
-        metrics = self.metrics(prediction, batch.query_y) | {"indefinite": (curvature <= 0).float().mean().item()}
-        return surrogate(loss, list(theta.values()), gradients), metrics
+        share = (curvature <= 0).double().mean().item()
+        return surrogate(loss, list(theta.values()), gradients), prediction, {"indefinite": share}
 
     @torch.enable_grad()
     def hessian_product(self, state: State, support_x: Tensor, support_y: Tensor) -> Callable[[Tensor], Tensor]:
