@@ -52,7 +52,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
 
 if TYPE_CHECKING:  # Optuna and its database take half a second to import, so that happens where a search begins
     import optuna
@@ -219,6 +219,8 @@ def best_so_far(values: Sequence[float], costs: Sequence[float]) -> tuple[list[f
     """
     if len(values) != len(costs):
         raise CourseError(f"{len(values)} values and {len(costs)} costs; give one cost for each value")
+    for cost in costs:
+        check_number("a cost", cost, least=0)
     losses = [math.inf if math.isnan(value) else float(value) for value in values]
     return list(itertools.accumulate(costs)), list(itertools.accumulate(losses, min))
 
@@ -228,6 +230,8 @@ def at_costs(spent: Sequence[float], best: Sequence[float], grid: Sequence[float
 
     So curves whose trials cost different amounts can be compared, and averaged over seeds, at equal cost.
     """
+    if len(spent) != len(best):
+        raise CourseError(f"{len(spent)} costs and {len(best)} values; give both lists of `best_so_far`")
     return [min((value for cost, value in zip(spent, best) if cost <= limit), default=math.inf) for limit in grid]
 
 

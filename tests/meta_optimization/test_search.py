@@ -456,3 +456,11 @@ def test_a_study_is_written_to_the_file_that_was_named(tmp_path, name):
 def test_a_first_value_that_is_no_number_of_the_space_is_refused(first):
     with pytest.raises(CourseError, match="first has x"):
         search.minimise(bowl, LINE, MEMORY, trials=1, first=first)
+
+
+def test_curves_refuse_what_they_would_drop_or_walk_backwards():
+    for cost in (-1, math.nan, math.inf):
+        with pytest.raises(CourseError, match=f"a cost is {cost}"):
+            search.best_so_far([1.0, 2.0], [1, cost])
+    with pytest.raises(CourseError, match="2 costs and 1 values"):
+        search.at_costs([1, 2], [0.5], [3])
