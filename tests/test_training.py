@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -20,6 +21,7 @@ from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import FineTune
 from mlcourse.networks import Conv4
+from mlcourse.statistics import ACCURACY
 
 
 def learner(method="prototypical", seed=0, **options):
@@ -61,21 +63,17 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
     assert run(other, seed=4).losses != run(learner()).losses
 
 
-def test_the_best_parameters_on_validation_are_kept(monkeypatch):
+def test_the_best_parameters_on_validation_are_kept():
     accuracies = iter([0.5, 0.9, 0.6])
     seen = []
 
-    class Result:
-        def __init__(self, accuracy):
-            self.accuracy = accuracy
+    class Judge:
+        def evaluate(self, model):
+            seen.append({name: value.clone() for name, value in model.state_dict().items()})
+            return SimpleNamespace(metric=ACCURACY, value=next(accuracies))
 
-    def judged(model, *_, **__):
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        return Result(next(accuracies))
-
-    monkeypatch.setattr(training, "evaluate", judged)
     model = learner()
-    history = run(model, steps=9)
+    history = run(model, steps=9, validation=Judge())
     assert history.best_step == 6
     assert history.validations == [(3, 0.5), (6, 0.9), (9, 0.6)]
     assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
@@ -247,6 +245,7 @@ def test_a_truncated_checkpoint_is_one_clear_error(tmp_path):
     run(learner(), out=tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:500])
+    (tmp_path / "run" / "checkpoint.previous.safetensors").unlink()
     with pytest.raises(CourseError, match=r"checkpoint\.safetensors is damaged or truncated"):
         run(learner(), out=tmp_path / "run", resume=True)
 
@@ -264,7 +263,11 @@ def test_no_space_left_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(CourseError, match=r"No space left.*--out"):
         run(learner(), out=tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint.safetensors", "log.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoint.previous.safetensors",
+        "checkpoint.safetensors",
+        "log.jsonl",
+    ]
     monkeypatch.setattr(safetensors.torch, "save_file", real)
     whole, resumed = learner(), learner()
     run(whole)
@@ -354,7 +357,7 @@ def test_pre_training_on_images_uses_the_same_loop():
     data = squares()
     model = FineTune(Conv4(size=16, channels=8, normalisation="running", downsample="stride"), classes=data.classes)
     history = training.train(model, training.Images(data), steps=40, tasks=32, rate=1e-2, seed=0, progress=False)
-    assert sum(history.accuracies[-5:]) / 5 > 0.5
+    assert sum(history.values[-5:]) / 5 > 0.5
     x, y = training.Images(data).sample(6, torch.Generator().manual_seed(0))
     assert x.shape == (6, 1, 16, 16)
     for image, label in zip(x, y.tolist(), strict=True):
