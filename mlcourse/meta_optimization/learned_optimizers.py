@@ -103,7 +103,7 @@ class Adam(Rule):
         self.config = {"rule": "adam", "options": {"rate": rate, "betas": list(betas), "eps": eps}}
         for beta in betas:
             _check_share("beta", beta)
-        check_number("eps", eps, above=0)
+        check_number("eps", eps, least=0)
         self.rate, self.betas, self.eps, self.schedule = _rate(rate), tuple(betas), eps, schedule
 
     def init(self, params: Parameters) -> State:
