@@ -45,7 +45,7 @@ from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode, way_of
+from mlcourse.learners.base import Learner, State, evaluation_mode, way_of
 from mlcourse.learners.metric import cosines
 from mlcourse.learners.prototypical import PrototypicalNetwork
 
@@ -275,31 +275,14 @@ class MetaNetwork(Learner):
         with evaluation_mode(self.u), evaluation_mode(self.b):
             return self.u.features(x), self.b.features(x)
 
-    def adapt(
-        self,
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, *, generator=None, **_) -> State:
         way_of(support_y, at_most=self.head.out_features, who="this Meta-Network")
         return self.write(*self.features(support_x), support_y, generator)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
-        """Logits [tasks, queries, way]. In evaluation, raises CourseError when they are not finite."""
-        logits = self.read(state, *self.features(query_x))
-        # In training the outer loss is checked. In evaluation nothing else would notice: argmax finds an answer in NaN.
-        if not self.training and not torch.isfinite(logits).all():
-            raise CourseError(
-                "the Meta-Network's answers are not finite: the images or the parameters are not; look at both, and "
-                "train again with a lower outer rate if it is the parameters"
-            )
-        return logits
+        return self.read(state, *self.features(query_x))
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    def outer_process(self, batch, *, generator=None, **_) -> tuple[Tensor, Tensor]:
         way_of(batch.support_y, at_most=self.head.out_features, who="this Meta-Network")
         # One pass for support and queries, so that in training both see the same batch statistics.
         x = torch.cat([batch.support_x, batch.query_x], 1)
@@ -307,7 +290,7 @@ class MetaNetwork(Learner):
         of_u, of_b = self.u.features(x), self.b.features(x)
         state = self.write(of_u[:, :n], of_b[:, :n], batch.support_y, generator)
         logits = self.read(state, of_u[:, n:], of_b[:, n:])
-        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+        return self.loss(logits, batch.query_y), logits
 
     def prototype_head(self) -> PrototypicalNetwork:
         """The same slow network, u with its weights Q, as a prototypical network: no fast weights, no meta-learners.
@@ -329,7 +312,7 @@ class OtherEpisode(Learner):
         super().__init__()
         self.learner, self.parts, self.normalisation = learner, parts, learner.normalisation
 
-    def adapt(self, support_x: Tensor, support_y: Tensor, **settings) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **settings) -> State:
         if len(support_x) < 2:
             raise CourseError("1 episode at a time has no other to take fast weights from; give 2 or more at once")
         state = self.learner.adapt(support_x, support_y, **settings)

@@ -24,6 +24,6 @@ class FixedLabels(EpisodeSampler):
         super().__init__(data, way, shot, query, device=device)
         self.rows = data.classes // way  # classes of each label
 
-    def _draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
+    def draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
         rows = torch.randint(self.rows, (tasks, self.way), generator=generator)
         return rows * self.way + torch.arange(self.way)
