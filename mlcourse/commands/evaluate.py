@@ -49,10 +49,10 @@ def evaluate(
     way = about.get("way", 5) if way is None else way
     shot = about.get("shot", 1) if shot is None else shot
     drawn = bool(about.get("drawn")) if drawn is None else drawn
-    if convert and baseline:
-        raise CourseError(f"--convert is for a trained run; {learner} takes pictures as they are: leave it out")
     model = None if baseline else learners.load(learner, device=place)
     shape = None if baseline else _shape(model)
+    if convert and shape is None:
+        raise CourseError(f"--convert is for a trained run of one shape; {learner} takes any pictures: leave it out")
     images = data.load(
         dataset,
         split,
@@ -87,8 +87,10 @@ def _about(folder, files, learners) -> dict:
     return files.read_json(path) if path.is_file() else {}
 
 
-def _shape(model) -> tuple[int, int, int]:
-    """(C, H, W) of the pictures that a learner was built for."""
+def _shape(model) -> tuple[int, int, int] | None:
+    """(C, H, W) of the pictures that a learner was built for; None when it takes any."""
+    if "in_channels" not in model.config or model.config["method"] == "pixels":
+        return None
     return model.config["in_channels"], model.config["size"], model.config["size"]
 
 
