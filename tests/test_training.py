@@ -1,6 +1,7 @@
 """The training loop: it learns, keeps the best, resumes to the same numbers, and loses nothing."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -394,3 +395,112 @@ def test_kill_and_resume_give_the_same_bits_as_an_uninterrupted_run(tmp_path):
     first_run, second_run = ([line["step"] for line in lines if line["resumes"] == n] for n in (0, 1))
     assert len(first_run) >= 6, "the resumed process did nearly all the work itself"
     assert second_run == list(range(len(first_run) + 1, 41))
+
+
+# ------------------------------------------------------------------ nothing learnt is out of reach
+
+
+def stopped_half_way(folder, steps=8, at=7):
+    """A run that died in step `at`, with checkpoints after steps 3 and 6."""
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(EpisodeSampler):
+        calls = 0
+
+        def sample(self, tasks, generator):
+            Stopping.calls += 1
+            if Stopping.calls == at:
+                raise Stop
+            return super().sample(tasks, generator)
+
+    settings = {"steps": steps, "tasks": 2, "seed": 3, "validation": sampler("val"), "validate_every": 3}
+    settings |= {"validation_episodes": 10, "out": folder, "progress": False}
+    with pytest.raises(Stop):
+        training.train(learner(), Stopping(squares(), 4, 1, 3), **settings)
+    return folder
+
+
+def without_lines(path, keep=2):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:keep]))
+
+
+LOGS = {
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "its last lines lost": without_lines,
+    "its first lines lost": lambda path: path.write_text("".join(path.read_text().splitlines(keepends=True)[4:])),
+    "cut in a line": lambda path: path.write_bytes(path.read_bytes()[:-30]),
+    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe" + path.read_bytes()),
+    "zeros after a power cut": lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(200)),
+    "other JSON": lambda path: path.write_text('[1, 2]\n{"step": "x"}\nnull\n'),
+}
+
+
+@pytest.mark.parametrize("damage", LOGS)
+def test_a_damaged_log_stops_nobody(tmp_path, damage):
+    whole = learner()
+    run(whole)
+    folder = stopped_half_way(tmp_path / "run")
+    LOGS[damage](folder / "log.jsonl")
+    resumed = learner(seed=1)
+    if damage == "cut in a line":  # the sixth step's line: the checkpoint holds it
+        with pytest.warns(UserWarning, match="lacks 1 of the 6 steps"):
+            history = run(resumed, out=folder, resume=True)
+    else:
+        with pytest.warns(UserWarning, match="lacks . of the 6 steps"):
+            history = run(resumed, out=folder, resume=True)
+    assert same(whole, resumed)
+    assert len(history.losses) == len(history.values) == 8
+    assert all(math.isfinite(loss) for loss in history.losses[6:])
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-2:] == [7, 8]
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty", "another file"])
+def test_the_checkpoint_before_takes_over(tmp_path, damage):
+    whole = learner()
+    run(whole)
+    folder = stopped_half_way(tmp_path / "run")
+    path = folder / "checkpoint.safetensors"
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": path.read_bytes()[:700], "empty": b"", "another file": b"PK\x03\x04 a zip"}[damage])
+    resumed = learner(seed=1)
+    with pytest.warns(UserWarning, match=r"going on from checkpoint\.previous\.safetensors, step 3"):
+        run(resumed, out=folder, resume=True)
+    assert same(whole, resumed)
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(tmp_path):
+    """It knew neither `history` nor `resumes` nor the metric."""
+    whole = learner()
+    run(whole)
+    folder = stopped_half_way(tmp_path / "run")
+    tensors, about = files.load_tensors(folder / "checkpoint.safetensors")
+    for name in ("history", "resumes", "metric", "scaler"):
+        del about[name]
+    files.save_tensors(folder / "checkpoint.safetensors", tensors, about)
+    resumed = learner(seed=1)
+    run(resumed, out=folder, resume=True)
+    assert same(whole, resumed)
+
+
+def test_a_tensor_file_that_is_no_checkpoint_says_so(tmp_path):
+    folder = stopped_half_way(tmp_path / "run")
+    (folder / "checkpoint.previous.safetensors").unlink()
+    files.save_tensors(folder / "checkpoint.safetensors", {"x": torch.ones(2)}, {})
+    with pytest.raises(CourseError, match="is no checkpoint of a training"):
+        run(learner(), out=folder, resume=True)
+
+
+def test_the_log_reaches_the_disk_before_the_checkpoint_counts_it(tmp_path, monkeypatch):
+    order = []
+    fsync, save = os.fsync, files.save_tensors
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("flushed"), fsync(handle))[1])
+    monkeypatch.setattr(files, "save_tensors", lambda *given: (order.append("checkpoint"), save(*given))[1])
+    run(learner(), out=tmp_path / "run", steps=3)
+    assert order.index("flushed") < order.index("checkpoint")
