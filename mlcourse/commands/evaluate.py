@@ -50,9 +50,9 @@ def evaluate(
     way = about.get("way", 5) if way is None else way
     shot = about.get("shot", 1) if shot is None else shot
     drawn = bool(about.get("drawn")) if drawn is None else drawn
-    if convert and baseline:
-        raise CourseError(f"--convert is for a trained run; {learner} takes pictures as they are: leave it out")
     shape = None if baseline else _shape(model)
+    if convert and shape is None:
+        raise CourseError(f"--convert is for a trained run of one shape; {learner} takes any pictures: leave it out")
     images = data.load(
         dataset,
         split,
@@ -82,9 +82,10 @@ def evaluate(
 
 
 def _shape(model) -> tuple[int, int, int] | None:
-    """(C, H, W) of the pictures that a learner was built for (None: its own class does not say)."""
-    size = model.config.get("size")
-    return None if size is None else (model.config["in_channels"], size, size)
+    """(C, H, W) of the pictures that a learner was built for; None when it takes any, or its own class does not say."""
+    if "in_channels" not in model.config or model.trains_on == "nothing":
+        return None
+    return model.config["in_channels"], model.config["size"], model.config["size"]
 
 
 def _dataset(learner, about) -> str:

@@ -237,7 +237,7 @@ def test_pictures_of_another_shape_are_converted_when_asked(trained, tmp_path, c
     assert told["dataset"] == str(tmp_path / "mine")
     done = command("evaluate", "pixels", "--convert")
     assert done.returncode == 2
-    assert "--convert is for a trained run" in done.stderr
+    assert "--convert is for a trained run of one shape" in done.stderr
 
 
 def test_what_a_folder_loses_is_one_line_on_stderr(trained, tmp_path):
