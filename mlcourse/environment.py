@@ -281,7 +281,7 @@ def become(python, *arguments):
     """Go on as this Python program: one process less, so that one Ctrl-C reaches it, and it alone ends what it started.
 
     A process that waits here instead would be ended by the same Ctrl-C, and would take the program with it before
-    that has ended its own processes. Windows cannot replace a process: there it waits, and lets the program hear Ctrl-C.
+    that has ended its own processes. Windows cannot replace a process: it waits, and lets the program hear Ctrl-C.
     """
     os.chdir(str(ROOT))
     sys.stdout.flush()
