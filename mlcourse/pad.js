@@ -236,6 +236,7 @@ function render({ model, el }) {
     for (const [name, value] of Object.entries({ ...drawings, number: asked })) model.set(name, value);
     asking = false;
     model.save_changes();
+    kernel.asked();
   }
 
   function useSample(set, index) {
@@ -307,11 +308,17 @@ function render({ model, el }) {
     right.prepend(choose);
   }
   board.append(left, right);
-  root.append(first, row, second, board);
+  const line = element("div", "mlpad-kernel mlcourse-kernel");
+  root.append(line, first, row, second, board);
   el.append(root);
+  const kernel = watchKernel(model, line, (living) => {
+    for (const part of [first, row, second, board]) part.inert = !living; // nobody would answer
+    for (const part of [root, el]) part.classList.toggle("mlpad-saved", !living);
+  });
 
   function showAnswer() {
     const answer = model.get("answer");
+    kernel.heard();
     const best = answer.best ?? null;
     cards.forEach(({ show, seen }, i) => {
       show(answer.probabilities?.[i], i === best);
@@ -347,6 +354,7 @@ function render({ model, el }) {
   takeOver();
   showAnswer();
   return () => {
+    kernel.stop();
     for (const [name, act] of Object.entries(views)) model.off(name, act);
     for (const { observer } of [query, ...cards.map(({ canvas }) => canvas)]) observer.disconnect();
   };

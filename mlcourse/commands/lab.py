@@ -29,6 +29,7 @@ import psutil
 import typer
 
 from mlcourse import files, places
+from mlcourse.commands import saved_widgets
 from mlcourse.errors import CourseError
 
 MEMORY = "copies.json"
@@ -242,8 +243,9 @@ def server_arguments(work: Path, notebook: str, *, browser: bool, port: int | No
 def use_settings(work: Path) -> None:
     """Give this server the course's settings; what a learner sets goes before them, and other servers keep theirs.
 
-    `lab_config` asks nothing at the first start, saves widgets with the notebook, and shows whole file names; a layout
-    with a wide file browser is put into the work folder once.
+    `lab_config` asks nothing at the first start, saves widgets with the notebook, shows whole file names, and has widgets
+    answer between cells: JupyterLab would have them draw in a second thread while a cell draws, which pyplot cannot. A
+    layout with a wide file browser is put into the work folder once.
     """
     before = os.environ.get("JUPYTER_CONFIG_PATH")
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join([str(CONFIG), *([before] if before else [])])
@@ -381,6 +383,7 @@ def _serve(arguments: list[str], on_start: Callable) -> None:
 
     LabApp.serverapp_class = Server
     server = LabApp.initialize_server(argv=arguments)
+    server.contents_manager.register_pre_save_hook(saved_widgets.before_saving)
     server.io_loop.add_callback(on_start, server)
     try:
         server.start()
