@@ -309,10 +309,12 @@ function render({ model, el }) {
   }
   board.append(left, right);
   const line = element("div", "mlpad-kernel mlcourse-kernel");
-  root.append(line, first, row, second, board);
+  right.prepend(line); // here it moves no box under a person's pen
+  root.append(first, row, second, board);
   el.append(root);
   const kernel = watchKernel(model, line, (living) => {
-    for (const part of [first, row, second, board]) part.inert = !living; // nobody would answer
+    // nobody would answer; the line itself stays readable for screen readers
+    for (const part of [first, row, second, left, ...right.querySelectorAll("label")]) part.inert = !living;
     for (const part of [root, el]) part.classList.toggle("mlpad-saved", !living);
   });
 

@@ -7,6 +7,7 @@ import re
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from mlcourse import places
-from mlcourse.commands.lab import check_port
+from mlcourse.commands.lab import MEMORY, check_port
 from mlcourse.environment import STAMP, fingerprint
 
 if os.name != "posix":
@@ -175,24 +176,42 @@ def busy_kernel(address, token, runtime):
     return client
 
 
-@pytest.mark.parametrize("end", ["ctrl-c", "closed terminal"])
-@pytest.mark.parametrize("name", WAYS)
-def test_it_ends_with_all_that_it_started(terminal, tmp_path, name, end):
-    opened = terminal(way(name))
+def at_work(opened, runtime):
+    """Wait for the address, start a kernel and have it work. Returns the address's port and token."""
     server, port, token = opened.wait_for(ADDRESS).groups()
-    client = busy_kernel(server, token, tmp_path / "RUNTIME")
+    client = busy_kernel(server, token, runtime)
     limit = time.monotonic() + START
     while not any(one.name() == "sleep" for one in opened.count_family()):
         assert time.monotonic() < limit, "the kernel did not begin to work"
         time.sleep(0.1)
     client.stop_channels()
+    return int(port), token
+
+
+@pytest.mark.parametrize("end", ["ctrl-c", "closed terminal"])
+@pytest.mark.parametrize("name", WAYS)
+def test_it_ends_with_all_that_it_started(terminal, tmp_path, name, end):
+    opened = terminal(way(name))
+    port, token = at_work(opened, tmp_path / "RUNTIME")
     opened.read_on(0.5)
     assert opened.said.rstrip().endswith(f"token={token}")  # the address is the last line, and stays the last line
     opened.press(CTRL_C) if end == "ctrl-c" else opened.close()
     assert opened.survivors() == []
     assert "[n]" not in opened.said
     assert "Traceback" not in opened.said
-    check_port(int(port))
+    check_port(port)
+
+
+def test_ctrl_c_twice_ends_it_at_once(terminal, tmp_path):
+    opened = terminal([sys.executable, "-m", "mlcourse", "lab"])
+    port, _ = at_work(opened, tmp_path / "RUNTIME")
+    kernel = next(one for one in opened.family if "ipykernel_launcher" in " ".join(one.cmdline()))
+    kernel.suspend()  # it can neither answer nor end by itself
+    opened.press(CTRL_C)
+    opened.read_on(0.5)
+    opened.press(CTRL_C)
+    assert opened.survivors() == []
+    check_port(port)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -240,3 +259,35 @@ def test_make_opens_the_notebook_that_nb_names(terminal):
         pytest.skip("there is no make on this machine")
     opened = terminal(["make", "lab", f"PYTHON={sys.executable}", "NB=03"])
     opened.wait_for(r"/lab/tree/03_learning_to_compare\.ipynb\?token=")
+
+
+# ---- Codespaces and VS Code ----
+
+
+def settings(*parts):
+    return json.loads(places.repository().joinpath(*parts).read_text(encoding="utf-8"))
+
+
+def test_a_dev_container_opens_copies(clone):
+    container = settings(".devcontainer", "devcontainer.json")
+    assert container["waitFor"] == "postCreateCommand"  # nothing is opened before the copies are there
+    made, copied = container["postCreateCommand"].split(" && ")
+    assert made.startswith("make env")
+    environment = {name: value for name, value in os.environ.items() if name not in ("MLCOURSE_WORK", "PYTHONPATH")}
+    opened = [clone / name for name in container["customizations"]["codespaces"]["openFiles"]]
+    assert opened == [clone / "work" / "00_start_here.ipynb"]
+    for command in (copied, container["postStartCommand"]):  # the second brings copies up to date after a pull
+        (clone / "work" / MEMORY).unlink(missing_ok=True)
+        subprocess.run(["/bin/sh", "-c", command], cwd=clone, env=environment, check=True, capture_output=True)
+        assert all(path.is_file() for path in opened)
+        assert (clone / "work" / MEMORY).is_file()
+    shutil.rmtree(clone / ".venv")  # a container whose environment could not be made still starts
+    subprocess.run(["/bin/sh", "-c", container["postStartCommand"]], cwd=clone, env=environment, check=True)
+
+
+def test_the_tracked_notebooks_are_read_only_in_vs_code():
+    container = settings(".devcontainer", "devcontainer.json")["customizations"]["vscode"]["settings"]
+    for own in (container, settings(".vscode", "settings.json")):
+        assert own["files.readonlyInclude"] == {"notebooks/**": True}
+        assert own["python.defaultInterpreterPath"].endswith("/.venv/bin/python")
+    assert container["files.exclude"] == {"notebooks": True}

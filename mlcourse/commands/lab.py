@@ -243,9 +243,9 @@ def server_arguments(work: Path, notebook: str, *, browser: bool, port: int | No
 def use_settings(work: Path) -> None:
     """Give this server the course's settings; what a learner sets goes before them, and other servers keep theirs.
 
-    `lab_config` asks nothing at the first start, saves widgets with the notebook, shows whole file names, and has widgets
-    answer between cells: JupyterLab would have them draw in a second thread while a cell draws, which pyplot cannot. A
-    layout with a wide file browser is put into the work folder once.
+    `lab_config` asks nothing at the first start, saves widgets with the notebook, and shows whole file names. It has
+    widgets answer between cells: JupyterLab would have them draw in a second thread while a cell draws, and pyplot
+    cannot do that. A layout with a wide file browser is put into the work folder once.
     """
     before = os.environ.get("JUPYTER_CONFIG_PATH")
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join([str(CONFIG), *([before] if before else [])])

@@ -131,6 +131,7 @@ def test_a_reopened_notebook_shows_what_it_showed_and_says_how_it_lives_again(ti
         tiny.end_kernels()
         tiny.open(TINY)
         tiny.wait_for(f"[...document.querySelectorAll('{LINES}')].filter(e => e.innerText).length === 3", seconds=60)
+        tiny.wait_for("document.querySelectorAll('.mlcourse-saved').length === 2")
         page.screenshot(path=tmp_path / f"reopened-{time}.png")
         assert errors(tiny) == 0
         assert all("run the cells above" in text and "then this cell" in text for text in lines(tiny))
@@ -224,7 +225,6 @@ def test_passed_and_not_yet_differ_in_sign_and_colour(door, tmp_path):
     assert set(looks) == {"○", "✓"}
     assert len(looks["○"]) == len(looks["✓"]) == 1
     assert looks["○"] != looks["✓"]
-    course.page.wait_for_timeout(1000)
-    course.page.locator("[role=status]", has_text="Not yet").first.scroll_into_view_if_needed()
+    course.page.get_by_text("○ Not yet").first.evaluate("verdict => verdict.scrollIntoView({ block: 'center' })")
     course.page.wait_for_timeout(1000)
     course.page.screenshot(path=tmp_path / "verdict.png")
