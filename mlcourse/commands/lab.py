@@ -29,8 +29,8 @@ import psutil
 import typer
 
 from mlcourse import files, places
-from mlcourse.commands import saved_widgets
 from mlcourse.errors import CourseError
+from mlcourse.teaching import saved_widgets
 
 MEMORY = "copies.json"
 OWN = ".jupyterlab"  # the folder in the work folder that keeps JupyterLab's layout

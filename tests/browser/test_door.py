@@ -9,15 +9,17 @@ from drawing import Pad
 from nbformat.v4 import new_code_cell, new_notebook
 from slider import Slider
 
-from mlcourse import places, tidy
+from mlcourse import places
 from mlcourse.commands.lab import prepare
+from mlcourse.teaching import tidy
 
 pytestmark = pytest.mark.browser
 
 CELLS = [
     """\
 import time
-from mlcourse import figures, learners, lesson, pad, widgets
+from mlcourse import learners
+from mlcourse.teaching import figures, lesson, pad, widgets
 session = lesson.start("99", seed=1, budget="smoke")
 
 def draw(rate):

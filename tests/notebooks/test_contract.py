@@ -7,8 +7,9 @@ import shutil
 import harness
 import pytest
 
-from mlcourse import places, tidy
+from mlcourse import places
 from mlcourse.commands.run import write_html
+from mlcourse.teaching import tidy
 
 LESSONS = {path.stem: harness.Lesson.read(path) for path in harness.notebooks()}
 
