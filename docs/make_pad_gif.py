@@ -121,7 +121,7 @@ def main() -> None:
         return widget.answer
 
     folder = Path(pad.__file__).parent
-    script = str(pad.DrawingPad._esm).replace("export default { render };", "")
+    script = pad.SCRIPT.replace("export default { render };", "")
     names = ("support", "query", "number", "chosen", "names", "samples", "answer")
     state = json.dumps({name: getattr(widget, name) for name in names})
     css = (folder / "pad.css").read_text(encoding="utf-8")

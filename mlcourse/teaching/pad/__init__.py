@@ -31,6 +31,7 @@ from mlcourse.teaching.widgets import KERNEL_WATCH
 
 __all__ = ["DrawingPad", "Recogniser", "as_drawings", "rasterise", "redraw"]
 
+SCRIPT = KERNEL_WATCH + Path(__file__).with_name("pad.js").read_text(encoding="utf-8")  # the browser's half
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 HINT = "Draw at least two characters in the small boxes. Then draw one of them again in the large box."
 ASK = "Now draw one of the characters again in the large box."
@@ -117,7 +118,7 @@ class DrawingPad(anywidget.AnyWidget):
 
     """
 
-    _esm = KERNEL_WATCH + Path(__file__).with_name("pad.js").read_text(encoding="utf-8")
+    _esm = SCRIPT
     _css = Path(__file__).with_name("pad.css")
 
     # Drawings are not echoed to the browser that sent them: they would only be sent twice.
