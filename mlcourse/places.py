@@ -29,3 +29,10 @@ def work() -> Path:
         return Path(named).expanduser().resolve()
     home = repository() if (repository() / "pyproject.toml").is_file() else Path.cwd()
     return home / "work"
+
+
+def fix_relative() -> None:
+    """Make the folders that the user's environment names absolute: a kernel runs in another folder than its command."""
+    for name in ("MLCOURSE_DATA", "MLCOURSE_WORK", "MLCOURSE_CACHE"):
+        if os.environ.get(name):
+            os.environ[name] = os.path.abspath(Path(os.environ[name]).expanduser())

@@ -13,7 +13,8 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from mlcourse import __version__
+from mlcourse import __version__, places
+from mlcourse.commands import console
 from mlcourse.errors import CourseError
 
 # name of the command -> where its function lives; the file is imported when the command is called or listed
@@ -47,6 +48,9 @@ def one_line(error: BaseException) -> str | None:
             errno.EROFS: "the disk can only be read{}: write elsewhere",
             errno.ENOTDIR: "a file is in the place of a folder{}: move it away, or use another path",
             errno.EISDIR: "a folder is in the place of a file{}: move it away, or use another path",
+            errno.ENAMETOOLONG: "a name is too long for this disk{}: take a shorter one",
+            errno.ELOOP: "a link leads back to itself{}: remove it, or use another path",
+            errno.EFBIG: "a file grew larger than this system allows{}: write elsewhere",
             errno.EEXIST: "a file is there already{}: move it away, or use another path",
         }
         if error.errno in remedies:
@@ -66,6 +70,10 @@ def say(message: str) -> None:
 class Commands(TyperGroup):
     """A group that imports a command when it is needed, and turns errors into one line."""
 
+    def main(self, *args, **kwargs):
+        console.never_fail_to_print()
+        return super().main(*args, **kwargs)
+
     def list_commands(self, ctx):
         return list(COMMANDS)
 
@@ -79,6 +87,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx):
         try:
+            places.fix_relative()
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             # whoever keeps something on the way says so in the exception
