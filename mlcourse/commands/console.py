@@ -55,14 +55,21 @@ class Progress:
         self.stream = stream or sys.stderr
         self.moves = self.stream.isatty()
         self.every = every or SECONDS[self.moves]
-        self.share, self.text, self.width = 0.0, "", 0
+        self.share, self.text, self.width = 0.0, "starting", 0
         self.began = self.changed = time.monotonic()
-        self.done = threading.Event()
+        self.done, self.lock = threading.Event(), threading.Lock()
         self.painter = threading.Thread(target=self._paint, daemon=True)
 
     def at(self, share: float, text: str) -> None:
         """Say that `share` of the work (0 to 1) is done, and what comes now."""
         self.share, self.text, self.changed = share, text, time.monotonic()
+
+    def say(self, message: str) -> None:
+        """Write a line that stays, above the one that changes."""
+        with self.lock:
+            self._erase()
+            self.stream.write(f"mlcourse: {message}\n")
+            self.stream.flush()
 
     def line(self) -> str:
         """What, where, how long already, how long still."""
@@ -76,13 +83,19 @@ class Progress:
 
     def _paint(self) -> None:
         while not self.done.wait(self.every):
-            line = self.line()
-            if self.moves:  # a longer line would fold, and only its last part would be written over
-                line = line[: shutil.get_terminal_size().columns - 1]
-            start, end = ("\r", "") if self.moves else ("", "\n")
-            self.stream.write(f"{start}{line.ljust(self.width)}{end}")
-            self.stream.flush()
-            self.width = len(line) if self.moves else 0
+            with self.lock:
+                self._erase()
+                line = self.line()
+                if self.moves:  # a longer line would fold, and only its last part could be erased
+                    line = line[: shutil.get_terminal_size().columns - 1]
+                    self.width = len(line)
+                self.stream.write(line if self.moves else f"{line}\n")
+                self.stream.flush()
+
+    def _erase(self) -> None:
+        if self.width:
+            self.stream.write(f"\r{' ' * self.width}\r")
+            self.width = 0
 
     def __enter__(self) -> "Progress":
         self.painter.start()
@@ -91,6 +104,5 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.done.set()
         self.painter.join()
-        if self.width:
-            self.stream.write(f"\r{' ' * self.width}\r")
-            self.stream.flush()
+        self._erase()
+        self.stream.flush()
