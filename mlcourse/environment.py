@@ -40,8 +40,8 @@ PROOF = "import torch, torchvision, jupyterlab, ipykernel, ipywidgets, anywidget
 PIP_KEPT = {
     "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_CERT",
     "PIP_CLIENT_CERT", "PIP_PROXY", "PIP_CACHE_DIR", "PIP_NO_CACHE_DIR", "PIP_CONFIG_FILE", "PIP_RETRIES",
-    "PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_KEYRING_PROVIDER", "PIP_PROGRESS_BAR", "PIP_QUIET", "PIP_VERBOSE", "PIP_NO_COLOR",
-    "PIP_LOG",
+    "PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_KEYRING_PROVIDER", "PIP_PROGRESS_BAR", "PIP_QUIET", "PIP_VERBOSE",
+    "PIP_NO_COLOR", "PIP_LOG",
 }  # fmt: skip
 # What would make the environment's Python look for modules elsewhere.
 PYTHON_DROPPED = {
