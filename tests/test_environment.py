@@ -339,12 +339,12 @@ def test_no_configuration_of_the_user_leaks_into_pip(fresh, tmp_path, monkeypatc
 
 
 def test_how_packages_are_reached_is_the_users_choice(monkeypatch):
-    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://packages.example/simple")
     monkeypatch.setenv("PIP_CERT", "own.pem")
     monkeypatch.setenv("PIP_USER", "1")
     kept = environment.clean_variables()
     assert (kept["PIP_INDEX_URL"], kept["PIP_CERT"], "PIP_USER" in kept) == (
-        "https://mirror.example/simple",
+        "https://packages.example/simple",
         "own.pem",
         False,
     )

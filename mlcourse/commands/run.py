@@ -447,23 +447,6 @@ def _slowest(executed: Path | None) -> tuple[int, float]:
     return number, seconds
 
 
-def write_html(executed: Path) -> Path:
-    """Write the executed notebook as a web page beside it."""
-    from nbconvert import HTMLExporter
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
-
-    notebook = files.read_notebook(executed)
-    # With the widgets' state, nbconvert shows views that want a network instead of the pictures that stand for them.
-    notebook.metadata.pop("widgets", None)
-    exporter = HTMLExporter()
-    # A progress bar writes over its own line; a page would show each of its hundred states below the last.
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
-    page, _ = exporter.from_notebook_node(notebook)
-    target = executed.with_suffix(".html")
-    files.write_text(target, page)
-    return target
-
-
 # ------------------------------------------------------------------------------------------------------ the command
 
 
@@ -539,6 +522,8 @@ def _fitting(path: Path, budget: Budget, values: dict[str, Any]) -> dict[str, An
 
 def _with_page(outcome: Outcome) -> Outcome:
     """The outcome after its page was written; a disk that is full is its error."""
+    from mlcourse.commands.pages import write_html
+
     if outcome.executed is None:
         return outcome
     try:
