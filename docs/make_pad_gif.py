@@ -16,7 +16,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import mlcourse
-from mlcourse import files, pad, places
+from mlcourse import files, places
+from mlcourse.teaching import pad
 
 TARGET = Path(__file__).with_name("pad.gif")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -1,7 +1,7 @@
 """A hands-on course on meta-learning for computer vision, and the small package behind it.
 
 `mlcourse.load(DIR)` gives a trained learner back. Everything else lives in its own room: `mlcourse.datasets`,
-`mlcourse.episodes`, `mlcourse.learners`, `mlcourse.training`, `mlcourse.evaluation`, `mlcourse.checks`, ...
+`mlcourse.episodes`, `mlcourse.learners`, `mlcourse.training`, ... `mlcourse/README.md` is the plan of the house.
 """
 
 __version__ = "0.1.0"

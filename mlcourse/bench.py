@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from mlcourse import devices, files, learners, memory
 from mlcourse.errors import CourseError
-from mlcourse.saved_bytes import saved_bytes
+from mlcourse.meta_gradients.saved_bytes import saved_bytes
 
 RATE = 0.4  # α of all workloads
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -375,13 +376,17 @@ def call(python, *arguments, **environment):
 
 
 def selected(number):
-    """The paths that `make test NB=05` tests: the harness, the notebook itself and its checks."""
+    """The paths that `make test NB=05` tests: the notebook itself, its lesson's room, the harness."""
     notebooks = sorted((ROOT / "notebooks").glob(f"{number}*.ipynb"))
     if not notebooks:
         there = ", ".join(path.stem[:2] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))) or "none"
         raise Problem(f"NB={number}: there is no such notebook; there are {there}")
-    checks = sorted((ROOT / "tests").glob(f"test_checks_{notebooks[0].stem[:2]}.py"))
-    return [str(path.relative_to(ROOT)) for path in [*checks, *notebooks]] + ["tests/notebooks"]
+    lesson = re.search(r"from mlcourse\.lessons\.(\w+) import", notebooks[0].read_text(encoding="utf-8"))
+    rooms = [ROOT / "tests" / "lessons" / lesson[1]] if lesson else []
+    return [path.relative_to(ROOT).as_posix() for path in [*rooms, *notebooks]] + ["tests/notebooks"]
+
+
+LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run(['--no-logo', '--no-cache'])"
 
 
 def run_tests(python, options, lesson="changed"):
@@ -391,6 +396,7 @@ def run_tests(python, options, lesson="changed"):
     stages = [
         ("Style: ruff", ["-m", "ruff", "check", "."], {}),
         ("Style: ruff format", ["-m", "ruff", "format", "--check", "."], {}),
+        ("Style: the rules of the house", ["-c", LINT_IMPORTS], {}),
         ("Style: the notebooks are tidy", ["-m", "mlcourse", "tidy", "--check"], {}),
         (
             "Tests: units, checks, widgets, every notebook at `smoke` in all its states",

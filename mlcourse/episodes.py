@@ -8,7 +8,9 @@ https://arxiv.org/abs/1606.04080.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,24 +19,34 @@ from mlcourse.datasets.images import ClassImages
 from mlcourse.datasets.sinusoids import Sinusoids
 from mlcourse.errors import CourseError
 
+Target = Tensor | dict[str, Tensor]
+NONE = torch.empty(0, 0, dtype=torch.int64)
+
 
 @dataclass
 class Episode:
-    """A batch of tasks; the leading dimension of every tensor is the task. All samples of label 0 come first, then 1, …
+    """A batch of tasks; the leading dimension of every tensor is the task, the second one the image.
 
-    support_x: float32 [tasks, way*shot, C, H, W] in [0, 1], ink = 1.      support_y: int64 [tasks, way*shot].
-    query_x:   float32 [tasks, way*query, C, H, W].                        query_y:   int64 [tasks, way*query].
+    support_x: float32 [tasks, support, C, H, W] in [0, 1], ink = 1.      support_y: the targets [tasks, support, …].
+    query_x:   float32 [tasks, queries, C, H, W].                         query_y:   the targets [tasks, queries, …].
+
+    Targets are labels (int64 [tasks, images]), values (floating point [tasks, images, values]), masks (int64 or bool
+    [tasks, images, H, W]), or a dict of tensors, each [tasks, images, …]: padded boxes [tasks, images, most, 4] with
+    their "counts" [tasks, images].
+
     classes: int64 [tasks, way], the data set's class behind each label. For analysis only: a learner must not see it.
-    support_index, query_index: int64 like support_y and query_y, where each picture stands in the data set.
+    support_index, query_index: int64 [tasks, images], where each picture stands in the data set. These three are empty
+    where there is no such thing. As a sampler makes it, all samples of label 0 come first, then 1, …; `evaluate`
+    hides this order.
     """
 
     support_x: Tensor
-    support_y: Tensor
+    support_y: Target
     query_x: Tensor
-    query_y: Tensor
-    classes: Tensor
-    support_index: Tensor
-    query_index: Tensor
+    query_y: Target
+    classes: Tensor = NONE
+    support_index: Tensor = NONE
+    query_index: Tensor = NONE
 
     @property
     def tasks(self) -> int:
@@ -46,16 +58,83 @@ class Episode:
         """The number of classes of each task (0 for regression)."""
         return self.classes.shape[1]
 
-    def to(self, device: torch.device | str) -> Episode:
-        """All tensors on `device`."""
-        return Episode(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+    def map(self, change: Callable[[str, Tensor], Tensor]) -> Episode:
+        """`change(name of the field, tensor)` of every tensor that there is, also of those inside targets."""
+        made = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, dict):
+                made[one.name] = {key: change(one.name, part) for key, part in value.items()}
+            else:
+                made[one.name] = change(one.name, value)
+        return Episode(**made)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
+        """All tensors on `device`; the images, and targets that are values, in `dtype`. None: as they are."""
+
+        def move(name: str, value: Tensor) -> Tensor:
+            target = name.endswith("_y") and not isinstance(getattr(self, name), dict)
+            converts = value.is_floating_point() and (name.endswith("_x") or target)
+            return value.to(device=device, dtype=dtype if converts else None)
+
+        return self.map(move)
 
     def task(self, index: int) -> Episode:
         """One task, as a batch of one. A negative index counts from the end."""
         if not -self.tasks <= index < self.tasks:
             raise CourseError(f"task {index} does not exist: the batch has {self.tasks} tasks, 0 to {self.tasks - 1}")
         index %= self.tasks
-        return Episode(**{field.name: getattr(self, field.name)[index : index + 1] for field in fields(self)})
+        return self.some(slice(index, index + 1))
+
+    def some(self, tasks: slice) -> Episode:
+        """The tasks of a slice, as a batch."""
+        return self.map(lambda name, value: value[tasks] if len(value) else value)
+
+    def split(self, size: int) -> list[Episode]:
+        """The same tasks in batches of `size`; the last one may be smaller."""
+        check_positive("size", size)
+        return [self.some(slice(start, start + size)) for start in range(0, self.tasks, size)]
+
+    def part(self, rank: int, world: int) -> Episode:
+        """The tasks of one of `world` processes: number `rank`, then every `world`-th after it.
+
+        Raises CourseError when there are fewer tasks than processes.
+        """
+        check_positive("world", world)
+        if not 0 <= rank < world:
+            raise CourseError(f"rank {rank} does not exist: {world} processes are numbered 0 to {world - 1}")
+        if self.tasks < world:
+            raise CourseError(f"{self.tasks} tasks are fewer than {world} processes; take a larger meta-batch")
+        return self.some(slice(rank, None, world))
+
+    def shuffled(self, generator: torch.Generator) -> Episode:
+        """The same tasks, the support images of each in a random order, its queries in another. Draws on the CPU."""
+        orders = {}
+        for part, x in (("support", self.support_x), ("query", self.query_x)):
+            orders[part] = torch.rand(x.shape[:2], generator=generator).argsort(1)
+
+        def reorder(name: str, value: Tensor) -> Tensor:
+            order = orders.get(name.split("_")[0])
+            if order is None or value.shape[:2] != order.shape:  # classes; indices that are not there
+                return value
+            order = order.to(value.device)
+            return value.gather(1, order.view(*order.shape, *[1] * (value.dim() - 2)).expand_as(value))
+
+        return self.map(reorder)
+
+
+@dataclass
+class Drawn:
+    """Tasks as indices only, int64 on the CPU: the classes [tasks, way], support and query images [tasks, images]."""
+
+    classes: Tensor
+    support_index: Tensor
+    query_index: Tensor
+
+    def split(self, size: int) -> list[Drawn]:
+        """The same tasks in batches of `size`; the last one may be smaller."""
+        parts = (self.classes.split(size), self.support_index.split(size), self.query_index.split(size))
+        return [Drawn(*part) for part in zip(*parts, strict=True)]
 
 
 class EpisodeSampler:
@@ -78,27 +157,38 @@ class EpisodeSampler:
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episode:
         """`tasks` fresh tasks. `generator` lives on the CPU; the same state gives the same tasks on every device."""
+        return self.gather(self.draw(tasks, generator))
+
+    def draw(self, tasks: int, generator: torch.Generator) -> Drawn:
+        """The indices of `tasks` fresh tasks, without their pictures."""
         check_positive("tasks", tasks)
         if generator.device.type != "cpu":
             raise CourseError(f"the generator is on {generator.device}: make it with torch.Generator(), on the CPU")
         per_class = self.shot + self.query
-        classes = self._draw_classes(tasks, generator)
+        classes = self.draw_classes(tasks, generator)
         samples = draw_distinct(self.data.counts[classes].flatten(), per_class, generator)
         index = self.data.first[classes].unsqueeze(-1) + samples.view(tasks, self.way, per_class)
-        support_index = index[..., : self.shot].reshape(tasks, -1)
-        query_index = index[..., self.shot :].reshape(tasks, -1)
-        labels = torch.arange(self.way)
+        return Drawn(classes, index[..., : self.shot].reshape(tasks, -1), index[..., self.shot :].reshape(tasks, -1))
+
+    def gather(self, drawn: Drawn) -> Episode:
+        """The tasks of some indices, with their pictures."""
+        tasks, labels = len(drawn.classes), torch.arange(self.way)
         return Episode(
-            support_x=self._pictures(support_index),
+            support_x=self._pictures(drawn.support_index),
             support_y=labels.repeat_interleave(self.shot).repeat(tasks, 1).to(self.device),
-            query_x=self._pictures(query_index),
+            query_x=self._pictures(drawn.query_index),
             query_y=labels.repeat_interleave(self.query).repeat(tasks, 1).to(self.device),
-            classes=classes.to(self.device),
-            support_index=support_index.to(self.device),
-            query_index=query_index.to(self.device),
+            classes=drawn.classes.to(self.device),
+            support_index=drawn.support_index.to(self.device),
+            query_index=drawn.query_index.to(self.device),
         )
 
-    def _draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
+    def describe(self) -> dict[str, Any]:
+        """What its episodes are, for headers, stored results and digests."""
+        data = {"data": self.data.name, "split": self.data.split}
+        return data | {"way": self.way, "shot": self.shot, "query": self.query}
+
+    def draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
         """The class behind each label: int64 [tasks, way]."""
         return draw_distinct(torch.full((tasks,), self.data.classes), self.way, generator)
 
@@ -163,3 +253,23 @@ class SinusoidTasks(Sinusoids):
         x, y = self.draw(tasks, shot + query, generator)
         none = torch.empty(tasks, 0, dtype=torch.int64)
         return Episode(x[:, :shot], y[:, :shot], x[:, shot:], y[:, shot:], none, none, none)
+
+
+class SinusoidSampler:
+    """Draws regression tasks for `train` and `evaluate`: `shot` points of each wave as support, `query` as queries."""
+
+    gives = "episodes"
+
+    def __init__(self, waves: SinusoidTasks | None = None, shot: int = 5, query: int = 10) -> None:
+        for what, value in (("shot", shot), ("query", query)):
+            check_positive(what, value)
+        self.waves, self.shot, self.query = waves or SinusoidTasks(), shot, query
+
+    def sample(self, tasks: int, generator: torch.Generator) -> Episode:
+        """`tasks` fresh waves."""
+        return self.waves.sample(tasks, self.shot, self.query, generator)
+
+    def describe(self) -> dict[str, Any]:
+        """What its episodes are, for headers, stored results and digests."""
+        waves = {f"{what} {edge}": end for what, ends in asdict(self.waves).items() for edge, end in zip("<>", ends)}
+        return {"data": "sinusoids", "split": "all", "shot": self.shot, "query": self.query} | waves

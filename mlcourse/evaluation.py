@@ -1,136 +1,265 @@
-"""One evaluation for all learners: the mean over episodes, its 95 % interval, the worst tenth, paired comparison."""
+"""One evaluation for all learners: a metric over episodes, its 95 % interval, the worst tenth, paired comparison.
+
+What it does not trust a learner with: the order of the queries (each task's images are shuffled before the learner
+sees them, by a generator of the evaluation's own), its own word on being inductive (queries are asked alone and in
+company), and answers that are not finite (argmax finds a class in NaN, too).
+"""
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mlcourse.episodes import EpisodeSampler, check_seed
+from mlcourse.episodes import Episode, check_positive, check_seed
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import evaluation_mode
+from mlcourse.learners.base import detached, evaluation_mode
+from mlcourse.statistics import Metric, Paired
 
-Z95 = 1.96  # of the normal distribution: episodes are many (hundreds), so Student's t would say the same
+BLOCK = 20  # tasks whose indices are drawn at once, whatever is answered at once: one seed, the same episodes
+
+
+class Source(Protocol):
+    """Where episodes come from: an EpisodeSampler, a SinusoidSampler, or one's own.
+
+    A source may also have `draw` and `gather` (as EpisodeSampler: indices first, pictures in smaller batches), and may
+    `describe` what its episodes are.
+    """
+
+    def sample(self, tasks: int, generator: torch.Generator) -> Any: ...
+
+
+class Evaluator(Protocol):
+    """What measures a learner: `train` takes one for its validation. `Episodes` is the usual one."""
+
+    def evaluate(self, learner: nn.Module) -> "Result": ...
 
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracy on episodes. `accuracy ± ci95` is the 95 % interval of the mean over episodes, all in [0, 1]."""
+    """A metric over episodes. `value ± ci95` is the 95 % interval over episodes; shares lie in [0, 1]."""
 
-    accuracy: float
+    metric: Metric
+    value: float
     ci95: float
-    worst_tenth: float  # the mean over the tenth of the episodes with the lowest accuracy
+    worst_tenth: float  # the mean over the tenth of the episodes where the metric is worst
     episodes: int
     normalisation: str
-    transductive: bool
-    way: int
-    shot: int
-    query: int
+    transductive: bool | None  # measured: whether a query is answered otherwise alone; None: not measured
+    source: dict[str, Any]  # what the episodes are: the source's own description
     seed: int
     digest: str  # of the indices of all pictures: equal for the same episodes, which alone make a pair
-    per_episode: Tensor  # float64 [episodes]
+    scores: dict[str, Tensor]  # float64 [episodes] each: what the metric is made of
+
+    @property
+    def per_episode(self) -> Tensor:
+        """The metric of each episode: float64 [episodes]."""
+        return self.metric.per_episode(self.scores)
+
+    @property
+    def accuracy(self) -> float:
+        """`value`, where the metric is the accuracy. Raises CourseError elsewhere."""
+        if self.metric.name != "accuracy":
+            raise CourseError(f"this result holds the metric {self.metric.name}, no accuracy; read .value")
+        return self.value
 
     def __str__(self) -> str:
-        mode = "transductive" if self.transductive else "inductive"
-        return (
-            f"{100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} % ({self.way}-way {self.shot}-shot, "
-            f"{self.episodes} episodes, normalisation {self.normalisation}, {mode})"
-        )
+        mode = {True: ", transductive", False: ", inductive", None: ""}[self.transductive]
+        tasks = [f"{self.source['way']}-way"] if "way" in self.source else []
+        tasks += [f"{self.source['shot']}-shot"] if "shot" in self.source else []
+        what = f"{' '.join(tasks)}, " if tasks else ""
+        told = self.metric.told(self.value, self.ci95)
+        return f"{told} ({what}{self.episodes} episodes, normalisation {self.normalisation}{mode})"
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the single episodes, for `--json` and for data/results. No interval (one episode) is None."""
-        values = {name: value for name, value in vars(self).items() if name != "per_episode"}
+        names = ("ci95", "worst_tenth", "episodes", "normalisation", "transductive", "seed", "digest")
+        values = {"metric": self.metric.name, self.metric.name: self.value}
+        values |= {name: getattr(self, name) for name in names} | self.source
         return values | {"ci95": None if math.isnan(self.ci95) else self.ci95}  # JSON knows no NaN
 
 
 @dataclass(frozen=True)
-class Paired:
-    """The difference of two results on the same episodes: `difference ± ci95` is its 95 % interval."""
+class Episodes:
+    """The evaluator on episodes of a source: always the same ones. The arguments are those of `evaluate`."""
 
-    difference: float
-    ci95: float
-    episodes: int
+    source: Source
+    episodes: int = 1000
+    seed: int = 0
+    tasks_at_once: int = BLOCK
 
-    @property
-    def lower(self) -> float:
-        """The lower end of the interval."""
-        return self.difference - self.ci95
-
-    def __str__(self) -> str:
-        return f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points ({self.episodes} paired episodes)"
-
-
-def mean_interval(values: Tensor) -> tuple[float, float]:
-    """The mean of independent values [n] and the half-width of its 95 % interval, 1.96 · s / √n (nan for one value)."""
-    values = values.double()
-    spread = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return values.mean().item(), Z95 * spread
+    def evaluate(self, learner: nn.Module) -> Result:
+        """The learner's result."""
+        settings = {"episodes": self.episodes, "seed": self.seed, "tasks_at_once": self.tasks_at_once}
+        return evaluate(learner, self.source, **settings)
 
 
 def evaluate(
     learner: nn.Module,
-    sampler: EpisodeSampler,
+    source: Source,
     *,
     episodes: int = 1000,
     seed: int = 0,
-    tasks_at_once: int = 20,
+    tasks_at_once: int = BLOCK,
     steps: int | None = None,
 ) -> Result:
-    """Adapt to and predict `episodes` episodes of the sampler; the same seed gives the same episodes.
+    """Adapt to and predict `episodes` episodes of the source; the same seed gives the same episodes.
 
-    tasks_at_once: how many are drawn and answered together; another number draws other episodes.
+    tasks_at_once: how many are answered together; it changes memory and speed, not the episodes.
     steps: inner steps, for learners that have them (None: the learner's own). The learner keeps its mode
-    (training or evaluation) and no parameter of it changes.
+    (training or evaluation) and no parameter of it changes. Batches come to the learner's device and number format.
+
+    Raises CourseError for a request that makes no sense, and for answers that are not finite.
     """
-    if episodes < 1:
-        raise CourseError(f"episodes is {episodes}; give 1 or more (1,000 for a figure to report)")
+    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
+        raise CourseError(f"episodes is {episodes!r}; give 1 or more (1,000 for a figure to report)")
+    check_positive("tasks_at_once", tasks_at_once)
     check_seed(seed)
+    about = source.describe() if hasattr(source, "describe") else {"data": type(source).__name__, "split": "all"}
     generator = torch.Generator().manual_seed(seed)
-    rights, digest = [], hashlib.sha256(f"{sampler.data.name} {sampler.data.split}".encode())
+    shuffler = torch.Generator().manual_seed((seed + 0x5EED) % 2**64)  # its own: the episodes stay as they were drawn
+    parts: list[dict[str, Tensor]] = []
+    digest = hashlib.sha256(f"{about.get('data')} {about.get('split')}".encode())
+    transductive = metric = None
     with torch.no_grad(), evaluation_mode(learner):
-        for start in range(0, episodes, tasks_at_once):
-            batch = sampler.sample(min(tasks_at_once, episodes - start), generator)
-            for index in (batch.support_index, batch.query_index):
-                digest.update(index.cpu().numpy().tobytes())
+        for batch in _batches(source, episodes, tasks_at_once, generator, digest):
+            batch = batch.shuffled(shuffler).to(*_home(learner))
             state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
-            right = learner.predict(state, batch.query_x).argmax(-1) == batch.query_y
-            rights.append(right.double().mean(1).cpu())
-    per_episode = torch.cat(rights)
-    accuracy, ci95 = mean_interval(per_episode)
-    worst = per_episode.sort().values[: max(1, episodes // 10)].mean().item()
+            prediction = _finite(learner, learner.predict(state, batch.query_x))
+            if metric is None:
+                metric = learner.metric_for(batch)
+                transductive = depends_on_company(learner, batch, steps=steps)
+            parts.append({name: value.double().cpu() for name, value in learner.score(prediction, batch).items()})
+    scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    _check_scores(scores, episodes, type(learner).__name__)
+    value, ci95 = metric.interval(scores)
     return Result(
-        accuracy=accuracy,
+        metric=metric,
+        value=value,
         ci95=ci95,
-        worst_tenth=worst,
+        worst_tenth=_worst_tenth(metric, scores),
         episodes=episodes,
         normalisation=learner.normalisation,
-        transductive=learner.transductive,
-        way=sampler.way,
-        shot=sampler.shot,
-        query=sampler.query,
+        transductive=transductive,
+        source=about,
         seed=seed,
         digest=digest.hexdigest()[:16],
-        per_episode=per_episode,
+        scores=scores,
     )
 
 
 def compare(a: Result, b: Result) -> Paired:
     """a − b on the same episodes. Pairing removes what is hard or easy for both: the interval shrinks.
 
-    Raises CourseError when the two were not evaluated on the same episodes.
+    Raises CourseError when the two were not evaluated on the same episodes, or by another metric.
     """
-    same = ("episodes", "way", "shot", "query", "seed")
-    for name in same:
-        if getattr(a, name) != getattr(b, name):
+    theirs = [{"metric": one.metric.name, "episodes": one.episodes, "seed": one.seed} | one.source for one in (a, b)]
+    for name in theirs[0] | theirs[1]:
+        mine, other = (one.get(name) for one in theirs)
+        if mine != other and name not in ("data", "split"):
             raise CourseError(
-                f"a pair needs the same episodes, but {name} is {getattr(a, name)} and {getattr(b, name)}; "
+                f"a pair needs the same episodes, but {name} is {mine} and {other}; "
                 "use the same sampler and seed for both"
             )
     if a.digest != b.digest:
-        raise CourseError(
-            "a pair needs the same episodes, but other pictures were drawn; use the same data, split and tasks_at_once"
-        )
-    difference, ci95 = mean_interval(a.per_episode - b.per_episode)
-    return Paired(difference, ci95, a.episodes)
+        raise CourseError("a pair needs the same episodes, but other pictures were drawn; use the same data and split")
+    return a.metric.compare(a.scores, b.scores)
+
+
+# ------------------------------------------------------------------ what a learner is not trusted with
+
+
+def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None = None, queries: int = 3) -> bool:
+    """Whether the first queries of the first two tasks are answered otherwise when they are asked one by one.
+
+    A difference counts above 0.1 % of the largest number in the answers: rounding depends on the company, too. A
+    learner that cannot answer one query alone depends on its company.
+    """
+    few = batch.some(slice(0, 2))
+    with torch.no_grad(), evaluation_mode(learner):
+        state = learner.adapt(few.support_x, few.support_y, steps=steps)
+        together = _flat(learner.predict(state, few.query_x))
+        for index in range(min(queries, few.query_x.shape[1])):
+            try:
+                alone = _flat(learner.predict(state, few.query_x[:, index : index + 1]))
+            except (CourseError, RuntimeError, ValueError, IndexError, ZeroDivisionError):
+                return True
+            for one, all_of_them in zip(alone, together, strict=True):
+                if one.dim() < 2 or all_of_them.dim() < 2:  # a number for all queries, as a count of boxes
+                    continue
+                if one.shape[2:] != all_of_them.shape[2:]:
+                    return True
+                here = all_of_them[:, index : index + 1].double()
+                size = all_of_them.abs().max().clamp_min(1e-12).double()
+                if not ((one.double() - here).abs() <= 1e-3 * size).all():
+                    return True
+    return False
+
+
+def _flat(prediction: Any) -> list[Tensor]:
+    """All tensors in a prediction."""
+    if isinstance(prediction, Tensor):
+        return [prediction]
+    parts = prediction.values() if isinstance(prediction, dict) else prediction
+    return [tensor for part in parts if isinstance(part, (Tensor, dict, list, tuple)) for tensor in _flat(part)]
+
+
+def _finite(learner: nn.Module, prediction: Any) -> Any:
+    for tensor in _flat(prediction):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CourseError(
+                f"{type(learner).__name__}'s answers are not finite: the images or the parameters are not, or the "
+                "inner process ran away; look at both, lower the inner rate, or train again with a lower outer rate"
+            )
+    return detached(prediction)
+
+
+def _check_scores(scores: dict[str, Tensor], episodes: int, name: str) -> None:
+    for what, value in scores.items():
+        if value.shape != (episodes,):
+            given = f"{name}.score gives {what!r} of shape {tuple(value.shape)}"
+            raise CourseError(f"{given} for {episodes} tasks; give one number per task")
+        if not value.isfinite().all():
+            raise CourseError(f"{name}.score gives a {what!r} that is not finite; give a finite number per task")
+
+
+def _worst_tenth(metric: Metric, scores: dict[str, Tensor]) -> float:
+    values = metric.per_episode(scores)
+    values = values[~values.isnan()]  # of a ratio: an episode with nothing to divide by
+    worst = (metric.better * values).sort().indices[: max(1, len(values) // 10)]
+    return values[worst].mean().item()
+
+
+# ------------------------------------------------------------------ episodes
+
+
+def _batches(
+    source: Source, episodes: int, at_once: int, generator: torch.Generator, digest: "hashlib._Hash"
+) -> Iterator[Episode]:
+    for start in range(0, episodes, BLOCK):
+        count = min(BLOCK, episodes - start)
+        if hasattr(source, "draw") and hasattr(source, "gather"):
+            drawn = source.draw(count, generator)
+            _add(digest, drawn.support_index, drawn.query_index)
+            yield from (source.gather(part) for part in drawn.split(at_once))
+            continue
+        batch = source.sample(count, generator)
+        if batch.support_index.numel():
+            _add(digest, batch.support_index, batch.query_index)
+        else:
+            _add(digest, batch.support_x, batch.query_x)
+        yield from batch.split(at_once)
+
+
+def _add(digest: "hashlib._Hash", *tensors: Tensor) -> None:
+    for tensor in tensors:
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+
+
+def _home(learner: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+    """The device and the number format of a learner's parameters; without parameters batches stay as they are."""
+    first = next((value for value in learner.parameters() if value.is_floating_point()), None)
+    return (None, None) if first is None else (first.device, first.dtype)

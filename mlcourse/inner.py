@@ -150,11 +150,11 @@ def adapt_checkpointed(
         return tuple(adapt(forward, fast, x, y, steps=steps, rate=each, **settings).values())
 
     lengths = [min(every, steps - start) for start in range(0, steps, every)]
-    fast = _Recompute.apply(block, lengths, len(params), *params.values(), *tensors.values(), support_x, support_y)
+    fast = Recompute.apply(block, lengths, len(params), *params.values(), *tensors.values(), support_x, support_y)
     return dict(zip(params, fast, strict=True))
 
 
-class _Recompute(torch.autograd.Function):
+class Recompute(torch.autograd.Function):
     """A chain of blocks that keeps what enters each block, and no graph. backward makes one block's graph at a time."""
 
     @staticmethod

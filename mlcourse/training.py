@@ -3,19 +3,23 @@
     θ_outer ← θ_outer − β · dL_outer/dθ_outer
 
 It knows nothing of methods: a learner has `outer_loss(batch, step=…, generator=…)`, a source has
-`sample(tasks, generator)`.
+`sample(tasks, generator)`, and what a validation measures is the learner's own metric, or an evaluator's.
 """
 
+import functools
 import json
 import math
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +29,11 @@ from mlcourse import files
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import check_seed
 from mlcourse.errors import CourseError
-from mlcourse.evaluation import evaluate
-from mlcourse.learners import completed, restore, save
+from mlcourse.evaluation import Episodes, Evaluator, Source
+from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, restore, save
+from mlcourse.statistics import Metric
 
-CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
-
-
-class Source(Protocol):
-    """Where meta-batches come from: an EpisodeSampler, `Images`, or one's own.
-
-    A source may say what it `gives`, "episodes" or "images"; `train` then refuses learners that train on the other.
-    """
-
-    def sample(self, tasks: int, generator: torch.Generator) -> Any: ...
+LOG = "log.jsonl"
 
 
 class Images:
@@ -57,11 +53,14 @@ class Images:
 
 @dataclass
 class History:
-    """What happened in training: one entry a step in `losses` and `accuracies`, one a validation in `validations`."""
+    """What happened in training: one entry per step in `losses` and `values`, one per validation in `validations`.
+
+    values: of the learner's metric in each step (nan where it has none). A step whose line of the log was lost is nan.
+    """
 
     losses: list[float] = field(default_factory=list)
-    accuracies: list[float] = field(default_factory=list)
-    validations: list[tuple[int, float]] = field(default_factory=list)  # (steps done, accuracy on validation classes)
+    values: list[float] = field(default_factory=list)
+    validations: list[tuple[int, float]] = field(default_factory=list)  # (steps done, the metric on validation classes)
     best_step: int = 0
     seconds: float = 0.0
     interrupted: bool = False
@@ -85,6 +84,15 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 }
 
 
+# By name, as functions of (parameters, rate). One's own may be given as such a function.
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]] = {
+    "adam": lambda parameters, rate: torch.optim.Adam(parameters, lr=rate),
+    "adamw": lambda parameters, rate: torch.optim.AdamW(parameters, lr=rate),
+    "sgd": lambda parameters, rate: torch.optim.SGD(parameters, lr=rate, momentum=0.9),
+}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
 def train(
     learner: nn.Module,
     source: Source,
@@ -94,7 +102,10 @@ def train(
     rate: float = 1e-3,
     schedule: str = "cosine",
     seed: int = 0,
-    validation: Source | None = None,
+    optimizer: str | Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer] = "adam",
+    accumulate: int = 1,
+    precision: str = "float32",
+    validation: Source | Evaluator | None = None,
     validate_every: int = 100,
     validation_episodes: int = 200,
     out: Path | str | None = None,
@@ -102,27 +113,46 @@ def train(
     settings: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> History:
-    """Meta-train a learner in place by Adam on its outer loss; afterwards it holds its best parameters.
+    """Meta-train a learner in place by gradients of its outer loss; afterwards it holds its best parameters.
 
     steps: outer steps. tasks: the meta-batch. rate: β, which follows `schedule` (one of SCHEDULES).
-    validation: a sampler over validation classes; every `validate_every` steps the learner is evaluated on the same
-    `validation_episodes` episodes, and the best parameters are kept. Without it the last ones are.
+    optimizer: one of OPTIMIZERS, or a function of (parameters, rate) that makes one. accumulate: in how many parts the
+    meta-batch goes through the learner, one after another: less memory, the same mean over tasks (but a learner with
+    `running` statistics sees each part by itself). precision: of the forward pass, one of PRECISIONS: automatic mixed
+    precision, where the learner allows it.
+    validation: a sampler over validation classes, or an evaluator of one's own; every `validate_every` steps the
+    learner is evaluated on the same `validation_episodes` episodes, and the parameters with the best metric are kept.
+    Without it the last ones are.
     out: a folder for `learner.safetensors`, `config.json` (with `settings`), `log.jsonl` (a line a step) and the
     checkpoint; resume: go on from that checkpoint, to the same numbers as without the stop (nothing there: start).
     An interrupt (Ctrl-C, the stop button) ends the training early, after the step at hand, and keeps what was learnt.
 
-    Raises CourseError for a bad setting, a source that does not fit the learner, a folder that holds another run, and
-    an outer loss that is not finite.
+    Raises CourseError for a bad setting, a source that does not fit the learner, a learner that a file could not bring
+    back, a folder that holds another run, and an outer loss or a gradient that is not finite.
     """
     _check_source(learner, source)
     check_seed(seed)
     _check(steps=steps, tasks=tasks, validate_every=validate_every, validation_episodes=validation_episodes)
+    _check(accumulate=accumulate)
+    if accumulate > tasks:
+        raise CourseError(f"accumulate is {accumulate}, more than the {tasks} tasks of a step; give {tasks} or less")
+    if not 0 < rate < math.inf:
+        raise CourseError(f"rate is {rate}; an outer rate is finite and above 0")
     if schedule not in SCHEDULES:
         raise CourseError(f"schedule {schedule!r} is unknown; use one of {', '.join(SCHEDULES)}")
+    if out is not None:
+        check_saving(learner)
     settings = (settings or {}) | {"tasks": tasks, "schedule": schedule}
+    settings |= _named(optimizer=(_name_of(optimizer), "adam"), accumulate=(accumulate, 1))
+    settings |= _named(precision=(precision, "float32"))
     if validation is not None:  # the best step depends on these
-        settings |= {"validate_every": validate_every, "validation_episodes": validation_episodes}
-    run = _Run(learner, rate, seed, Path(out) if out else None, settings, steps)
+        settings |= {"validate_every": validate_every}
+        if hasattr(validation, "evaluate"):
+            settings |= {"validation": type(validation).__name__}
+        else:
+            settings |= {"validation_episodes": validation_episodes}
+            validation = Episodes(validation, episodes=validation_episodes, seed=(seed + 10**6) % 2**64)
+    run = Run(learner, rate, seed, Path(out) if out else None, settings, steps, optimizer, precision)
     run.open(resume)
     if run.finished:
         learner.eval()
@@ -134,11 +164,11 @@ def train(
                 interrupts.check()
                 for group in run.optimizer.param_groups:
                     group["lr"] = rate * SCHEDULES[schedule](run.step, steps)
-                run.outer_step(source, tasks)
+                run.outer_step(source, tasks, accumulate)
                 bar.set_postfix(run.shown(), refresh=False)
                 bar.update()
                 if run.step % validate_every == 0 or run.step == steps:
-                    run.validate(validation, validation_episodes)
+                    run.validate(validation)
                     run.checkpoint()
         except KeyboardInterrupt:
             run.history.interrupted = True
@@ -160,8 +190,33 @@ def _check_source(learner: nn.Module, source: Source) -> None:
 
 def _check(**counts: int) -> None:
     for name, value in counts.items():
-        if value < 1:
-            raise CourseError(f"{name} is {value}; give 1 or more")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise CourseError(f"{name} is {value!r}; give 1 or more")
+
+
+def _named(**given_and_default: tuple[Any, Any]) -> dict[str, Any]:
+    """The settings that are not at their defaults: older runs know nothing of them, and can go on."""
+    return {name: given for name, (given, default) in given_and_default.items() if given != default}
+
+
+def _name_of(optimizer: str | Callable) -> str:
+    """What a run says of its optimizer: the same for the same one in another process."""
+    if isinstance(optimizer, str):
+        return optimizer
+    if isinstance(optimizer, functools.partial):
+        return f"{_name_of(optimizer.func)} {dict(sorted(optimizer.keywords.items()))}"
+    return getattr(optimizer, "__qualname__", type(optimizer).__name__)
+
+
+def _parts(batch: Any, count: int) -> list[tuple[Any, float]]:
+    """The batch in `count` parts, each with its share of the tasks (or of the images, for a tuple of tensors)."""
+    if count == 1:
+        return [(batch, 1.0)]
+    if isinstance(batch, tuple):
+        total = len(batch[0])
+        parts = list(zip(*(tensor.split(math.ceil(total / count)) for tensor in batch), strict=True))
+        return [(part, len(part[0]) / total) for part in parts]
+    return [(part, part.tasks / batch.tasks) for part in batch.split(math.ceil(batch.tasks / count))]
 
 
 class _InterruptsWait:
@@ -192,64 +247,130 @@ class _InterruptsWait:
             signal.signal(signal.SIGINT, self.before)
 
 
-class _Run:
+class Run:
     """The state of one training run: what a checkpoint holds is exactly what the next step depends on."""
 
-    def __init__(self, learner: nn.Module, rate: float, seed: int, out: Path | None, settings: dict, steps: int):
+    def __init__(
+        self,
+        learner: nn.Module,
+        rate: float,
+        seed: int,
+        out: Path | None,
+        settings: dict,
+        steps: int,
+        optimizer: str | Callable = "adam",
+        precision: str = "float32",
+    ):
         self.learner, self.out, self.steps = learner, out, steps
         self.settings = settings | {"seed": seed, "steps": steps, "rate": rate}
         self.seed = seed
         self.parameters = [p for p in learner.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=rate)
+        if not self.parameters:
+            name = type(learner).__name__
+            raise CourseError(f"{name} has no parameter that asks for a gradient; nothing can be trained")
+        if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
+            raise CourseError(f"optimizer {optimizer!r} is unknown; use one of {', '.join(OPTIMIZERS)}, or a function")
+        self.optimizer = (OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer)(self.parameters, rate)
+        self.mixed, self.scaler = self._precision(precision)
         self.generator = torch.Generator().manual_seed(seed)
         self.history = History()
         self.step, self.resumes = 0, 0
         self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.metric: str | None = None  # of the validation
         self.log = None
         self.finished = False
 
+    def _precision(self, name: str) -> tuple[Callable, torch.amp.GradScaler | None]:
+        """What the forward pass runs under, and for float16 what keeps its small gradients."""
+        if name not in PRECISIONS:
+            raise CourseError(f"precision {name!r} is unknown; use one of {', '.join(PRECISIONS)}")
+        dtype, device = PRECISIONS[name], self.parameters[0].device.type
+        if dtype is None:
+            return nullcontext, None
+        if dtype == torch.float16 and device != "cuda":
+            raise CourseError(f"precision float16 needs a GPU, and the learner is on {device}; use bfloat16 or float32")
+        if not getattr(self.learner, "mixed_precision", True):
+            name = type(self.learner).__name__
+            raise CourseError(f"{name} loses too many digits in mixed precision; use precision float32")
+        scaler = torch.amp.GradScaler(device) if dtype == torch.float16 else None
+        return functools.partial(torch.autocast, device, dtype=dtype), scaler
+
     # ------------------------------------------------------------------ one step
 
-    def outer_step(self, source: Source, tasks: int) -> None:
+    def outer_step(self, source: Source, tasks: int, accumulate: int = 1) -> None:
         started = time.perf_counter()
         self.learner.train()
         batch = source.sample(tasks, self.generator)
-        loss, metrics = self.learner.outer_loss(batch, step=self.step, generator=self.generator)
-        if not torch.isfinite(loss):
-            raise CourseError(
-                f"the outer loss is {loss.item()} at step {self.step}; lower the outer rate or the inner rate, "
-                "then start again (earlier checkpoints are kept)"
-            )
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        total, metrics = 0.0, {}
+        for part, share in _parts(batch, accumulate):
+            with self.mixed():
+                loss, of_part = self.learner.outer_loss(part, step=self.step, generator=self.generator)
+            self._check_loss(loss)
+            loss = loss if share == 1 else share * loss
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            total += loss.item()
+            metrics = {name: metrics.get(name, 0.0) + share * value for name, value in of_part.items()}
+        self._move()
         self.step += 1
         seconds = time.perf_counter() - started
         self.history.seconds += seconds
-        self.history.losses.append(loss.item())
-        self.history.accuracies.append(metrics.get("accuracy", float("nan")))
-        self._write_log({"step": self.step, "loss": loss.item(), **metrics, "seconds": round(seconds, 4)})
+        self.history.losses.append(total)
+        self.history.values.append(next(iter(metrics.values()), float("nan")))
+        self._write_log({"step": self.step, "loss": total, **metrics, "seconds": round(seconds, 4)})
+
+    def _check_loss(self, loss: Tensor) -> None:
+        if not loss.requires_grad:
+            raise CourseError(
+                f"the outer loss of {type(self.learner).__name__} has no graph, so nothing would be learned: it was "
+                "computed under no_grad or inference_mode, or from detached tensors; compute it with gradients on"
+            )
+        if not torch.isfinite(loss):
+            raise self._ran_away(f"the outer loss is {loss.item()}")
+
+    def _move(self) -> None:
+        """One step of the optimizer, unless a gradient is not finite: it would make the weights so, for good."""
+        if self.scaler is not None:  # it looks at the gradients itself, and skips the first steps until its scale fits
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return
+        norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
+        if norms and not torch.isfinite(torch.stack([norm.float() for norm in norms])).all():
+            raise self._ran_away("the outer loss is finite but its gradient is not (as that of a root at 0)")
+        self.optimizer.step()
+
+    def _ran_away(self, what: str) -> CourseError:
+        kept = "earlier checkpoints are kept" if self.out is not None else "the parameters are those of the step before"
+        return CourseError(
+            f"{what} at step {self.step}; lower the outer rate or the inner rate, then start again ({kept})"
+        )
 
     def shown(self) -> dict[str, str]:
         """The metric beside the progress bar: a mean over the last steps, and the last validation."""
-        last, name = self.history.accuracies[-20:], "accuracy"
-        if math.isnan(last[-1]):
+        last, name = self.history.values[-20:], getattr(self.learner, "metric", ("metric",))[0]
+        if math.isnan(sum(last)):
             last, name = self.history.losses[-20:], "loss"
         shown = {name: f"{sum(last) / len(last):.3f}"}
         if self.history.validations:
             shown["val"] = f"{self.history.validations[-1][1]:.3f}"
         return shown
 
-    def validate(self, validation: Source | None, episodes: int) -> None:
+    def validate(self, validation: Evaluator | None) -> None:
         if validation is None:
             return
         started = time.perf_counter()
-        accuracy = evaluate(self.learner, validation, episodes=episodes, seed=(self.seed + 10**6) % 2**64).accuracy
+        result = validation.evaluate(self.learner)
+        metric = Metric(*result.metric)
         self.history.seconds += time.perf_counter() - started
-        self.history.validations.append((self.step, accuracy))
-        if self.best is None or accuracy > self.best[0]:
+        self.history.validations.append((self.step, result.value))
+        if not math.isfinite(result.value):
+            raise CourseError(
+                f"the validation's {metric.name} is {result.value} at step {self.step}; no step can be the best"
+            )
+        self.metric = metric.name
+        if self.best is None or metric.better * result.value > metric.better * self.best[0]:
             self.history.best_step = self.step
-            self.best = (accuracy, {name: value.clone() for name, value in self.learner.state_dict().items()})
+            self.best = (result.value, {name: value.clone() for name, value in self.learner.state_dict().items()})
 
     # ------------------------------------------------------------------ files
 
@@ -260,31 +381,41 @@ class _Run:
         there = [name for name in ("config.json", CHECKPOINT, LOG) if (self.out / name).exists()]
         if there and not resume:
             raise CourseError(f"{self.out} already holds a run ({there[0]}); use --resume to go on, or another --out")
-        if resume and (self.out / CHECKPOINT).exists():
+        if resume and ((self.out / CHECKPOINT).exists() or (self.out / PREVIOUS).exists()):
             self._restore()
         elif (self.out / "config.json").exists():
             raise CourseError(f"{self.out} holds a learner but no {CHECKPOINT}; it cannot go on, use another --out")
         self._trim_log()
 
     def checkpoint(self) -> None:
-        """Write all that the next step depends on, in one file, in one piece."""
+        """Write all that the next step depends on, in one file, in one piece; the one before stays beside it."""
         if self.out is None:
             return
+        if not all(torch.isfinite(p).all() for p in self.parameters):
+            raise self._ran_away("a parameter is no longer finite")
+        if self.log is not None:
+            os.fsync(self.log.fileno())  # the log must hold what the checkpoint counts
         tensors = {f"learner/{name}": value for name, value in self.learner.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
+            known = {name: value for name, value in state.items() if value is not None}
+            tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in known.items()}
         if self.best:
             tensors |= {f"best/{name}": value for name, value in self.best[1].items()}
         tensors["generator"] = self.generator.get_state()
         history = {"validations": self.history.validations, "best_step": self.history.best_step}
+        path = self.out / CHECKPOINT
+        if path.exists():
+            os.replace(path, self.out / PREVIOUS)
         files.save_tensors(
-            self.out / CHECKPOINT,
+            path,
             tensors,
             {
                 "step": self.step,
                 "resumes": self.resumes,
                 "seconds": self.history.seconds,
                 "best": self.best[0] if self.best else None,
+                "metric": self.metric,
+                "scaler": self.scaler.state_dict() if self.scaler else None,
                 "history": history,
                 "learner": self.learner.config,
                 "settings": self.settings,
@@ -292,8 +423,7 @@ class _Run:
         )
 
     def _restore(self) -> None:
-        path = self.out / CHECKPOINT
-        tensors, about = files.load_tensors(path)
+        path, tensors, about = self._newest()
         theirs_and_mine = {
             "learner": (completed(about.get("learner") or {}), self.learner.config),
             "settings": (about.get("settings"), self.settings),
@@ -308,40 +438,80 @@ class _Run:
             for prefix in ("learner", "optimizer", "best")
         }
         restore(self.learner, part["learner"], path)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in part["optimizer"].items():
-            index, key = name.split("/")
-            if key != "step":  # the moments lie in memory as their parameter does (channels last), files know no layout
-                value = torch.empty_like(self.parameters[int(index)]).copy_(value)
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        self._restore_optimizer(part["optimizer"])
+        if self.scaler and about.get("scaler"):
+            self.scaler.load_state_dict(about["scaler"])
         self.generator.set_state(tensors["generator"])
-        self.step, self.resumes = about["step"], about["resumes"] + 1
-        self.history.seconds, self.history.best_step = about["seconds"], about["history"]["best_step"]
-        self.history.validations = [(step, value) for step, value in about["history"]["validations"]]
-        self.best = (about["best"], part["best"]) if part["best"] else None
+        history = about.get("history") or {}  # runs of earlier versions kept none
+        self.step, self.resumes = about["step"], about.get("resumes", 0) + 1
+        self.history.seconds, self.history.best_step = about.get("seconds", 0.0), history.get("best_step", 0)
+        self.history.validations = [(step, value) for step, value in history.get("validations", [])]
+        self.best = (about["best"], part["best"]) if part["best"] and about.get("best") is not None else None
+        self.metric = about.get("metric") or ("accuracy" if self.best else None)
         self.finished = self.step >= self.steps and (self.out / "config.json").exists()
         if self.finished and self.best:
             restore(self.learner, self.best[1], path)
 
+    def _newest(self) -> tuple[Path, dict[str, Tensor], dict]:
+        """The newest checkpoint that can be read, with a word where that is not the last one."""
+        first = None
+        for path in (self.out / CHECKPOINT, self.out / PREVIOUS):
+            try:
+                tensors, about = files.load_tensors(path)
+                if "step" not in about or "generator" not in tensors:
+                    raise CourseError(f"{path} is no checkpoint of a training; use another --out")
+            except (CourseError, OSError) as error:
+                first = first or error
+                continue
+            if first is not None:
+                warnings.warn(f"{first}; going on from {path.name}, step {about['step']}", stacklevel=2)
+            return path, tensors, about
+        raise first
+
+    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, key = name.split("/")
+            parameter = self.parameters[int(index)]
+            if value.shape == parameter.shape and key != "step":
+                # the moments lie in memory as their parameter does (channels last), files know no layout
+                value = torch.empty_like(parameter).copy_(value)
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+
     def _trim_log(self) -> None:
-        """Drop the lines of steps that the checkpoint does not hold: they will be done again."""
-        path = self.out / LOG
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        """Drop the lines of steps that the checkpoint does not hold: they will be done again.
+
+        A log that was damaged or lost is no reason to stop: the steps whose lines are missing are nan in the history.
+        """
+        path, kept = self.out / LOG, {}
+        text = path.read_bytes().decode("utf-8", errors="replace") if path.exists() else ""
+        for line in text.splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a process that was killed while it wrote
-                break
-            if entry["step"] > self.step:
-                break
-            kept.append(line)
-            self.history.losses.append(entry["loss"])
-            self.history.accuracies.append(entry.get("accuracy", float("nan")))
-        if len(kept) != self.step:
-            raise CourseError(f"{path} has {len(kept)} of the {self.step} steps of its checkpoint; use another --out")
+                step, loss = int(entry["step"]), float(entry["loss"])
+            except (ValueError, TypeError, KeyError):  # a line that was cut when the process was killed, or damaged
+                continue
+            if step <= self.step and step not in kept:
+                kept[step] = (line, loss, self._value_in(entry))
+        missing = self.step - len(kept)
+        if missing:
+            warnings.warn(
+                f"{path} lacks {missing} of the {self.step} steps of its checkpoint; the training goes on without them",
+                stacklevel=2,
+            )
+        for step in range(1, self.step + 1):
+            _, loss, value = kept.get(step, ("", math.nan, math.nan))
+            self.history.losses.append(loss)
+            self.history.values.append(value)
         if path.exists():
-            files.write_text(path, "".join(line + "\n" for line in kept))
+            files.write_text(path, "".join(kept[step][0] + "\n" for step in sorted(kept)))
+
+    def _value_in(self, entry: dict) -> float:
+        """The metric in a line of the log: what stands between the loss and the seconds."""
+        names = [name for name in entry if name not in ("step", "loss", "seconds", "resumes")]
+        value = entry[names[0]] if names else None
+        return float(value) if isinstance(value, (int, float)) else math.nan
 
     def _write_log(self, entry: dict) -> None:
         if self.out is None:
@@ -364,7 +534,6 @@ class _Run:
             restore(self.learner, self.best[1], "the best checkpoint")
         self.learner.eval()
         if self.out is not None:
-            accuracy = self.best[0] if self.best else None
             save(
                 self.learner,
                 self.out,
@@ -372,7 +541,7 @@ class _Run:
                 finished=self.step >= self.steps,
                 steps_done=self.step,
                 best_step=self.history.best_step,
-                validation_accuracy=accuracy,
+                validation={self.metric: self.best[0]} if self.best else None,
                 seconds=round(self.history.seconds, 1),
             )
 

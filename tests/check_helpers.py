@@ -1,7 +1,7 @@
 """How a check is tested itself.
 
 from check_helpers import assert_check
-from mlcourse import checks
+from mlcourse.lessons.losses import checks
 
 def with_loop(params, grads, rate): ...        # right answers, written differently from the reference
 def in_float32(params, grads, rate): ...
@@ -11,7 +11,7 @@ def scalar(params, grads, rate): ...
 
 def test_sgd_step():
     assert_check(
-        checks.losses.sgd_step,
+        checks.sgd_step,
         right=[with_loop, in_float32],
         wrong={"climbs": (climbs, "this step climbs"), "returns the gradient": (returns_gradient, "is the gradient"),
                "one number": (scalar, "shape")},
@@ -20,7 +20,7 @@ def test_sgd_step():
 
 from collections.abc import Callable
 
-from mlcourse.checks import Check, Verdict
+from mlcourse.teaching.checks import Check, Verdict
 
 SEEDS = range(5)
 

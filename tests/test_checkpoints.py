@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import mlcourse
-from mlcourse import datasets, files, learners, places, strokes
+from mlcourse import datasets, files, learners, places
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.evaluation import evaluate
+from mlcourse.teaching.pad import strokes
 
 OMNIGLOT = Path(os.environ.get("MLCOURSE_DATA", "nowhere")) / "omniglot-py"
 FOLDERS = sorted(path.parent for path in (places.data() / "checkpoints").glob("*/config.json"))

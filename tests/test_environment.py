@@ -206,12 +206,12 @@ def test_bad_arguments_are_one_line(arguments, capsys):
 
 
 def test_nb_selects_the_notebook_its_checks_and_the_harness(clone, monkeypatch):
-    for name in ("notebooks/05_a.ipynb", "notebooks/06_b.ipynb", "tests/test_checks_05.py"):
-        (clone / name).parent.mkdir(exist_ok=True)
-        (clone / name).touch()
+    for name in ("05_a.ipynb", "06_b.ipynb"):
+        (clone / "notebooks").mkdir(exist_ok=True)
+        (clone / "notebooks" / name).write_text("from mlcourse.lessons.by_hand import checks")
     monkeypatch.setattr(environment, "ROOT", clone)
     chosen = [Path(path).as_posix() for path in environment.selected("05")]
-    assert chosen == ["tests/test_checks_05.py", "notebooks/05_a.ipynb", "tests/notebooks"]
+    assert chosen == ["tests/lessons/by_hand", "notebooks/05_a.ipynb", "tests/notebooks"]
     with pytest.raises(Problem, match="there are 05, 06"):
         environment.selected("07")
 

@@ -10,7 +10,8 @@ from core_helpers import squares
 from mlcourse import learners
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
-from mlcourse.evaluation import compare, evaluate, mean_interval
+from mlcourse.evaluation import compare, evaluate
+from mlcourse.statistics import mean_interval
 
 
 def sampler(**shape):

@@ -104,7 +104,8 @@ def test_imports_are_declared():
     names |= {"jinja2": "nbconvert"}
     declared = {one.name.lower() for one in requirements()}
     for path in [*(ROOT / "mlcourse").rglob("*.py"), *(ROOT / "data").glob("*.py"), *(ROOT / "tests").rglob("*.py")]:
-        local = {one.stem for one in path.parent.glob("*.py")} | {"mlcourse", "harness", "states", "tiny"}
+        shared = [ROOT / "tests", ROOT / "tests" / "notebooks", ROOT / "tests" / "browser"]
+        local = {one.stem for room in [path.parent, *shared] for one in room.glob("*.py")} | {"mlcourse"}
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
@@ -183,5 +184,5 @@ def test_wheel_carries_the_data(tmp_path):
         inside = path.relative_to(ROOT).as_posix()
         if inside.startswith("data/"):
             assert f"mlcourse/_{inside}" in names
-    assert "mlcourse/course.mplstyle" in names
-    assert "mlcourse/pad.js" in names
+    assert "mlcourse/teaching/course.mplstyle" in names
+    assert "mlcourse/teaching/pad/pad.js" in names

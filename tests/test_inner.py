@@ -7,10 +7,10 @@ import torch
 from core_helpers import Smooth, flat_gradient, loss_at, random_episode
 
 from mlcourse import inner
-from mlcourse.checks.oracles import gradient_error
 from mlcourse.errors import CourseError
 from mlcourse.learners import MAML
-from mlcourse.saved_bytes import saved_bytes
+from mlcourse.meta_gradients.saved_bytes import saved_bytes
+from mlcourse.teaching.oracles import gradient_error
 
 
 def quadratic(a, c):

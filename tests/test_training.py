@@ -122,7 +122,7 @@ def test_moments_come_back_in_the_layout_of_their_parameters(tmp_path, method):
     model = learner(method)
     run(model, out=tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()  # so that the run counts as unfinished
-    again = training._Run(learner(method), 1e-3, 3, tmp_path / "run", SETTINGS, 8)
+    again = training.Run(learner(method), 1e-3, 3, tmp_path / "run", SETTINGS, 8)
     again.open(resume=True)
     again.close_log()
     by_parameter = again.optimizer.state

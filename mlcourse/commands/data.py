@@ -31,7 +31,8 @@ def load(
 
     drawn: send each picture through the drawing pad's pipeline, and add as many variants by other `hands`.
     """
-    from mlcourse import datasets, strokes
+    from mlcourse import datasets
+    from mlcourse.teaching.pad import strokes
 
     place = {"protocol": protocol, "root": root, "download": download}
     if not drawn:

@@ -16,7 +16,7 @@ def tidy(
     ] = False,
 ) -> None:
     """Write notebooks in their canonical form: stable ids, formatted code, no outputs but the golden ones."""
-    from mlcourse import tidy as tools
+    from mlcourse.teaching import tidy as tools
 
     paths = find(notebooks or [])
     if not check:
@@ -32,7 +32,7 @@ def tidy(
 
 def golden(notebooks: Names = None) -> None:
     """Fill the golden outputs (cells tagged nbval-check-output) from a fresh run at the budget smoke."""
-    from mlcourse import tidy as tools
+    from mlcourse.teaching import tidy as tools
 
     paths = find(notebooks or [])
     for number, path in enumerate(paths, start=1):

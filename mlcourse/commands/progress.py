@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from mlcourse import files, places
-from mlcourse import progress as kept
+from mlcourse.teaching import progress as kept
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def load(split: str, *, size: int | None) -> tuple[ClassImages, torch.Tensor, bo
     scripts = sorted(script for part in local.parts_of(split) for script in SPLITS[part])
     classes = [(script, one) for script in scripts for one in index[script]]
     upright = ClassImages(
-        images=torch.cat([_sheet(script, len(index[script])) for script in scripts]),
+        images=torch.cat([sheet_of(script, len(index[script])) for script in scripts]),
         counts=torch.full((len(classes),), SAMPLES),
         names=tuple(f"{script}/{one['name']}" for script, one in classes),
         groups=tuple(script for script, _ in classes),
@@ -60,7 +60,7 @@ def load(split: str, *, size: int | None) -> tuple[ClassImages, torch.Tensor, bo
     return upright, torch.tensor([one["rotates"] for _, one in classes]), split == "train"
 
 
-def _sheet(script: str, rows: int) -> torch.Tensor:
+def sheet_of(script: str, rows: int) -> torch.Tensor:
     """The pictures of a script: uint8 [characters*20, 1, 28, 28]."""
     path = folder() / f"{script}.png"
     try:

@@ -36,6 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 WEIGHTS, CONFIG = "learner.safetensors", "config.json"
+CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 
 
 @dataclass(frozen=True)
@@ -153,12 +154,17 @@ def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
 
 
-def save(learner: nn.Module, folder: Path | str, **more: Any) -> None:
-    """Write `learner.safetensors`, then `config.json` with all that `load` needs and whatever `more` tells."""
+def check_saving(learner: nn.Module) -> None:
+    """Raise CourseError when `load` could not bring this learner back, so before anything is learnt."""
     if not learner.config:
         raise CourseError(
             "this learner was not made by learners.build, so its file could not be read back; build it there"
         )
+
+
+def save(learner: nn.Module, folder: Path | str, **more: Any) -> None:
+    """Write `learner.safetensors`, then `config.json` with all that `load` needs and whatever `more` tells."""
+    check_saving(learner)
     folder = Path(folder)
     files.save_tensors(folder / WEIGHTS, learner.state_dict(), {"method": learner.config["method"]})
     files.write_json(folder / CONFIG, {"learner": learner.config} | more)

@@ -1,5 +1,7 @@
 """What every learner is: a function from a support set to a predictor, with outer parameters to train."""
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlcourse.episodes import Episode
 from mlcourse.errors import CourseError
+from mlcourse.statistics import ACCURACY, ERROR, Metric
 
 State = dict[str, Any]
 
 
-class Learner(nn.Module):
+class Learner(nn.Module, ABC):
     """A meta-learner. Its parameters are the outer parameters θ; what else it must remember is a buffer.
 
     One adapts once and predicts often:
@@ -22,24 +26,23 @@ class Learner(nn.Module):
         logits = learner.predict(state, query_x)        # [tasks, queries, way]
 
     support_x: [tasks, way·shot, C, H, W]; support_y: [tasks, way·shot], labels 0 … way−1;
-    query_x: [tasks, queries, C, H, W].
+    query_x: [tasks, queries, C, H, W]. Targets may also be values, masks or boxes: see `Episode`.
+
+    A learner of one's own defines `inner_process` and `predict`, and where its task is another one `loss`, `score` and
+    `metric`. Where the outer loss is more than the loss of `predict` it defines `outer_process`.
     """
 
-    trains_on = "episodes"
+    trains_on = "episodes"  # or "images" (x, global class), or "nothing"
     normalisation = "none"
+    metric = ACCURACY  # what validation looks at, and which way is better
 
     def __init__(self) -> None:
         super().__init__()
         self.config: dict[str, Any] = {}  # what `learners.build` was called with, so that a file can bring it back
 
-    @property
-    def transductive(self) -> bool:
-        """Whether the answer to one query depends on the other queries."""
-        return self.normalisation == "batch"
-
     def check_images(self, shape: tuple[int, ...]) -> None:
         """Raise CourseError when images of `shape` (C, H, W) are not what this learner was built for."""
-        if not self.config or self.config["method"] == "pixels":
+        if "in_channels" not in self.config or self.trains_on == "nothing":
             return
         built = (self.config["in_channels"], self.config["size"], self.config["size"])
         if tuple(shape) != built:
@@ -47,46 +50,153 @@ class Learner(nn.Module):
                 f"the images are {tuple(shape)}, but the learner was built for {built}; choose fitting data"
             )
 
+    # ------------------------------------------------------------------ the inner process
+
     def adapt(
         self,
         support_x: Tensor,
-        support_y: Tensor,
+        support_y: Any,
         *,
         steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> State:
-        """The inner process, for all tasks. Under `no_grad` it works too and returns a detached state."""
-        raise TypeError(f"{type(self).__name__} must define adapt")
+        """The inner process, for all tasks. Under `no_grad` it works too and returns a detached state.
 
-    def predict(self, state: State, query_x: Tensor) -> Tensor:
-        """Logits [tasks, queries, way] of the queries, given what `adapt` made of the support set."""
-        raise TypeError(f"{type(self).__name__} must define predict")
+        steps: inner steps, for learners that have them (None: the learner's own). generator: for learners that draw.
+        Raises CourseError for a negative number of steps.
+        """
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
+            raise CourseError(f"steps is {steps!r}; an inner process takes 0 steps or more")
+        return self.inner_process(support_x, support_y, steps=steps, generator=generator)
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    @abstractmethod
+    def inner_process(
+        self, support_x: Tensor, support_y: Any, *, steps: int | None, generator: torch.Generator | None
+    ) -> State:
+        """What `adapt` returns. A learner without inner steps and without draws takes `**_` for the last two."""
+
+    @abstractmethod
+    def predict(self, state: State, query_x: Tensor) -> Any:
+        """Logits [tasks, queries, way] of the queries, given what `adapt` made of the support set.
+
+        In place of logits: values, masks, boxes, embeddings, whatever `loss` and `score` take.
+        """
+
+    def forward(self, support_x: Tensor, support_y: Any, query_x: Tensor) -> Any:
         return self.predict(self.adapt(support_x, support_y), query_x)
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """L_outer: cross-entropy of logits [tasks, queries, way] and labels [tasks, queries], a mean over all."""
-        return F.cross_entropy(prediction.flatten(0, 1), target.flatten())
+    # ------------------------------------------------------------------ the outer loss
+
+    def loss(self, prediction: Any, target: Any) -> Tensor:
+        """L_outer, a mean over all tasks and queries: cross-entropy of logits and labels, mean square of values."""
+        if not target.is_floating_point():
+            return F.cross_entropy(prediction.flatten(0, 1), target.flatten())
+        if prediction.shape != target.shape:  # PyTorch would broadcast: another loss, and only a warning
+            shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+            raise CourseError(f"predictions and targets have the shapes {shapes}; give targets [tasks, images, values]")
+        return F.mse_loss(prediction, target)
 
     def outer_loss(
-        self, batch: Any, *, step: int = 0, generator: torch.Generator | None = None
+        self, batch: Any, *, step: int | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        """The outer loss of an Episode (tasks), and metrics. `.backward()` leaves the meta-gradient in `.grad`."""
-        logits = self(batch.support_x, batch.support_y, batch.query_x)
-        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+        """The outer loss of an Episode (tasks), and metrics. `.backward()` leaves the meta-gradient in `.grad`.
+
+        step: the outer step, for what is annealed over the training (None: the annealing is over). generator: for
+        learners that draw. In training mode the learner may `augment` the batch first.
+        """
+        if self.training:
+            batch = self.augment(batch, generator)
+        loss, prediction = self.outer_process(batch, step=step, generator=generator)
+        return loss, self.metrics(prediction, batch)
+
+    def augment(self, batch: Any, generator: torch.Generator | None) -> Any:
+        """The batch that the outer loss is taken on: by default as it came. For augmentation of images or of tasks."""
+        return batch
+
+    def outer_process(self, batch: Any, *, step: int | None, generator: torch.Generator | None) -> tuple[Tensor, Any]:
+        """The outer loss of a batch, and the predictions that it was taken on."""
+        prediction = self(batch.support_x, batch.support_y, batch.query_x)
+        return self.loss(prediction, batch.query_y), prediction
+
+    # ------------------------------------------------------------------ how good it is
+
+    def metric_for(self, batch: Any) -> Metric:
+        """What the scores of a batch are summed up in: `metric`; for values (regression) the mean squared error."""
+        metric, target = Metric(*self.metric), getattr(batch, "query_y", None)
+        values = isinstance(target, Tensor) and target.is_floating_point()
+        return ERROR if values and metric == ACCURACY else metric
+
+    def score(self, prediction: Any, batch: Episode) -> dict[str, Tensor]:
+        """What is right and wrong in each task, by name, each [tasks]: the accuracy, or the mean squared error."""
+        if batch.query_y.is_floating_point():
+            return {"error": (prediction - batch.query_y).double().square().flatten(1).mean(1)}
+        return {"accuracy": (prediction.argmax(-1) == batch.query_y).double().mean(1)}
+
+    @torch.no_grad()
+    def metrics(self, prediction: Any, batch: Any) -> dict[str, float]:
+        """The metric of one batch by name, for the log of a training."""
+        scores, metric = self.score(detached(prediction), batch), self.metric_for(batch)
+        if metric.ratio is None:
+            return {metric.name: scores[metric.name].double().mean().item()}
+        top, bottom = (scores[name].double().sum().item() for name in metric.ratio)
+        return {metric.name: top / bottom if bottom else float("nan")}
+
+
+# ------------------------------------------------------------------ modes
+
+
+# One for all modules: a learner and its network are changed together, whichever was asked first.
+_MODES = threading.RLock()
 
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """`with evaluation_mode(module):` The module and all in it are in evaluation mode; afterwards each is as it was."""
-    before = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in before:
-            part.training = mode
+    """`with evaluation_mode(module):` The module and all in it are in evaluation mode; afterwards each is as it was.
+
+    A module that was in another mode is lent to one thread at a time: meanwhile another thread would see a mode that is
+    not its own.
+    """
+    with _MODES:
+        before = [(part, part.training) for part in module.modules() if part.training]
+        if before:
+            module.eval()
+            try:
+                yield
+            finally:
+                for part, mode in before:
+                    part.training = mode
+            return
+    yield  # nothing to change, so nobody has to wait
+
+
+class Frozen(nn.Module):
+    """A learner that another one holds, as a teacher: saved with it, never trained, always in evaluation mode."""
+
+    def __init__(self, learner: nn.Module):
+        super().__init__()
+        self.learner = learner.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "Frozen":
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, *arguments: Any) -> Any:
+        return self.learner(*arguments)
+
+
+# ------------------------------------------------------------------ predictions
+
+
+def detached(prediction: Any) -> Any:
+    """The same without a graph: a tensor, or tensors in dicts, lists and tuples."""
+    if isinstance(prediction, Tensor):
+        return prediction.detach()
+    if isinstance(prediction, dict):
+        return {name: detached(value) for name, value in prediction.items()}
+    if isinstance(prediction, (list, tuple)):
+        return type(prediction)(detached(value) for value in prediction)
+    return prediction
 
 
 def accuracy(logits: Tensor, target: Tensor) -> float:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import State, accuracy, way_of
+from mlcourse.learners.base import State, way_of
 from mlcourse.learners.metric import MetricLearner
 from mlcourse.learners.prototypical import prototypes
 
@@ -115,11 +115,9 @@ class HyperNetwork(MetricLearner):
             z = self._last_block(state["kernel"], z)
         return z @ state["weight"].transpose(1, 2) + state["bias"].unsqueeze(1)
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    def outer_process(self, batch, **how) -> tuple[Tensor, Tensor]:
         if self.kernel is None:
-            return super().outer_loss(batch, step=step, generator=generator)
+            return super().outer_process(batch, **how)
         sizes = [batch.support_x.shape[1], batch.query_x.shape[1]]
         maps = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
         kernel = self._written(maps[:, : sizes[0]], batch.support_y)
@@ -127,4 +125,4 @@ class HyperNetwork(MetricLearner):
         support, query = self._last_block(kernel, maps).split(sizes, 1)
         head = self.head(prototypes(support, batch.support_y, way_of(batch.support_y)))
         logits = query @ head["weight"].transpose(1, 2) + head["bias"].unsqueeze(1)
-        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+        return self.loss(logits, batch.query_y), logits

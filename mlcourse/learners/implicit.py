@@ -15,8 +15,8 @@ from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
 from mlcourse.learners.maml import MAML
-from mlcourse.linear_solvers import conjugate_gradient
-from mlcourse.surrogate import surrogate
+from mlcourse.meta_gradients.linear_solvers import conjugate_gradient
+from mlcourse.meta_gradients.surrogate import surrogate
 
 
 class ImplicitMAML(MAML):
@@ -67,10 +67,8 @@ class ImplicitMAML(MAML):
 
         return [inner.adapt(forward, theta, x, y, steps=steps, rate=self.inner_rate, loss=proximal, create_graph=False)]
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The query loss at φ_T, and metrics; `.backward()` leaves the implicit meta-gradient in `.grad`."""
+    def outer_process(self, batch, **_) -> tuple[Tensor, Tensor]:
+        """The query loss at φ_T, and the predictions; `.backward()` leaves the implicit meta-gradient in `.grad`."""
         theta = self.start()
         with torch.no_grad():
             state = self.adapt(batch.support_x, batch.support_y)
@@ -84,7 +82,7 @@ class ImplicitMAML(MAML):
         solved = conjugate_gradient(lambda p: p + weight * product(p), outer, iterations=self.iterations).sum(0)
         parts = solved.split([value.numel() for value in theta.values()])
         gradients = [part.view_as(value) for part, value in zip(parts, theta.values(), strict=True)]
-        return surrogate(loss, list(theta.values()), gradients), self.metrics(prediction, batch.query_y)
+        return surrogate(loss, list(theta.values()), gradients), prediction
 
     @torch.enable_grad()
     def hessian_product(self, state: State, support_x: Tensor, support_y: Tensor) -> Callable[[Tensor], Tensor]:

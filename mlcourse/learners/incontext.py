@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import State, accuracy, way_of
+from mlcourse.learners.base import State, way_of
 from mlcourse.learners.metric import MetricLearner, members
 
 
@@ -125,12 +125,10 @@ class InContextLearner(MetricLearner):
             tokens = layer(tokens, state["keys"][:, index], state["values"][:, index])
         return self.scale * self.last(tokens) @ state["labels"].transpose(1, 2)
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    def outer_process(self, batch, generator=None, **_) -> tuple[Tensor, Tensor]:
         """As in MetricLearner, with label vectors that `generator` draws for each task (None: the first)."""
         labels = self.assigned(batch.support_y, generator)
         z = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y, labels), query)
-        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+        return self.loss(logits, batch.query_y), logits

@@ -22,13 +22,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode, way_of
+from mlcourse.learners.base import Learner, State, evaluation_mode, way_of
+from mlcourse.meta_gradients.surrogate import with_zeros
 from mlcourse.networks import BatchStatistics
-from mlcourse.surrogate import with_zeros
 
 
 class MAML(Learner):
@@ -160,14 +159,7 @@ class MAML(Learner):
             return rates
         return {name: value[min(step, len(value) - 1)] for name, value in rates.items()}
 
-    def adapt(
-        self,
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, steps=None, **_) -> State:
         """T inner steps for each task. `state["fast"]` holds θ_inner* by name, with a leading dimension of tasks."""
         return self.states(support_x, support_y, steps=steps)[-1]
 
@@ -248,19 +240,10 @@ class MAML(Learner):
         return path
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
-        """Logits [tasks, queries, way], or values. In evaluation, raises CourseError when they are not finite."""
+        """Logits [tasks, queries, way], or values."""
         n = state["support_x"].shape[1] if self.normalisation == "support" else 0
         x = torch.cat([state["support_x"], query_x], 1) if n else query_x
-        return self.checked(self.call_tasks(state["fast"], x, n or None, state["step"])[:, n:][..., : state["way"]])
-
-    def checked(self, prediction: Tensor) -> Tensor:
-        # In training the outer loss is checked. In evaluation nothing else would notice: argmax finds an answer in NaN.
-        if not self.training and not torch.isfinite(prediction).all():
-            raise CourseError(
-                f"{type(self).__name__}'s answers are not finite: the images are not, or the inner process ran away; "
-                "use a lower inner rate"
-            )
-        return prediction
+        return self.call_tasks(state["fast"], x, n or None, state["step"])[:, n:][..., : state["way"]]
 
     def _way(self, support_y: Tensor) -> int | None:
         """The number of classes, or None for regression."""
@@ -271,24 +254,17 @@ class MAML(Learner):
 
     # ------------------------------------------------------------------ the outer loss
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of logits and labels, or the mean squared error of values; a mean over all tasks and images."""
-        if not target.is_floating_point():
-            return super().loss(prediction, target)
-        if prediction.shape != target.shape:  # PyTorch would broadcast: another loss, and only a warning
-            shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-            raise CourseError(f"predictions and targets have the shapes {shapes}; give targets [tasks, images, values]")
-        return F.mse_loss(prediction, target)
+    def step_weights(self, step: int | None) -> list[float]:
+        """How much the query loss after each inner step counts, at outer step `step`: T weights that add up to 1.
 
-    def step_weights(self, step: int) -> list[float]:
-        """How much the query loss after each inner step counts, at outer step `step`: T weights that add up to 1."""
-        early = max(0.0, 1 - step / self.every_step_until) / self.steps if self.every_step_until and self.steps else 0.0
+        None: the annealing is over, and only the last step counts.
+        """
+        annealed = step is None or not self.every_step_until or not self.steps
+        early = 0.0 if annealed else max(0.0, 1 - step / self.every_step_until) / self.steps
         return (self.steps - 1) * [early] + [1 - early * (self.steps - 1)]
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The outer loss of an Episode, and metrics. step: the outer step, for what is annealed (MAML++)."""
+    def outer_process(self, batch, step=None, **_) -> tuple[Tensor, Tensor]:
+        """The outer loss of an Episode, and its predictions. step: the outer step, for what is annealed (MAML++)."""
         chunks = [(batch.support_x, batch.support_y, batch.query_x, batch.query_y)]
         if self.side_by_side and self.normalisation != "running":  # whose statistics are those of the whole batch
             at_once = tasks_at_once(batch.support_x, batch.query_x)
@@ -299,14 +275,14 @@ class MAML(Learner):
             total = total + loss * (len(prediction) / len(batch.query_x))
             predictions.append(prediction)
         extras = [*self.rates.values(), *self.gains.values()]
-        return (with_zeros(total, extras) if extras else total), self.metrics(torch.cat(predictions), batch.query_y)
+        return (with_zeros(total, extras) if extras else total), torch.cat(predictions)
 
     def chunk_loss(
-        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, *, step: int
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, *, step: int | None
     ) -> tuple[Tensor, Tensor]:
         """The outer loss of some tasks, and their predictions after the last inner step."""
         weights = self.step_weights(step) if self.training else [1.0]
-        first_order = self.first_order or step < self.first_order_until
+        first_order = self.first_order or (step is not None and step < self.first_order_until)
         every_step = len(weights) > 1 and weights[0] > 0
         settings = {"first_order": first_order, "every_step": every_step}
         predictions = self.predictions(support_x, support_y, query_x, **settings)
@@ -316,12 +292,6 @@ class MAML(Learner):
     def predictions(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, **settings) -> list[Tensor]:
         """The queries' predictions after the last inner step, or after each. settings: of `states`."""
         return [self.predict(state, query_x) for state in self.states(support_x, support_y, **settings)]
-
-    def metrics(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
-        """Accuracy, or for regression the mean squared error."""
-        if target.is_floating_point():
-            return {"error": F.mse_loss(prediction.detach(), target).item()}
-        return {"accuracy": accuracy(prediction, target)}
 
 
 class ANIL(MAML):
@@ -388,7 +358,7 @@ class ANIL(MAML):
 
     def answers(self, state: State, features: Tensor) -> Tensor:
         """The adapted head's logits for features [tasks, images, D]."""
-        return self.checked(self.call_tasks(state["fast"], features)[..., : state["way"]])
+        return self.call_tasks(state["fast"], features)[..., : state["way"]]
 
 
 def _below_head(params: inner.Parameters) -> inner.Parameters:

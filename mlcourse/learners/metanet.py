@@ -45,7 +45,7 @@ from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode, way_of
+from mlcourse.learners.base import Learner, State, evaluation_mode, way_of
 from mlcourse.learners.metric import cosines
 from mlcourse.learners.prototypical import PrototypicalNetwork
 
@@ -198,7 +198,7 @@ class MetaNetwork(Learner):
         contrastive = self.representation_loss == "contrastive"
         if self.representation_loss == "paper":
             contrastive = int(F.one_hot(labels).sum(1).max()) > 1
-        chosen = _pairs if contrastive else _singles
+        chosen = pairs_of if contrastive else singles
         first, second = chosen(features.shape[1], self.examples, generator, features.device)
         with torch.enable_grad():  # also under no_grad: what is written depends on gradients
             features = features if self.second_order else features.detach()
@@ -263,9 +263,9 @@ class MetaNetwork(Learner):
         A layer is linear in its weights, so (Σ_i a_i W*_i)·x = Σ_i a_i (W*_i·x): no query's W* is ever put together.
         """
         a = self.attention(state, of_u)
-        fast = _mixed(a, state["memory_fc"], of_b)
+        fast = mixed(a, state["memory_fc"], of_b)
         hidden = self.b.activation(self.b.fc(of_b)) + self.b.activation(fast)
-        fast = _mixed(a, state["memory_head"], hidden)
+        fast = mixed(a, state["memory_head"], hidden)
         return self.head(hidden)[..., : fast.shape[-1]] + fast
 
     # ------------------------------------------------------------------ the learner
@@ -275,31 +275,14 @@ class MetaNetwork(Learner):
         with evaluation_mode(self.u), evaluation_mode(self.b):
             return self.u.features(x), self.b.features(x)
 
-    def adapt(
-        self,
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, *, generator=None, **_) -> State:
         way_of(support_y, at_most=self.head.out_features, who="this Meta-Network")
         return self.write(*self.features(support_x), support_y, generator)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
-        """Logits [tasks, queries, way]. In evaluation, raises CourseError when they are not finite."""
-        logits = self.read(state, *self.features(query_x))
-        # In training the outer loss is checked. In evaluation nothing else would notice: argmax finds an answer in NaN.
-        if not self.training and not torch.isfinite(logits).all():
-            raise CourseError(
-                "the Meta-Network's answers are not finite: the images or the parameters are not; look at both, and "
-                "train again with a lower outer rate if it is the parameters"
-            )
-        return logits
+        return self.read(state, *self.features(query_x))
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    def outer_process(self, batch, *, generator=None, **_) -> tuple[Tensor, Tensor]:
         way_of(batch.support_y, at_most=self.head.out_features, who="this Meta-Network")
         # One pass for support and queries, so that in training both see the same batch statistics.
         x = torch.cat([batch.support_x, batch.query_x], 1)
@@ -307,7 +290,7 @@ class MetaNetwork(Learner):
         of_u, of_b = self.u.features(x), self.b.features(x)
         state = self.write(of_u[:, :n], of_b[:, :n], batch.support_y, generator)
         logits = self.read(state, of_u[:, n:], of_b[:, n:])
-        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+        return self.loss(logits, batch.query_y), logits
 
     def prototype_head(self) -> PrototypicalNetwork:
         """The same slow network, u with its weights Q, as a prototypical network: no fast weights, no meta-learners.
@@ -329,7 +312,7 @@ class OtherEpisode(Learner):
         super().__init__()
         self.learner, self.parts, self.normalisation = learner, parts, learner.normalisation
 
-    def adapt(self, support_x: Tensor, support_y: Tensor, **settings) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **settings) -> State:
         if len(support_x) < 2:
             raise CourseError("1 episode at a time has no other to take fast weights from; give 2 or more at once")
         state = self.learner.adapt(support_x, support_y, **settings)
@@ -366,19 +349,19 @@ def contrastive_loss(a: Tensor, b: Tensor, same: Tensor, margin: float = 1.0) ->
     return 0.5 * (same * squared + (1 - same) * apart.square())
 
 
-def _mixed(a: Tensor, memory: Tensor, x: Tensor) -> Tensor:
+def mixed(a: Tensor, memory: Tensor, x: Tensor) -> Tensor:
     """Σ_i a_i W*_i·x: attention [tasks, q, n], memory [tasks, n, H, D + 1], x [tasks, q, D] → [tasks, q, H]."""
     each = with_one(x) @ memory.flatten(1, 2).transpose(1, 2)  # [tasks, q, n·H]
     return (a.unsqueeze(-2) @ each.unflatten(-1, memory.shape[1:3])).squeeze(-2)
 
 
-def _singles(n: int, examples: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+def singles(n: int, examples: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
     """Places of T (or all n, if fewer) of n examples, in random order."""
     first = torch.randperm(n, generator=generator)[:examples].to(device)
     return first, first
 
 
-def _pairs(n: int, examples: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+def pairs_of(n: int, examples: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
     """Places of the two examples of T random pairs."""
     if n < 2:
         raise CourseError("the support set has 1 image, but a contrastive loss needs pairs; use cross-entropy")

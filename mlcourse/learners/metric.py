@@ -4,12 +4,14 @@ The parts that differ are two functions of embeddings: what is kept of the suppo
 against it.
 """
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, evaluation_mode
+from mlcourse.learners.base import Learner, State, evaluation_mode
 
 
 class MetricLearner(Learner):
@@ -30,13 +32,13 @@ class MetricLearner(Learner):
         self.network = network
         self.normalisation = network.normalisation
 
+    @abstractmethod
     def keep(self, z: Tensor, support_y: Tensor) -> State:
         """What stays of the support set: of its embeddings [tasks, way·shot, …] and labels [tasks, way·shot]."""
-        raise TypeError(f"{type(self).__name__} must define keep")
 
+    @abstractmethod
     def compare(self, state: State, z: Tensor) -> Tensor:
         """Logits [tasks, queries, way] of the queries' embeddings [tasks, queries, …]."""
-        raise TypeError(f"{type(self).__name__} must define compare")
 
     def embed(self, x: Tensor) -> Tensor:
         """[tasks, images, C, H, W] → [tasks, images, D], each image by itself: the encoder is in evaluation mode."""
@@ -46,41 +48,20 @@ class MetricLearner(Learner):
     def _encode(self, x: Tensor) -> Tensor:
         return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
-    def adapt(
-        self,
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
         with evaluation_mode(self):
             return self.keep(self._encode(support_x), support_y)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
-        """Logits [tasks, queries, way]. In evaluation, raises CourseError when they are not finite."""
         with evaluation_mode(self):
-            logits = self.compare(state, self._encode(query_x))
-        return self.finite(logits)
+            return self.compare(state, self._encode(query_x))
 
-    def finite(self, logits: Tensor) -> Tensor:
-        """The logits as they are. In evaluation, raises CourseError when they are not finite."""
-        # In training the outer loss is checked. In evaluation nothing else would notice: argmax finds an answer in NaN.
-        if not self.training and not torch.isfinite(logits).all():
-            raise CourseError(
-                f"{type(self).__name__}'s answers are not finite: the images or the parameters are not; "
-                "look at both, and train again with a lower outer rate if it is the parameters"
-            )
-        return logits
-
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    def outer_process(self, batch, **_) -> tuple[Tensor, Tensor]:
         # One pass for support and queries, so that in training both see the same batch statistics.
         z = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y), query)
-        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+        return self.loss(logits, batch.query_y), logits
 
 
 def members(labels: Tensor, way: int, dtype: torch.dtype) -> Tensor:

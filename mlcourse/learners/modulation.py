@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcourse.episodes import check_positive
-from mlcourse.learners.base import State, accuracy, evaluation_mode, way_of
+from mlcourse.learners.base import State, evaluation_mode, way_of
 from mlcourse.learners.metric import MetricLearner, log_of
 from mlcourse.learners.prototypical import prototypes, squared_distances
 
@@ -73,16 +73,12 @@ class FeatureModulation(MetricLearner):
         """The state that goes with a modulation, be it written for these tasks or for others."""
         with evaluation_mode(self):
             z = self.features(written, support_x)
-        return written | {"prototypes": prototypes(z, support_y, way_of(support_y))}
+        return written | self.keep(z, support_y)
 
-    def adapt(
-        self,
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> State:
+    def keep(self, z: Tensor, support_y: Tensor) -> State:
+        return {"prototypes": prototypes(z, support_y, way_of(support_y))}
+
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
         return self.under(self.modulation(support_x, support_y), support_x, support_y)
 
     def compare(self, state: State, z: Tensor) -> Tensor:
@@ -90,15 +86,11 @@ class FeatureModulation(MetricLearner):
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         with evaluation_mode(self):
-            logits = self.compare(state, self.features(state, query_x))
-        return self.finite(logits)
+            return self.compare(state, self.features(state, query_x))
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    def outer_process(self, batch, **_) -> tuple[Tensor, Tensor]:
         written = self.modulation(batch.support_x, batch.support_y)
         z = self.features(written, torch.cat([batch.support_x, batch.query_x], 1))
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
-        state = {"prototypes": prototypes(support, batch.support_y, way_of(batch.support_y))}
-        logits = self.compare(state, query)
-        return self.loss(logits, batch.query_y), {"accuracy": accuracy(logits, batch.query_y)}
+        logits = self.compare(self.keep(support, batch.support_y), query)
+        return self.loss(logits, batch.query_y), logits

@@ -16,14 +16,7 @@ class PixelNeighbours(Learner):
 
     trains_on = "nothing"
 
-    def adapt(
-        self,
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
         return {"pixels": support_x.flatten(2), "members": F.one_hot(support_y, way_of(support_y)).bool()}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
 from mlcourse.learners.maml import MAML
-from mlcourse.surrogate import surrogate
+from mlcourse.meta_gradients.surrogate import surrogate
 
 
 class Reptile(MAML):
@@ -43,10 +43,8 @@ class Reptile(MAML):
             raise CourseError(f"inner_batch is {inner_batch}; give 1 or more images, or None for all")
         self.all_images, self.inner_batch = all_images, inner_batch
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The query loss at φ_T, and metrics; `.backward()` leaves the mean of θ − φ_T over tasks in `.grad`.
+    def outer_process(self, batch, generator=None, **_) -> tuple[Tensor, Tensor]:
+        """The query loss at φ_T, and the predictions; `.backward()` leaves the mean of θ − φ_T over tasks in `.grad`.
 
         With all_images the queries were trained on: loss and accuracy are then no estimate for new images.
         """
@@ -56,7 +54,7 @@ class Reptile(MAML):
             prediction = self.predict(state, batch.query_x)
             loss = self.loss(prediction, batch.query_y)
             moves = [(value - state["fast"][name]).mean(0) for name, value in theta.items()]
-        return surrogate(loss, list(theta.values()), moves), self.metrics(prediction, batch.query_y)
+        return surrogate(loss, list(theta.values()), moves), prediction
 
     def descend(self, batch, generator: torch.Generator | None = None) -> State:
         """φ_T of each task, by T inner steps on all its images (or on its support set), or on batches of them."""

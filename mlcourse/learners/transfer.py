@@ -4,7 +4,6 @@ Yosinski et al., *How transferable are features in deep neural networks?*, 2014,
 as a few-shot baseline: Chen et al., *A Closer Look at Few-shot Classification*, 2019, https://arxiv.org/abs/1904.04232.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -45,14 +44,7 @@ class FineTune(Learner):
             features = functional_call(self.network, body, (x, reference))
         return F.linear(features, params["head.weight"], params["head.bias"])
 
-    def adapt(
-        self,
-        support_x: Tensor,
-        support_y: Tensor,
-        *,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, steps=None, **_) -> State:
         way, size = way_of(support_y), self.network.embedding_size
         head = {
             "head.weight": support_x.new_zeros(way, size, requires_grad=True),
@@ -76,10 +68,12 @@ class FineTune(Learner):
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         return answer_each(self.call, state["fast"], state, query_x, self.normalisation)
 
-    def outer_loss(
-        self, batch, *, step: int = 0, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
+    def outer_process(self, batch: tuple[Tensor, Tensor], **_) -> tuple[Tensor, Tensor]:
         """Pre-training: ordinary classification of a batch of (images [n, C, H, W], global classes [n])."""
         x, y = batch
         logits = self.classifier(self.network(x))
-        return F.cross_entropy(logits, y), {"accuracy": accuracy(logits, y)}
+        return F.cross_entropy(logits, y), logits
+
+    def metrics(self, prediction: Tensor, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+        """The accuracy in pre-training, over all its classes."""
+        return {"accuracy": accuracy(prediction, batch[1])}

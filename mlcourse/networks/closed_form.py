@@ -75,11 +75,11 @@ class _Convolution(Function):
     @staticmethod
     def backward(ctx, gy):
         x, weight = ctx.saved_tensors
-        grads = _ConvolutionGradient.apply(channels_last(gy), x, weight, ctx.how, ctx.needs_input_grad[0])
+        grads = ConvolutionGradient.apply(channels_last(gy), x, weight, ctx.how, ctx.needs_input_grad[0])
         return *grads, None, None, None
 
 
-class _ConvolutionGradient(Function):
+class ConvolutionGradient(Function):
     """(g, x, W) → (gx, gW, gb), the gradients of Σ g·y. It is linear in g, and bilinear in the rest."""
 
     @staticmethod

@@ -7,14 +7,14 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from slider import Slider
 
-from mlcourse import tidy
+from mlcourse.teaching import tidy
 
 pytestmark = pytest.mark.browser
 
 CELLS = [
     """\
 import time
-from mlcourse import figures, lesson, widgets
+from mlcourse.teaching import figures, lesson, widgets
 session = lesson.start("99", seed=1, budget="smoke")""",
     """\
 calls = []

@@ -4,7 +4,7 @@ import pytest
 from drawing import CLEAR_QUERY, Pad
 
 from mlcourse import places
-from mlcourse.pad_samples import sample_sets
+from mlcourse.teaching.pad.samples import sample_sets
 
 pytestmark = pytest.mark.browser
 

@@ -256,11 +256,11 @@ def has_typed_stubs(lesson):
 
 @rule
 def checks_each_answer(lesson):
-    """The lesson goes on with `x = checks.module.exercise(my_x).answer` in a cell after the stub."""
+    """The lesson goes on with `x = checks.exercise(my_x).answer` in a cell after the stub."""
     for cell in lesson.tagged("exercise:"):
         for stub in functions(cell, "my_"):
             after = lesson.code[lesson.code.index(cell) :]
-            pattern = rf"checks\.\w+\.\w+\({stub.name}\)"
+            pattern = rf"checks\.\w+\({stub.name}\)"
             if not any(re.search(pattern, other.source) for other in after if "solution" not in tags(other)):
                 yield f"no cell calls checks....({stub.name})"
 
@@ -290,7 +290,7 @@ def has_solutions(lesson):
     for cell in solutions:
         last = (parse(cell).body or [None])[-1]
         text = ast.unparse(last) if isinstance(last, ast.Assert) else ""
-        if not re.fullmatch(r"assert checks\.\w+\.\w+\(solution_\w+\)\.passed", text):
+        if not re.fullmatch(r"assert checks\.\w+\(solution_\w+\)\.passed", text):
             yield f"a solution does not end in `assert checks....(solution_...).passed` ({cell.source[:40]!r})"
         if not _folded(lesson, cell):
             yield f"a solution is not folded: set jupyter.source_hidden ({cell.source[:40]!r})"

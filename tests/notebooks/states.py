@@ -3,8 +3,8 @@
 import harness
 import nbformat
 
-from mlcourse import progress
 from mlcourse.commands.run import environment, execute
+from mlcourse.teaching import progress
 
 PATHS = harness.notebooks()
 

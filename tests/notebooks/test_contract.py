@@ -3,7 +3,7 @@
 import harness
 import pytest
 
-from mlcourse import tidy
+from mlcourse.teaching import tidy
 
 LESSONS = {path.stem: harness.Lesson.read(path) for path in harness.notebooks()}
 

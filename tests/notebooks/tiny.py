@@ -17,21 +17,20 @@ HEADER = """# 07 · A tiny lesson
 """
 
 IMPORT = """try:
-    from mlcourse import progress
+    from mlcourse.teaching import progress
 except ModuleNotFoundError:
     raise SystemExit("%pip install ADDRESS") from None"""
 
-CHECKS = """class checks:  # stands for the course's checks
-    class sums:
-        @staticmethod
-        def check(answer):
-            try:
-                good = answer(2, 3) == 5
-            except Exception:
-                good = False
-            if good and answer.__name__.startswith("my_"):
-                progress.record_pass("07." + answer.__name__[-1], "add")
-            return type("Verdict", (), {"passed": good, "answer": answer if good else sum_of_two})"""
+CHECKS = """class checks:  # stands for the lesson's checks
+    @staticmethod
+    def sums(answer):
+        try:
+            good = answer(2, 3) == 5
+        except Exception:
+            good = False
+        if good and answer.__name__.startswith("my_"):
+            progress.record_pass("07." + answer.__name__[-1], "add")
+        return type("Verdict", (), {"passed": good, "answer": answer if good else sum_of_two})"""
 
 HINT = "<details><summary>It prints ...</summary>Add.</details>"
 
@@ -43,7 +42,7 @@ SOLUTION = """def solution_sum_{k}(a: int, b: int) -> int:
     return a + b
 
 
-assert checks.sums.check(solution_sum_{k}).passed"""
+assert checks.sums(solution_sum_{k}).passed"""
 
 
 def code(source, *tags, outputs=(), **metadata):
@@ -75,7 +74,7 @@ def tiny():
         cells += [
             new_markdown_cell(f"## Exercise 07.{k}: add (difficulty 1, 5 min)\n\n{HINT}"),
             code(STUB.format(k=k), f"exercise:07.{k}"),
-            code(f"sum_{k} = checks.sums.check(my_sum_{k}).answer"),
+            code(f"sum_{k} = checks.sums(my_sum_{k}).answer"),
         ]
     cells += [
         code("method = sum_of_two"),

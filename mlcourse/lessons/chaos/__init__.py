@@ -1,0 +1,1 @@
+"""Notebook 11, *When gradients fail*: its checks, its pictures, and what only this lesson uses."""

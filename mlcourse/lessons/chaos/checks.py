@@ -1,0 +1,519 @@
+"""The checks of notebook 11: evolution strategies, a window of persistent ES, bias, variance, which estimator to take.
+
+Oracles share no code with the package: closed forms of a parabola and of waves, loops over particles, Gaussian moments.
+
+Salimans, Ho, Chen, Sidor, Sutskever, *Evolution Strategies as a Scalable Alternative to Reinforcement Learning*, 2017,
+https://arxiv.org/abs/1703.03864; Vicol, Metz, Sohl-Dickstein, *Unbiased Gradient Estimation in Unrolled Computation
+Graphs with Persistent Evolution Strategies*, 2021, https://arxiv.org/abs/2112.13835; Isserlis, *On a formula for the
+product-moment coefficient of any order of a normal frequency distribution in any number of variables*, 1918,
+https://doi.org/10.1093/biomet/12.1-2.134 (moments).
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.oracles import first_mistake, randn, uniform
+
+Tensors = dict[str, Tensor]
+F64 = torch.float64
+RTOL = 3e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
+_close = partial(close, rtol=RTOL)
+_first = partial(first_mistake, rtol=RTOL)
+
+
+# ------------------------------------------------------------------ 11.1 evolution strategies
+
+
+def _landscape(n: int, pairs: int, *, waves: bool) -> Callable[[torch.Generator], Tensors]:
+    """L = ½λᵀAλ + bᵀλ + h Σ cos 3λ; waves: whether h is not 0."""
+
+    def inputs(generator: torch.Generator) -> Tensors:
+        root, sigma = randn(generator, n, n), uniform(generator, 0.2, 0.4)
+        return {
+            "bend": root @ root.T / n + torch.eye(n, dtype=F64),
+            "push": randn(generator, n),
+            "height": torch.tensor(0.7 if waves else 0.0, dtype=F64),
+            "lam": randn(generator, n),
+            "noise": sigma * randn(generator, pairs, n),
+            "sigma": sigma,
+        }
+
+    return inputs
+
+
+def _heights(inputs: Tensors, lams: Tensor) -> Tensor:
+    """L at each row of lams: [N]."""
+    bend, push, height = (inputs[name].to(lams.dtype) for name in ("bend", "push", "height"))
+    return 0.5 * ((lams @ bend) * lams).sum(1) + lams @ push + height * (3 * lams).cos().sum(1)
+
+
+def _es_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    n = len(inputs["lam"])
+
+    def losses(lams: Tensor) -> Tensor:
+        if not isinstance(lams, Tensor) or lams.ndim != 2 or lams.shape[1] != n:
+            raise TypeError(f"losses takes one λ a row, [N, {n}], and got {list(getattr(lams, 'shape', []))}")
+        return _heights(inputs, lams)
+
+    return {"gradient": answer(losses, inputs["lam"], inputs["noise"], float(inputs["sigma"]))}
+
+
+def _es_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    lam, noise, sigma, got = inputs["lam"], inputs["noise"], inputs["sigma"], outputs["gradient"]
+    slope, waves = inputs["bend"] @ lam + inputs["push"], inputs["height"] * (3 * lam).sin()
+    # L(λ + ε) − L(λ − ε) = 2 εᵀ(Aλ + b) − 2h Σ sin 3λ sin 3ε: no loss is called
+    right = sum(eps * (eps @ slope - waves @ (3 * eps).sin()) for eps in noise) / len(noise) / sigma**2
+    if _close(got, right):
+        return None
+
+    def mean(weights: Tensor) -> Tensor:
+        return (weights[:, None] * noise).mean(0)
+
+    plus, minus = _heights(inputs, lam + noise), _heights(inputs, lam - noise)
+    twice = _heights(inputs, lam + sigma * noise) - _heights(inputs, lam - sigma * noise)
+    one_sided = (
+        "Only λ + ε is used. A pair also needs λ − ε: it takes away what is alike on both sides, and much noise."
+    )
+    scaled = (
+        "The noise is scaled twice: `noise` has the size σ already, so the two points are lam + noise, lam − noise."
+    )
+    mistakes = {
+        "Twice too large: the two points are 2ε apart, so divide by 2σ², not by σ².": 2 * right,
+        "Divided by 2σ: ε and its length in the difference each bring one σ, so it is 2σ².": sigma * right,
+        "The factor 1/(2σ²) is missing.": 2 * sigma**2 * right,
+        "This is the sum over the pairs. It is their mean.": len(noise) * right,
+        "Half too small: take the mean over the pairs, not over all 2 · pairs particles.": right / 2,
+        "Sign: this climbs. The difference is L(λ + ε) − L(λ − ε).": -right,
+        "The two losses are added. Their difference tells in which direction the loss rises.": mean(plus + minus)
+        / (2 * sigma**2),
+        one_sided: mean(plus) / sigma**2,
+        one_sided + " (And with one side the factor is 1/σ².)": mean(plus) / (2 * sigma**2),
+        scaled: mean(twice) / (2 * sigma**2),
+        scaled + " (The factor is 1/(2σ²) then.)": mean(twice) / (2 * sigma),
+    }
+    return _first(got, mistakes) or (
+        f"The estimate is off by {relative_error(got, right):.1e}. Take one pair only and write it down by hand: "
+        "ε (L(λ + ε) − L(λ − ε)) / (2σ²)."
+    )
+
+
+def _es_reference(losses: Callable, lam: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """The mean over pairs of ε (L(λ + ε) − L(λ − ε)) / (2σ²)."""
+    rise = (losses(lam + noise) - losses(lam - noise)) / (2 * sigma**2)
+    return rise @ noise / len(noise)
+
+
+es_gradient = Check(
+    exercise="11.1",
+    title="Evolution strategies with pairs",
+    inputs={
+        "one number, one pair": _landscape(1, 1, waves=False),
+        "a parabola of three numbers": _landscape(3, 4, waves=False),
+        "waves": _landscape(4, 7, waves=True),
+    },
+    probe=_es_probe,
+    judge=_es_judge,
+    reference=_es_reference,
+)
+
+
+# ------------------------------------------------------------------ 11.2 one window of persistent ES
+
+
+WINDOWS = 3
+
+
+def _system(n: int, pairs: int) -> Callable[[torch.Generator], Tensors]:
+    """s ← R s + λ ∘ (1 + s), ℓ = ½‖s‖² + Σ s: what an early λ does is there in all later states."""
+
+    def inputs(generator: torch.Generator) -> Tensors:
+        sigma = uniform(generator, 0.2, 0.4)
+        return {
+            "turn": 0.5 * randn(generator, n, n) / n**0.5,
+            "lam": randn(generator, n),
+            "states": randn(generator, n).repeat(2 * pairs, 1),
+            "noise": sigma * randn(generator, WINDOWS, pairs, n),
+            "sigma": sigma,
+        }
+
+    return inputs
+
+
+def _pes_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    turn, states, noise = inputs["turn"], inputs["states"], inputs["noise"]
+    shift, found = torch.zeros_like(noise[0]), []
+
+    def window(lams: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        if lams.shape != inputs["states"].shape or states.shape != inputs["states"].shape:
+            rows = list(inputs["states"].shape)
+            raise TypeError(
+                f"window takes λ and state of every particle, {rows} both, and got {list(lams.shape)} and "
+                f"{list(states.shape)}"
+            )
+        states = states @ turn.T.to(states.dtype) + lams * (1 + states)
+        return 0.5 * states.square().sum(1) + states.sum(1), states
+
+    for eps in noise:
+        result = answer(window, inputs["lam"].clone(), states, shift, eps.clone(), float(inputs["sigma"]))
+        if not isinstance(result, tuple) or len(result) != 3:
+            raise TypeError("it needs three results: gradient, states, shift")
+        gradient, states, shift = result
+        found.append((gradient, states, shift))
+    return {name: torch.stack(values) for name, values in zip(("gradient", "states", "shift"), zip(*found))}
+
+
+def _particles(inputs: Tensors, slip: str = "") -> Tensors:
+    """PES, one particle after another, with at most one mistake: named as in PES_SLIPS."""
+    turn, lam, noise, sigma = (inputs[name] for name in ("turn", "lam", "noise", "sigma"))
+    pairs = noise.shape[1]
+    states, shift = [state.clone() for state in inputs["states"]], [0 * lam for _ in range(pairs)]
+    found = {"gradient": [], "states": [], "shift": []}
+    for eps in noise:
+        gradient, after = 0 * lam, list(shift)
+        for k in range(pairs):
+            after[k] = eps[k] if slip == "forgets" else shift[k] + eps[k]
+            losses = []
+            for half, sign in ((k, 1), (k + pairs, -1)):
+                moved = lam + sign * (after[k] if slip == "moves by ξ" else eps[k])
+                state = turn @ states[half] + moved * (1 + states[half])
+                losses.append(0.5 * state @ state + state.sum())
+                states[half] = states[half] if slip == "stands still" else state
+            weight = {"after": shift[k], "current": eps[k], "current, forgets": eps[k]}.get(slip, shift[k] + eps[k])
+            gradient = gradient + weight * (losses[0] - losses[1]) / (2 * sigma**2) / pairs
+        shift = list(eps) if slip == "current, forgets" else after
+        for name, value in (("gradient", gradient), ("states", torch.stack(states)), ("shift", torch.stack(shift))):
+            found[name].append(value)
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+PES_SLIPS = {
+    "after": "ξ grows too late: this window's ε has moved this window's loss, so add it to shift BEFORE you weight "
+    "the loss. (In the first window your gradient is 0.)",
+    "current": "The loss is weighted with this window's ε alone: that is truncated ES, and it misses what the earlier "
+    "perturbations did. Weight with shift, the sum of all.",
+    "current, forgets": "The loss is weighted with this window's ε alone, and shift is never summed up: that is "
+    "truncated ES. Weight with the sum of all perturbations.",
+    "forgets": "The returned shift is this window's noise. Return the sum: from the third window on, the first "
+    "perturbation is forgotten.",
+    "moves by ξ": "λ is moved by the whole shift. It is moved by this window's ε only; the sum is only the weight.",
+    "stands still": "The returned states are the old ones: a particle goes on from where it stands. Return those that "
+    "window gives.",
+}
+
+
+def _pes_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    right = _particles(inputs)
+    if all(_close(outputs[name], value) for name, value in right.items()):
+        return None
+    for slip, diagnosis in PES_SLIPS.items():
+        wrong = _particles(inputs, slip)
+        if all(_close(outputs[name], value) for name, value in wrong.items()):
+            return diagnosis
+    if not _close(outputs["states"], right["states"]):
+        return (
+            "The particles are not where they should be. All first halves go with λ + ε, then all second halves with "
+            "λ − ε: torch.cat([lam + noise, lam - noise])."
+        )
+    if not _close(outputs["shift"], right["shift"]):
+        return "The returned shift is wrong: it is shift + noise, of the first half of each pair."
+    pairs = inputs["noise"].shape[1]
+    mistakes = {
+        "Twice too large: divide by 2σ².": 2 * right["gradient"],
+        "This is the sum over the pairs. It is their mean.": pairs * right["gradient"],
+        "Half too small: take the mean over the pairs, not over all 2 · pairs particles.": right["gradient"] / 2,
+        "Sign: this climbs. The difference is the first half's loss minus the second half's.": -right["gradient"],
+    }
+    off = relative_error(outputs["gradient"], right["gradient"])
+    return _first(outputs["gradient"], mistakes) or (
+        f"States and shift are right; the gradient is off by {off:.1e}. "
+        "It is the mean over pairs of ξ (L₊ − L₋) / (2σ²)."
+    )
+
+
+def _pes_reference(
+    window: Callable, lam: Tensor, states: Tensor, shift: Tensor, noise: Tensor, sigma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ξ ← ξ + ε, then the mean over pairs of ξ (L₊ − L₋) / (2σ²)."""
+    shift = shift + noise
+    losses, states = window(torch.cat([lam + noise, lam - noise]), states)
+    plus, minus = losses.chunk(2)
+    return (plus - minus) @ shift / (2 * sigma**2 * len(shift)), states, shift
+
+
+pes_window = Check(
+    exercise="11.2",
+    title="One window of persistent ES",
+    inputs={"one number, two pairs": _system(1, 2), "three numbers": _system(3, 4)},
+    probe=_pes_probe,
+    judge=_pes_judge,
+    reference=_pes_reference,
+)
+
+
+# ------------------------------------------------------------------ 11.3 bias in standard errors
+
+
+def _report_inputs(generator: torch.Generator) -> Tensors:
+    repeats = int(torch.randint(4, 9, (), generator=generator))
+    return {"estimates": 3 + 2 * randn(generator, repeats), "truth": 1 + randn(generator)}
+
+
+def _report_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    result = answer(inputs["estimates"], inputs["truth"])
+    if not isinstance(result, tuple) or len(result) != 3:
+        raise TypeError("it needs three numbers: bias, standard error, bias in standard errors")
+    return {
+        name: torch.as_tensor(value, dtype=F64)
+        for name, value in zip(("bias", "standard error", "bias in standard errors"), result)
+    }
+
+
+def _report_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    numbers, truth = inputs["estimates"].tolist(), inputs["truth"].item()
+    count = len(numbers)
+    mean = math.fsum(numbers) / count
+    spread = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (count - 1))
+    error = spread / math.sqrt(count)
+    bias, got, off = (torch.tensor(x, dtype=F64) for x in (mean - truth, error, (mean - truth) / error))
+    if not _close(outputs["bias"], bias):
+        mistakes = {
+            "Sign: the bias is the mean minus the truth.": -bias,
+            "This is the mean itself. The bias is the mean minus the truth.": torch.tensor(mean, dtype=F64),
+            "Bias has a sign: do not take the absolute value.": bias.abs(),
+            "This is the relative bias. Asked is the mean minus the truth.": bias / truth,
+        }
+        return (
+            _first(outputs["bias"], mistakes) or "The bias is wrong: it is the mean of the estimates minus the truth."
+        )
+    if not _close(outputs["standard error"], got):
+        mistakes = {
+            "This is the standard deviation of one estimate. That of their mean is √R times smaller.": got * count**0.5,
+            "The spread divides by R. Divide by R − 1: the mean was fitted to the same numbers.": got
+            * math.sqrt((count - 1) / count),
+            "This is the variance of the mean: take its square root.": got**2,
+            "Divided by R: it is the standard deviation over √R.": got / count**0.5,
+        }
+        return _first(outputs["standard error"], mistakes) or (
+            "The standard error is wrong: the standard deviation of the estimates, divided by √R."
+        )
+    if not _close(outputs["bias in standard errors"], off):
+        mistakes = {
+            "The bias is divided by the spread of one estimate. Divide by the standard error of the mean.": off
+            / count**0.5,
+            "Upside down: it is bias over standard error.": 1 / off,
+            "Keep the sign: it says on which side the estimator errs.": off.abs(),
+        }
+        return _first(outputs["bias in standard errors"], mistakes) or "The third number is bias over standard error."
+    return None
+
+
+def _report_reference(estimates: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean − truth, std / √R, their ratio)."""
+    bias, error = estimates.mean() - truth, estimates.std() / len(estimates) ** 0.5
+    return bias, error, bias / error
+
+
+report = Check(
+    exercise="11.3",
+    title="Bias in standard errors",
+    inputs=_report_inputs,
+    probe=_report_probe,
+    judge=_report_judge,
+    reference=_report_reference,
+)
+
+
+# ------------------------------------------------------------------ 11.4 the variance of ES
+
+
+def _plane(n: int, *, noisy: bool) -> Callable[[torch.Generator], Tensors]:
+    def inputs(generator: torch.Generator) -> Tensors:
+        return {
+            "slope": randn(generator, n),
+            "tau": uniform(generator, 0.5, 1.5) if noisy else torch.zeros((), dtype=F64),
+            "sigma": uniform(generator, 0.2, 0.6),
+            "pairs": torch.randint(3, 9, (), generator=generator),
+        }
+
+    return inputs
+
+
+def _variance_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    result = answer(inputs["slope"], float(inputs["tau"]), float(inputs["sigma"]), int(inputs["pairs"]))
+    return {"variance": torch.as_tensor(result, dtype=F64)}
+
+
+def _variance_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    slope, tau, sigma, pairs = (inputs[name] for name in ("slope", "tau", "sigma", "pairs"))
+    n, got = len(slope), outputs["variance"]
+    # of one pair and without noise, (Σ_j g_j ε_j) ε_i / σ²: E[ε_i ε_i ε_j ε_k] is a sum over the ways to pair them
+    square = 0.0
+    for i, j, k in itertools.product(range(n), repeat=3):
+        square += float(slope[j] * slope[k]) * ((j == k) + 2 * (i == j) * (i == k))
+    tilt = square - float(slope @ slope)
+    noise = n * tau**2 / (2 * sigma**2)
+    right = (tilt + noise) / pairs
+    if _close(got, right):
+        return None
+    mistakes = {
+        "This is the variance of one pair. The mean of independent pairs has 1/pairs of it.": tilt + noise,
+        "Divide by the number of pairs, not by that of the particles.": right / 2,
+        "This is the mean square: the square of the mean, ‖g‖², has to be taken away. n + 1, not n + 2.": (
+            (square + noise) / pairs
+        ),
+        "n‖g‖² instead of (n + 1)‖g‖²: E[ε⁴] is 3σ⁴, not σ⁴.": ((tilt * n / (n + 1)) + noise) / pairs,
+        "The noise enters with 1/σ: ε brings σ² into the variance and the factor 1/(2σ²) squared σ⁻⁴.": (
+            tilt + noise * sigma
+        )
+        / pairs,
+        "The noise counts twice: the two losses of a pair give 2τ², over (2σ²)² and times σ² that is τ²/(2σ²).": (
+            (tilt + 2 * noise) / pairs
+        ),
+        "The noise is there in each of the n components: it counts n times.": (tilt + noise / n) / pairs,
+        "σ stands in the first part. For a plane it cancels: twice the step gives twice the rise.": (
+            (tilt * sigma**2 + noise) / pairs
+        ),
+        "The noise is left out.": tilt / pairs,
+        "This is the noise alone: pairs also point in random directions.": noise / pairs,
+        "This is the standard deviation. Asked is the variance.": right**0.5,
+    }
+    return _first(got, mistakes) or (
+        f"The variance is off by {relative_error(got, right):.1e}. Begin with τ = 0, then add the noise's part."
+    )
+
+
+def _variance_reference(slope: Tensor, tau: float, sigma: float, pairs: int) -> Tensor:
+    """((n + 1)‖g‖² + n τ² / (2σ²)) / pairs."""
+    n = len(slope)
+    return ((n + 1) * slope.square().sum() + n * tau**2 / (2 * sigma**2)) / pairs
+
+
+es_variance = Check(
+    exercise="11.4",
+    title="The variance of ES",
+    inputs={
+        "two numbers, no noise": _plane(2, noisy=False),
+        "three numbers": _plane(3, noisy=True),
+        "six numbers": _plane(6, noisy=True),
+    },
+    probe=_variance_probe,
+    judge=_variance_judge,
+    reference=_variance_reference,
+)
+
+
+# ------------------------------------------------------------------ 11.5 choose an estimator
+
+
+CASES, ESTIMATORS = 60, 5
+COLUMNS = ("bias", "spread", "cost", "memory", "budget", "limit")
+
+
+def _choose_inputs(generator: torch.Generator) -> Tensors:
+    """Many small tables at once, so that no mistake is right by luck in all of them."""
+
+    def powers(low: float, high: float) -> Tensor:
+        return 10 ** (low + (high - low) * torch.rand(CASES, ESTIMATORS, generator=generator, dtype=F64))
+
+    signs = 2.0 * torch.randint(2, (CASES, ESTIMATORS), generator=generator).to(F64) - 1
+    memory = torch.randint(1, 30, (CASES, ESTIMATORS), generator=generator)
+    return {
+        "bias": signs * powers(-1.5, 0.5),
+        "spread": powers(-1.0, 1.0),
+        "cost": powers(1.0, 3.0),
+        "memory": memory,
+        "budget": 10 ** (3 + 1.5 * torch.rand(CASES, generator=generator, dtype=F64)),
+        # a limit that one estimator or more keeps
+        "limit": memory.min(1).values + torch.randint(0, 15, (CASES,), generator=generator),
+    }
+
+
+def _choose_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    chosen = []
+    for bias, spread, cost, memory, budget, limit in zip(*(inputs[name] for name in COLUMNS)):
+        one = answer(bias.clone(), spread.clone(), cost.clone(), memory.clone(), float(budget), int(limit))
+        if isinstance(one, Tensor) and one.numel() != 1:
+            raise TypeError(f"it needs the number of one estimator, and got a tensor of shape {list(one.shape)}")
+        if isinstance(one, bool) or int(one) != one or not 0 <= int(one) < ESTIMATORS:
+            raise TypeError(f"it needs the number of one estimator, 0 to {ESTIMATORS - 1}, and got {one}")
+        chosen.append(int(one))
+    return {"chosen": torch.tensor(chosen)}
+
+
+def _choices(inputs: Tensors, error: Callable[..., float], *, fits: bool = True, largest: bool = False) -> Tensor:
+    """The row that has the smallest error(bias, spread, n, cost) in each table, by plain loops."""
+    found = []
+    for bias, spread, cost, memory, budget, limit in zip(*(inputs[name].tolist() for name in COLUMNS)):
+        rows = [k for k in range(ESTIMATORS) if not fits or memory[k] <= limit]
+        by = {k: error(bias[k], spread[k], budget / cost[k], cost[k]) for k in rows}
+        found.append((max if largest else min)(rows, key=by.get))
+    return torch.tensor(found)
+
+
+def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    def right_error(bias: float, spread: float, n: float, cost: float) -> float:
+        return bias**2 + spread**2 / n
+
+    got, right = outputs["chosen"], _choices(inputs, right_error)
+    if torch.equal(got, right):
+        return None
+    # the place in a list from which those that do not fit were taken out
+    shifted = torch.stack(
+        [(memory[:best] <= limit).sum() for memory, limit, best in zip(inputs["memory"], inputs["limit"], right)]
+    )
+    mistakes = {
+        "The limit of memory is ignored: an estimator that does not fit cannot be chosen.": _choices(
+            inputs, right_error, fits=False
+        ),
+        "This counts places in the shortened list. Keep all rows, and give those that do not fit an infinite error.": (
+            shifted
+        ),
+        "Only the spread counts here. A bias does not go away, however many estimates you pay for.": _choices(
+            inputs, lambda bias, spread, n, cost: spread**2 / n
+        ),
+        "Only the bias counts here. With few estimates an unbiased mean can be far off.": _choices(
+            inputs, lambda bias, spread, n, cost: abs(bias)
+        ),
+        "This compares single estimates. For the same budget a cheap estimator is called more often: spread² / n.": (
+            _choices(inputs, lambda bias, spread, n, cost: bias**2 + spread**2)
+        ),
+        "The bias is averaged away, too. Only the spread shrinks with n: bias² + spread² / n.": _choices(
+            inputs, lambda bias, spread, n, cost: (bias**2 + spread**2) / n
+        ),
+        "A negative bias counts as good here. Take its square.": _choices(
+            inputs, lambda bias, spread, n, cost: bias + spread / n**0.5
+        ),
+        "n divides the variance, which is spread² already: spread² / n, not (spread / n)².": (
+            _choices(inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / n**2)
+        ),
+        "Upside down: n = budget / cost, so a costly estimator is called less often.": _choices(
+            inputs, lambda bias, spread, n, cost: bias**2 + spread**2 * n
+        ),
+        "This is the estimator with the largest error.": _choices(inputs, right_error, largest=True),
+    }
+    different = int((got != right).sum())
+    return next((diagnosis for diagnosis, wrong in mistakes.items() if torch.equal(got, wrong)), None) or (
+        f"{different} of {CASES} choices are not those with the smallest bias² + spread² · cost / budget that fit."
+    )
+
+
+def _choose_reference(bias: Tensor, spread: Tensor, cost: Tensor, memory: Tensor, budget: float, limit: int) -> int:
+    """The smallest bias² + spread² / n, n = budget / cost, among those that fit."""
+    error = bias**2 + spread**2 * cost / budget
+    return int(torch.where(memory <= limit, error, math.inf).argmin())
+
+
+choose = Check(
+    exercise="11.5",
+    title="Choose an estimator",
+    inputs=_choose_inputs,
+    probe=_choose_probe,
+    judge=_choose_judge,
+    reference=_choose_reference,
+)

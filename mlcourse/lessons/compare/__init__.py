@@ -1,0 +1,1 @@
+"""Notebook 03, *Learning to compare*: its checks, its pictures, and what only this lesson uses."""

@@ -1,0 +1,692 @@
+"""The checks of notebook 02: the listing's network, what moved, one task by hand, a paired difference, an outer loss.
+
+`inputs` draws a fresh problem, `probe` calls the answer and measures what it returns, `judge` compares with oracles
+that share no code with the package (bookkeeping on numbered images, plain loops) and names well-known mistakes.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlcourse.datasets import ClassImages
+from mlcourse.episodes import EpisodeSampler
+from mlcourse.learners import prototypes, squared_distances
+from mlcourse.statistics import Z95, mean_interval
+from mlcourse.teaching.checks import Check, close
+from mlcourse.teaching.oracles import randn
+
+Tensors = dict[str, Tensor]
+RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
+
+
+def _whole(generator: torch.Generator, low: int, high: int) -> int:
+    """A random whole number from low to high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _close(value: Tensor, expected: Tensor) -> bool:
+    return close(value.double(), torch.as_tensor(expected, dtype=torch.float64), rtol=RTOL)
+
+
+def _first(value: Tensor, mistakes: dict[str, Tensor]) -> str | None:
+    """The diagnosis of the first mistake that gives this value."""
+    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
+
+
+# ------------------------------------------------------------------ 02.1 the listing's network, repaired
+
+
+def listing_network(channels: int, size: int, classes: int) -> nn.Sequential:
+    """The listing's inner network with its flaws repaired: [n, channels, size, size] -> logits [n, classes].
+
+    Two convolutions 3×3 (64, 128 channels), each followed by ReLU and 2×2 pooling; then 1024 features and, as the last
+    layer, the head. size: a multiple of 4.
+    """
+    side = size // 4
+    return nn.Sequential(
+        nn.Conv2d(channels, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128 * side * side, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, classes),
+    )
+
+
+def _network_inputs(channels: int, size: int) -> Callable[[torch.Generator], Tensors]:
+    def make(generator: torch.Generator) -> Tensors:
+        return {"images": randn(generator, 8, channels, size, size), "classes": torch.tensor(_whole(generator, 5, 12))}
+
+    return make
+
+
+def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    images, classes = inputs["images"].float(), int(inputs["classes"])  # float32: half the time
+    network = answer(images.shape[1], images.shape[2], classes)
+    if not isinstance(network, nn.Sequential) or not len(network):
+        raise TypeError("it needs to be an nn.Sequential whose last layer is the head, an nn.Linear")
+    if not isinstance(network[-1], nn.Linear):
+        raise TypeError(
+            f"its last layer is {type(network[-1]).__name__}; it must be the head, an nn.Linear, and nothing after it "
+            "(cross-entropy wants logits, and does the softmax itself)"
+        )
+    network = network.float().eval()
+    entries = [m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    outputs = {
+        "fits": torch.tensor(False),
+        "channels": torch.tensor(entries[0] if entries else -1),
+        "rows and columns": torch.zeros(2, dtype=torch.int64),
+        "parameters": torch.tensor(0),
+        "unbent": torch.tensor(0),
+        "logits": torch.zeros(len(images), classes),
+        "alone": torch.zeros(len(images), classes),
+        "idle": torch.tensor(0),
+    }
+    try:
+        logits, unbent = _logits_and_unbent(network, images)
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("shape", "size", "channels")):
+            raise
+        return outputs
+    outputs |= {"fits": torch.tensor(True), "rows and columns": torch.tensor([len(logits), logits[0].numel()])}
+    outputs |= {"parameters": torch.tensor(sum(p.numel() for p in network.parameters())), "unbent": unbent}
+    if logits.shape == outputs["logits"].shape:
+        grads = torch.autograd.grad(
+            (logits * images.flatten(1)[:, :classes]).sum(), list(network.parameters()), allow_unused=True
+        )
+        outputs["idle"] = torch.tensor(sum(g is None or not bool(g.any()) for g in grads))
+        outputs |= {"logits": logits, "alone": torch.cat([network(image[None]) for image in images])}
+    return outputs
+
+
+def _logits_and_unbent(network: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, and into how many layers but the first negative numbers go: none after a ReLU, however written."""
+    negative = []
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [m.register_forward_pre_hook(lambda _, x: negative.append(bool((x[0] < 0).any()))) for m in layers]
+    try:
+        return network(images), torch.tensor(sum(negative[1:]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    images, classes = inputs["images"], int(inputs["classes"])
+    channels, size = images.shape[1], images.shape[2]
+    if not outputs["fits"]:
+        if outputs["channels"] not in (-1, channels):
+            return f"Its first convolution takes {int(outputs['channels'])} channels, but the images have {channels}."
+        return (
+            f"It cannot take images of {channels}×{size}×{size}: a layer gets more or fewer numbers than it expects. "
+            "Print the shape before the layer of 1024. The images must stand first (nn.Flatten() keeps them apart), "
+            "and the number of features must follow from size, after two poolings."
+        )
+    rows, columns = outputs["rows and columns"].tolist()
+    if rows != len(images):
+        return (
+            f"{len(images)} images became {rows} rows: the flattening cuts each image into pieces or glues images. "
+            "Keep the batch dimension: nn.Flatten() leaves dimension 0 alone."
+        )
+    if columns != classes:
+        return (
+            f"The head gives {columns} numbers an image. Cross-entropy needs one logit for each of {classes} classes."
+        )
+    logits = outputs["logits"]
+    if not close(outputs["alone"], logits):
+        return "The answer to one image changes with its neighbours in the batch: the flattening mixes images."
+    if _close(logits.sum(1), torch.ones(len(images))) and bool((logits >= 0).all()):
+        return (
+            "The rows add up to 1: there is a softmax at the end. Cross-entropy wants logits, it has its own softmax."
+        )
+    if bool((logits >= 0).all()):
+        return "No logit is negative: there is a ReLU after the head. It hides half of what the head can say."
+    return _network_size(channels, size, classes, int(outputs["parameters"])) or _network_layers(outputs)
+
+
+def _network_layers(outputs: Tensors) -> str | None:
+    """The right number of parameters is not enough: what stands between the layers?"""
+    if outputs["idle"]:
+        return f"{int(outputs['idle'])} of its parameters get no gradient: a layer is cut off from the output."
+    if outputs["unbent"]:
+        return (
+            f"Into {int(outputs['unbent'])} of its layers go negative numbers: a ReLU is missing. Put one after each "
+            "convolution and one after the layer of 1024: without them two layers are no more than one."
+        )
+    return None
+
+
+def _network_size(channels: int, size: int, classes: int, parameters: int) -> str | None:
+    """Compare the number of parameters with the listing's, and say which layer may differ."""
+
+    def count(side: int) -> int:
+        convolutions = 64 * (9 * channels + 1) + 128 * (9 * 64 + 1)
+        return convolutions + 1024 * (128 * side * side + 1) + classes * 1025
+
+    if parameters == count(size // 2):
+        return (
+            "This works, but it pools once: the next layer is four times as large, and the lesson would wait for it. "
+            "Pool after each of the two convolutions."
+        )
+    if parameters != count(size // 4):
+        return (
+            f"It has {parameters:,} parameters; the listing's layers, pooled twice, have {count(size // 4):,}. "
+            "Keep 3×3 convolutions to 64 and 128 channels, then 1024, then the classes."
+        )
+    return None
+
+
+inner_network = Check(
+    exercise="02.1",
+    title="Repair the inner network",
+    # small images: the layers are the same, and what comes after them has millions of weights less to draw
+    inputs={"8×8 in colour": _network_inputs(3, 8), "12×12 in grey": _network_inputs(1, 12)},
+    probe=_network_probe,
+    judge=_network_judge,
+    reference=listing_network,
+    repeats=1,
+)
+
+
+# ------------------------------------------------------------------ 02.2 what moved?
+
+
+def moved_parameters(module: nn.Module, train: Callable[[], object]) -> set[str]:
+    """Call `train()` once; return the names of the parameters of `module` whose values it changed."""
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    train()
+    return {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+
+
+MOVED_NAMES = ("inner.weight", "inner.bias", "head.weight", "head.bias")
+
+
+def _moved_inputs(size: float, *, balanced: bool = False) -> Callable[[torch.Generator], Tensors]:
+    def make(generator: torch.Generator) -> Tensors:
+        steps = size * randn(generator, 4, 6)
+        if balanced:  # the entries of each parameter move, their sum does not
+            steps = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64) * steps[:, :1]
+        which = torch.randperm(4, generator=generator)[: _whole(generator, 1, 3)]
+        chosen = torch.zeros(4, 1, dtype=torch.bool).index_fill(0, which, True)
+        return {"values": randn(generator, 4, 6), "steps": steps * chosen}
+
+    return make
+
+
+def _moved_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    module = nn.ModuleDict({"inner": nn.Module(), "head": nn.Module()})
+    for name, values in zip(MOVED_NAMES, inputs["values"], strict=True):
+        where, what = name.split(".")
+        setattr(module[where], what, nn.Parameter(values.clone()))
+    calls = 0
+
+    def train() -> None:
+        nonlocal calls
+        calls += 1
+        for value, step in zip(module.parameters(), inputs["steps"], strict=True):
+            value.grad = torch.ones_like(value)  # as after loss.backward(): every parameter has a gradient
+            value.data.add_(step)
+
+    names = answer(module, train)
+    if isinstance(names, str | dict) or not all(isinstance(name, str) for name in names):
+        raise TypeError("it needs a set of names, such as {'head.weight'}")
+    names = set(names)
+    return {
+        "moved": torch.tensor([name in names for name in MOVED_NAMES]),
+        "unknown": torch.tensor(len(names - set(MOVED_NAMES))),
+        "calls": torch.tensor(calls),
+    }
+
+
+def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    right = inputs["steps"].ne(0).any(1)
+    got = outputs["moved"]
+    if outputs["calls"] != 1:
+        return f"train() was called {int(outputs['calls'])} times. Copy the values, call it once, compare."
+    if outputs["unknown"]:
+        return "Some names are none of module.named_parameters(): return those names, such as 'head.weight'."
+    if torch.equal(got, right):
+        return None
+    extra, missing = got & ~right, right & ~got
+    if bool(got.all()) or bool(extra.any()):
+        return (
+            "You report parameters whose values stayed the same. A gradient is not a movement: "
+            "after backward() all have one, but an optimizer moves only those it was given. Compare values."
+        )
+    steps = inputs["steps"][missing]
+    if bool((steps.sum(1).abs() < 1e-9).all()):
+        return "You compare sums or means: entries that move in opposite directions cancel. Compare entry by entry."
+    if bool((steps.abs() < 1e-5).all()):
+        return "A small movement is a movement: compare exactly (torch.equal), not within a tolerance."
+    if not bool(got.any()):
+        return (
+            "You report nothing, but something moved. A reference to a parameter moves along with it: "
+            "keep a copy from before, .detach().clone()."
+        )
+    return "You miss parameters that moved: compare every name in module.named_parameters()."
+
+
+moved = Check(
+    exercise="02.2",
+    title="Which parameters moved?",
+    inputs={
+        "plain steps": _moved_inputs(0.1),
+        "steps that add up to nothing": _moved_inputs(0.1, balanced=True),
+        "small steps": _moved_inputs(1e-7),
+    },
+    probe=_moved_probe,
+    judge=_moved_judge,
+    reference=moved_parameters,
+)
+
+
+# ------------------------------------------------------------------ 02.3 one task by hand
+
+DRAWS = 64  # tasks drawn by one probe: rare events (a class never drawn) then have odds below 1e-9
+
+
+def one_task(
+    data: ClassImages, way: int, shot: int, query: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One task without the leading dimension: support_x, support_y, query_x, query_y (as in `Episode`)."""
+    task = EpisodeSampler(data, way, shot, query).sample(1, generator)
+    return task.support_x[0], task.support_y[0], task.query_x[0], task.query_y[0]
+
+
+def _sample_inputs(generator: torch.Generator) -> Tensors:
+    classes = _whole(generator, 6, 8)
+    shot, query = _whole(generator, 1, 2), _whole(generator, 2, 3)
+    counts = shot + query + 1 + torch.randint(0, 4, (classes,), generator=generator)
+    return {
+        "counts": counts,
+        "way": torch.tensor(_whole(generator, 3, 4)),
+        "shot": torch.tensor(shot),
+        "query": torch.tensor(query),
+        "seed": torch.tensor(_whole(generator, 0, 10**6)),
+    }
+
+
+def _numbered(counts: Tensor) -> ClassImages:
+    """A data set whose images carry their own number: image i is filled with the grey value i + 1."""
+    total, names = int(counts.sum()), tuple(f"class {i}" for i in range(len(counts)))
+    images = (torch.arange(total) + 1).to(torch.uint8).view(total, 1, 1, 1).expand(total, 1, 2, 2).clone()
+    return ClassImages(images, counts.clone(), names, names, "numbered", "train")
+
+
+def _numbers(images: Tensor) -> Tensor:
+    """Which images these are, whether they come as uint8 or divided by 255: [n, 1, 2, 2] -> int64 [n]."""
+    values = images.double().amax((1, 2, 3))
+    return (values * (255 if images.dtype.is_floating_point and float(values.max()) <= 1 else 1)).round().long() - 1
+
+
+def _sample_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    way, shot, query, seed = (int(inputs[name]) for name in ("way", "shot", "query", "seed"))
+    data = _numbered(inputs["counts"])
+    sizes = {"support_x": way * shot, "support_y": way * shot, "query_x": way * query, "query_y": way * query}
+    outputs = {name: torch.zeros(DRAWS, n, dtype=torch.int64) for name, n in sizes.items()}
+    outputs |= {"shapes": torch.full((4, 5), -1), "whole labels": torch.tensor(True), "repeats": torch.tensor(True)}
+
+    def draw(number: int) -> list[Tensor]:
+        task = answer(data, way, shot, query, torch.Generator().manual_seed(seed + number))
+        if not isinstance(task, tuple | list) or len(task) != 4 or not all(isinstance(part, Tensor) for part in task):
+            raise TypeError("it needs four tensors, support_x, support_y, query_x, query_y, in this order")
+        return list(task)
+
+    right_shapes = _right_shapes(inputs)
+    with torch.random.fork_rng(devices=[]):
+        for number in range(DRAWS):
+            torch.default_generator.manual_seed(number)  # only the given generator may decide
+            task = draw(number)
+            shapes = [[*part.shape, -1, -1, -1, -1, -1][:5] for part in task]
+            whole = not any(task[i].dtype.is_floating_point for i in (1, 3))
+            outputs |= {"shapes": torch.tensor(shapes), "whole labels": torch.tensor(whole)}
+            if shapes != right_shapes or not whole:
+                return outputs
+            task = [_numbers(task[0]), task[1], _numbers(task[2]), task[3]]
+            for name, part in zip(sizes, task, strict=True):
+                outputs[name][number] = part
+        torch.default_generator.manual_seed(DRAWS)
+        outputs["repeats"] = torch.tensor(
+            all(torch.equal(_numbers(draw(n)[0]), outputs["support_x"][n]) for n in range(DRAWS - 3, DRAWS))
+        )
+    return outputs
+
+
+def _right_shapes(inputs: Tensors) -> list[list[int]]:
+    support, queries = int(inputs["way"] * inputs["shot"]), int(inputs["way"] * inputs["query"])
+    return [[support, 1, 2, 2, -1], [support, -1, -1, -1, -1], [queries, 1, 2, 2, -1], [queries, -1, -1, -1, -1]]
+
+
+def _sample_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    return _sample_form(inputs, outputs) or _sample_task(inputs, outputs) or _sample_many(inputs, outputs)
+
+
+def _sample_form(inputs: Tensors, outputs: Tensors) -> str | None:
+    """Shapes and types."""
+    names = ("support_x", "support_y", "query_x", "query_y")
+    for name, got, right in zip(names, outputs["shapes"].tolist(), _right_shapes(inputs), strict=True):
+        got, right = [n for n in got if n >= 0], [n for n in right if n >= 0]
+        if got == [1, *right]:
+            return f"{name} has a leading task dimension {got}. Here it is one task without it: {right}."
+        if got != right:
+            way, shot, query = (int(inputs[key]) for key in ("way", "shot", "query"))
+            return f"{name} has shape {got}; for {way}-way, {shot}-shot and {query} queries a class it is {right}."
+    if not outputs["whole labels"]:
+        return "The labels are floating point. Labels are whole numbers (int64): torch.arange(way) makes them."
+    return None
+
+
+def _sample_task(inputs: Tensors, outputs: Tensors) -> str | None:
+    """What must hold in each single task."""
+    way, counts = int(inputs["way"]), inputs["counts"]
+    class_of = torch.arange(len(counts)).repeat_interleave(counts)
+    support_x, query_x, support_y, query_y = (
+        outputs[name] for name in ("support_x", "query_x", "support_y", "query_y")
+    )
+    for labels, per_class in ((support_y, inputs["shot"]), (query_y, inputs["query"])):
+        if int(labels.min()) < 0 or int(labels.max()) >= way:
+            return (
+                f"The labels run from {int(labels.min())} to {int(labels.max())}. In a task they are 0 … {way - 1}, "
+                "not the numbers of the classes in the data set."
+            )
+        if not bool((F.one_hot(labels, way).sum(1) == per_class).all()):
+            return (
+                "The labels do not occur equally often: each shot times in the support, query times among the queries."
+            )
+    order = support_y.argsort(dim=1, stable=True)
+    owner = class_of[support_x].gather(1, order).view(DRAWS, way, -1)  # [draws, way, shot]: the class behind each label
+    if bool((owner != owner[..., :1]).any()):
+        return "Support images of one label come from different classes: repeat each label shot times, class by class."
+    owner = owner[..., 0]
+    if bool((class_of[query_x] != owner.gather(1, query_y)).any()):
+        return (
+            "A query's label does not name its class: a label means the same class in the support and in the queries."
+        )
+    if any(len(set(row)) < way for row in owner.tolist()):
+        return "Two labels of one task mean the same class: draw classes without replacement (torch.randperm)."
+    if any(set(s) & set(q) for s, q in zip(support_x.tolist(), query_x.tolist(), strict=True)):
+        return "Support and query share images: the exam was seen before. Draw shot + query samples at once, then cut."
+    if any(len(set(row)) < len(row) for row in [*support_x.tolist(), *query_x.tolist()]):
+        return "An image occurs twice in one task: draw the samples of a class without replacement."
+    return None
+
+
+def _sample_many(inputs: Tensors, outputs: Tensors) -> str | None:
+    """What must hold over many tasks."""
+    counts = inputs["counts"]
+    class_of = torch.arange(len(counts)).repeat_interleave(counts)
+    support, queries = outputs["support_x"], outputs["query_x"]
+    if not outputs["repeats"]:
+        return "The same generator state gave two different tasks: hand generator=generator to every draw."
+    if bool((support.sort(1).values == support[:1].sort(1).values).all()):
+        return "Every generator gives the same task: draw from it, instead of making one of your own."
+    drawn = torch.cat([support, queries], 1)
+    if len(class_of[drawn].unique()) < len(counts):
+        return f"In {DRAWS} tasks some classes were never drawn: all {len(counts)} classes must have their chance."
+    owner = class_of[support.gather(1, outputs["support_y"].argsort(dim=1, stable=True))][:, :: int(inputs["shot"])]
+    if bool((owner.diff(dim=1) > 0).all()):
+        return (
+            "Labels are not shuffled per task: they follow the order of the classes in the data set, "
+            "so a label gives its class away. Keep the random order in which the classes were drawn."
+        )
+    if len(support.unique()) < 0.6 * len(class_of):
+        return "The same images of a class are always the support: draw the samples at random too."
+    last = counts.cumsum(0) - 1
+    if not bool(torch.isin(last, drawn).all()):
+        return "The last sample of some class is never drawn: classes may differ in size, use the size of each."
+    return None
+
+
+sample_episode = Check(
+    exercise="02.3",
+    title="Sample a task by hand",
+    inputs=_sample_inputs,
+    probe=_sample_probe,
+    judge=_sample_judge,
+    reference=one_task,
+    repeats=1,
+)
+
+
+# ------------------------------------------------------------------ 02.4 a paired difference
+
+
+def paired_difference(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """The mean of a − b over the same episodes [n], and the half width of its 95 % interval."""
+    return mean_interval(a - b)
+
+
+def _paired_inputs(low: float, high: float) -> Callable[[torch.Generator], Tensors]:
+    """Accuracies of two learners on the same episodes: what makes an episode hard is common to both."""
+
+    def make(generator: torch.Generator) -> Tensors:
+        n = _whole(generator, 40, 80)
+        hard = low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
+        a, b = (hard + 0.1 * torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
+        return {"a": ((a + 0.08) * 75).round() / 75, "b": (b * 75).round() / 75}
+
+    return make
+
+
+def _paired_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    result = answer(inputs["a"], inputs["b"])
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError("it needs two numbers, the mean difference and the half width")
+    mean, half = (torch.as_tensor(part, dtype=torch.float64) for part in result)
+    return {"mean": mean, "half width": half}
+
+
+def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    a, b = inputs["a"], inputs["b"]
+    (mean, half), got_mean, got = mean_interval(a - b), outputs["mean"], outputs["half width"]
+    ends = {"two ends": mean - half, "b minus a": -mean, "a": a.mean(), "b": b.mean()}
+    found = next((name for name, value in ends.items() if _close(got_mean, value)), None)
+    if not _close(got_mean, mean):
+        return {
+            "two ends": "You return the two ends of the interval. Return the mean and the half width.",
+            "b minus a": "The sign: it is a − b, positive when a is the better one.",
+            "a": "This is the mean of a alone. Subtract first: one difference for each episode.",
+            "b": "This is the mean of b alone. Subtract first: one difference for each episode.",
+            None: f"The mean difference is {mean:.4f}, you return {float(got_mean):.4f}.",
+        }[found]
+    if 1.955 / Z95 * half <= got <= 2.05 / Z95 * half:  # 1.96, 2 and Student's t are right within their meaning
+        return None
+    mistakes = _paired_mistakes(a, b)
+    return _first(got, mistakes) or f"The half width is {half:.4f} (1.96 · s / √n), you return {float(got):.4f}."
+
+
+def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """Diagnosis -> the half width that this mistake gives."""
+    n, spread = len(a), (a - b).std()
+    of_a, of_b = mean_interval(a)[1], mean_interval(b)[1]
+    return {
+        "This is the interval as if the episodes were different ones, √(half_a² + half_b²). They are the same: take "
+        "the difference in each episode first, then its spread. What is hard for both drops out.": torch.tensor(
+            math.hypot(of_a, of_b)
+        ),
+        "You add the two half widths. Take the difference in each episode first, then one interval of it.": (
+            torch.tensor(of_a + of_b)
+        ),
+        "You subtract the two half widths. Take the difference in each episode first, then one interval of it.": (
+            torch.tensor(abs(of_a - of_b))
+        ),
+        "This is the half width of a alone. Use the differences a − b.": torch.tensor(of_a),
+        "This is the half width of b alone. Use the differences a − b.": torch.tensor(of_b),
+        "The standard deviation divides by n here: for a sample it is n − 1, as in values.std().": (
+            Z95 * (a - b).std(correction=0) / math.sqrt(n)
+        ),
+        "This is the spread of single differences. Their mean is known better, by √n.": spread,
+        "This is 1.96 standard deviations: where single differences fall. For the mean, divide by √n.": Z95 * spread,
+        "This is the standard error: about 68 % of such intervals hold the truth. For 95 % multiply by 1.96.": (
+            spread / math.sqrt(n)
+        ),
+        "This is the full width. The half width stands after the ±.": 2 * Z95 * spread / math.sqrt(n),
+        "Divide by √n, not by n: the error of a mean falls with the root.": Z95 * spread / n,
+        "This uses the variance: take its root, the standard deviation.": Z95 * spread**2 / math.sqrt(n),
+    }
+
+
+paired = Check(
+    exercise="02.4",
+    title="A paired difference and its interval",
+    inputs={"easy and hard episodes": _paired_inputs(0.1, 0.8), "much alike episodes": _paired_inputs(0.3, 0.7)},
+    probe=_paired_probe,
+    judge=_paired_judge,
+    reference=paired_difference,
+)
+
+
+# ------------------------------------------------------------------ 02.5 the outer loss of one task
+
+
+def task_outer_loss(
+    body: Callable[[Tensor], Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, way: int
+) -> Tensor:
+    """L_outer of one task: the inner problem is solved by the class means, then they are asked about the queries.
+
+    body: images [n, …] -> features [n, D]; labels [n]. The result is a scalar whose gradient reaches the body through
+    the support features and the query features (Snell, Swersky, Zemel, *Prototypical Networks for Few-shot Learning*,
+    2017, https://arxiv.org/abs/1703.05175).
+    """
+    centres = prototypes(body(support_x)[None], support_y[None], way)
+    logits = -squared_distances(body(query_x)[None], centres)[0]
+    return F.cross_entropy(logits, query_y)
+
+
+def _outer_inputs(shot: int) -> Callable[[torch.Generator], Tensors]:
+    def make(generator: torch.Generator) -> Tensors:
+        way, query, pixels, size = 3, 4, 6, 5
+        labels = torch.arange(way).repeat_interleave(shot)
+        return {
+            "theta": randn(generator, pixels, size),
+            "support_x": randn(generator, way * shot, pixels),
+            "support_y": labels[torch.randperm(way * shot, generator=generator)],
+            "query_x": randn(generator, way * query, pixels),
+            "query_y": torch.arange(way).repeat(query),
+            "way": torch.tensor(way),
+        }
+
+    return make
+
+
+def _outer_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    theta = inputs["theta"].clone().requires_grad_()
+
+    def body(x: Tensor) -> Tensor:
+        return torch.tanh(x @ theta)
+
+    task = [inputs[name] for name in ("support_x", "support_y", "query_x", "query_y")]
+    loss = answer(body, *task, int(inputs["way"]))
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"it needs one tensor, the loss, not a {type(loss).__name__}")
+    gradient = torch.zeros_like(theta)
+    if loss.requires_grad and loss.dim() == 0:
+        (gradient,) = torch.autograd.grad(loss, theta, allow_unused=True, materialize_grads=True)
+    return {"loss": loss, "gradient": gradient}
+
+
+class _Task:
+    """The same task by plain loops, each step a method so that the mistakes can be built from it."""
+
+    def __init__(self, inputs: Tensors):
+        self.inputs, self.way = inputs, int(inputs["way"])
+        self.theta = inputs["theta"].clone().requires_grad_()
+        self.support, self.queries = (torch.tanh(inputs[f"{name}_x"] @ self.theta) for name in ("support", "query"))
+        self.sy, self.qy = inputs["support_y"], inputs["query_y"]
+
+    def means(self, features: Tensor, labels: Tensor) -> Tensor:
+        return torch.stack([features[labels == label].mean(0) for label in range(self.way)])
+
+    def loss(self, centres: Tensor, features: Tensor, labels: Tensor, power: float = 1.0, sign: float = -1.0) -> Tensor:
+        distances = torch.stack([((features - centre) ** 2).sum(1) for centre in centres], 1)
+        return -torch.log_softmax(sign * distances**power, 1)[torch.arange(len(labels)), labels].mean()
+
+    def twice(self, centres: Tensor) -> Tensor:
+        """The loss of a softmax that goes through the softmax of cross-entropy once more."""
+        distances = torch.stack([((self.queries - centre) ** 2).sum(1) for centre in centres], 1)
+        return F.cross_entropy((-distances).softmax(1), self.qy)
+
+    def slope(self, loss: Tensor) -> Tensor:
+        return torch.autograd.grad(loss, self.theta, retain_graph=True)[0]
+
+
+def _outer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    with torch.enable_grad():
+        task = _Task(inputs)
+        centres = task.means(task.support, task.sy)
+        right = task.loss(centres, task.queries, task.qy)
+        if not _close(outputs["loss"], right):
+            return _outer_value(task, outputs["loss"], centres)
+        if _close(outputs["gradient"], task.slope(right)):
+            return None
+        cut = task.slope(task.loss(centres.detach(), task.queries, task.qy))
+        half = task.slope(task.loss(centres, task.queries.detach(), task.qy))
+    mistakes = {
+        "The loss is right, but it carries no gradient (detach, no_grad, .item()): the body cannot learn from it.": (
+            torch.zeros_like(cut)
+        ),
+        "The loss is right, but the class means are cut from the graph: the body learns from the queries alone, never "
+        "from what its support features do to the means. Leave out the detach or no_grad.": cut,
+        "The loss is right, but the query features are cut from the graph: half of the gradient is missing.": half,
+    }
+    found = _first(outputs["gradient"], mistakes)
+    return found or "The loss is right, its gradient is not: keep both calls of body in the graph."
+
+
+def _outer_value(task: _Task, got: Tensor, centres: Tensor) -> str:
+    right = task.loss(centres, task.queries, task.qy)
+    both, labels = torch.cat([task.support, task.queries]), torch.cat([task.sy, task.qy])
+    in_order = task.support.view(task.way, -1, task.support.shape[1]).mean(1)
+    summed = centres * (len(task.sy) // task.way)
+    mistakes = {
+        "This is the loss on the support set. The outer loss is taken on the queries.": (
+            task.loss(centres, task.support, task.sy)
+        ),
+        "Sign: the nearest mean must get the largest logit. The logit is minus the squared distance.": (
+            task.loss(centres, task.queries, task.qy, sign=1.0)
+        ),
+        "The distances are not squared: the logit is −‖f(x) − v‖², the root is one too many.": (
+            task.loss(centres, task.queries, task.qy, power=0.5)
+        ),
+        "The distances are means over the features: add the squares up, ‖f(x) − v‖² is a sum.": (
+            task.loss(centres, task.queries, task.qy, sign=-1 / task.support.shape[1])
+        ),
+        "The means are taken in the order of the images, not by their labels: in this task the support is shuffled. "
+        "Select with support_y == label.": task.loss(in_order, task.queries, task.qy),
+        "The means hold the queries too: they are the exam. Average the support features only.": (
+            task.loss(task.means(both, labels), task.queries, task.qy)
+        ),
+        "The centres are the means of the queries: they are the exam. Average the support features.": (
+            task.loss(task.means(task.queries, task.qy), task.queries, task.qy)
+        ),
+        "The logit is minus the squared distance, without the ½ that stands in the inner loss.": (
+            task.loss(centres, task.queries, task.qy, sign=-0.5)
+        ),
+        "There are two softmaxes: F.cross_entropy does its own. Give it the logits, minus the squared distances.": (
+            task.twice(centres)
+        ),
+        "The query losses are added up: take their mean, as F.cross_entropy does by default.": right * len(task.qy),
+        "The centres are sums of features: divide by the number of images of the class.": (
+            task.loss(summed, task.queries, task.qy)
+        ),
+    }
+    return (
+        _first(got, mistakes) or f"The loss is {float(got):.4f}; class means asked about the queries give {right:.4f}."
+    )
+
+
+outer_loss = Check(
+    exercise="02.5",
+    title="The outer loss of one task",
+    inputs={"one shot": _outer_inputs(1), "three shots": _outer_inputs(3)},
+    probe=_outer_probe,
+    judge=_outer_judge,
+    reference=task_outer_loss,
+)

@@ -1,0 +1,436 @@
+"""The checks of notebook 01: inner step, outer loss, both terms of the derivative, common start, inner loop.
+
+`inputs` draws a fresh problem, `probe` calls the answer and measures which gradients flow back, `judge` compares with
+oracles that share no code with the package (closed forms on linear least squares) and names well-known mistakes.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mlcourse import inner
+from mlcourse.episodes import Episode
+from mlcourse.teaching.checks import Check, relative_error
+from mlcourse.teaching.least_squares import (
+    OUTER_STEPS,
+    LeastSquares,
+    close_enough,
+    first_slip,
+    flat,
+    forward,
+    mse,
+    outer_inputs,
+    outer_mistakes,
+    slopes_of,
+)
+from mlcourse.teaching.oracles import randn, uniform
+
+Tensors = dict[str, Tensor]
+# ------------------------------------------------------------------ 01.1 one inner step
+
+
+def _step_inputs(generator: torch.Generator) -> Tensors:
+    shapes = {"weight": (3, 2), "bias": (3,)}
+    params = {name: randn(generator, *shape) for name, shape in shapes.items()}
+    grads = {f"{name}_grad": randn(generator, *shape) for name, shape in shapes.items()}
+    return {"rate": uniform(generator, 0.1, 0.6), **params, **grads}
+
+
+def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    names = ("weight", "bias")
+    start = {name: inputs[name].clone().requires_grad_() for name in names}
+    slopes = {name: inputs[f"{name}_grad"].clone().requires_grad_() for name in names}
+    # copies that are no leaves: an answer that writes into them is not stopped by autograd, and gets our diagnosis
+    params = {name: start[name] * 1 for name in names}
+    grads = {name: slopes[name] * 1 for name in names}
+    new = answer(params, grads, float(inputs["rate"]))
+    if not isinstance(new, dict) or not all(isinstance(new.get(name), Tensor) for name in names):
+        raise TypeError("it needs a new dictionary with a tensor for each name in params")
+    outputs = {"start after": torch.cat([params[name].detach().flatten() for name in names])}
+    for name in names:
+        path, grad_path = slopes_of(new[name], [start[name], slopes[name]])
+        outputs |= {name: new[name], f"path to {name}": path, f"path to the gradient of {name}": grad_path}
+    return outputs
+
+
+def _step_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    rate = inputs["rate"]
+    if not close_enough(outputs["start after"], torch.cat([inputs["weight"].flatten(), inputs["bias"]])):
+        return "You updated the parameters in place: the start is gone. Return a new dictionary, leave params alone."
+    for name in ("weight", "bias"):
+        start, slope = inputs[name], inputs[f"{name}_grad"]
+        if not close_enough(outputs[name], start - rate * slope):
+            return _step_mistake(outputs[name], start, slope, rate)
+    for name in ("weight", "bias"):
+        ones = torch.ones_like(inputs[name])
+        cut = not close_enough(outputs[f"path to {name}"], ones)
+        if cut or not close_enough(outputs[f"path to the gradient of {name}"], -rate * ones):
+            return (
+                "The numbers are right, but the step is cut from the graph (detach, .data or no_grad): "
+                "no outer loss can be differentiated through it."
+            )
+    return None
+
+
+def _step_mistake(new: Tensor, start: Tensor, slope: Tensor, rate: Tensor) -> str:
+    mistakes = {
+        "Sign: this ascends. The loss falls against the gradient: φ − α·g.": start + rate * slope,
+        "The rate is missing: this is φ − g. Multiply the gradient by α.": start - slope,
+        "This is the step alone, −α·g. Add it to the parameters.": -rate * slope,
+        "These are the parameters as they came: nothing moved.": start,
+        "You multiplied the parameters into the step. It is α·g, whatever φ is.": start - rate * slope * start,
+    }
+    return (
+        first_slip(new, mistakes)
+        or f"This is not φ − α·g: it is off by {relative_error(new, start - rate * slope):.1e}."
+    )
+
+
+sgd_step = Check(
+    exercise="01.1",
+    title="One inner step",
+    inputs=_step_inputs,
+    probe=_step_probe,
+    judge=_step_judge,
+    reference=inner.sgd_step,
+)
+
+
+# ------------------------------------------------------------------ 01.2 the outer loss
+
+
+def _outer_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    none = torch.empty(len(inputs["support_x"]), 0, dtype=torch.int64)
+    names = ("support_x", "support_y", "query_x", "query_y")
+    episode = Episode(*(inputs[name].clone() for name in names), none, none, none)
+
+    def call(steps: int, **options: bool) -> tuple[Tensor | None, Tensor | None]:
+        theta = {name: inputs[name].clone().requires_grad_() for name in ("w", "b")}
+        value = answer(forward, theta, episode, steps=steps, rate=float(inputs["rate"]), loss=mse, **options)
+        if not isinstance(value, Tensor):
+            raise TypeError("a Python number has no graph; return the tensor itself, without .item() or float()")
+        return value, flat(dict(zip(theta, slopes_of(value, list(theta.values())), strict=True)))
+
+    value, gradient = call(OUTER_STEPS)
+    _, first_order = call(OUTER_STEPS, first_order=True)
+    value_at_theta, _ = call(0)
+    return {"loss": value, "gradient": gradient, "first-order gradient": first_order, "loss, T = 0": value_at_theta}
+
+
+def _outer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    theta, rate = flat(inputs), inputs["rate"]
+    support = [LeastSquares(x, y) for x, y in zip(inputs["support_x"], inputs["support_y"], strict=True)]
+    query = [LeastSquares(x, y) for x, y in zip(inputs["query_x"], inputs["query_y"], strict=True)]
+    phis = [task.adapted(theta, rate, OUTER_STEPS) for task in support]
+    expected = torch.stack([q.loss(phi) for q, phi in zip(query, phis, strict=True)]).mean()
+    if not close_enough(outputs["loss"], expected):
+        mistakes = outer_mistakes(theta, rate, support, query, phis)
+        return first_slip(outputs["loss"], mistakes) or (
+            f"The outer loss of this problem is {expected.item():.4f}, yours is {outputs['loss'].item():.4f}."
+        )
+    slopes = [q.gradient(phi) for q, phi in zip(query, phis, strict=True)]
+    responses = [task.response(rate, OUTER_STEPS) for task in support]
+    first_order = torch.stack(slopes).mean(0)
+    exact = torch.stack([j @ v for j, v in zip(responses, slopes, strict=True)]).mean(0)
+    if mistake := _gradient_mistake(outputs["gradient"], exact, first_order):
+        return mistake
+    if not close_enough(outputs["first-order gradient"], first_order):
+        if close_enough(outputs["first-order gradient"], exact):
+            return "first_order=True changes nothing here: pass it on to adapt."
+        return "With first_order=True the gradient is wrong: pass the option on to adapt, and change nothing else."
+    if not close_enough(outputs["loss, T = 0"], torch.stack([q.loss(theta) for q in query]).mean()):
+        return "With steps=0 the outer loss is the query loss at θ, yours is not: pass steps on to adapt."
+    return None
+
+
+def _gradient_mistake(gradient: Tensor, exact: Tensor, first_order: Tensor) -> str | None:
+    if close_enough(gradient, exact):
+        return None
+    if not gradient.any():
+        return "The value is right, but no gradient reaches θ: something on the way cuts the graph (detach, no_grad)."
+    if close_enough(gradient, first_order):
+        return "This is the first-order gradient: the term through the inner step is missing."
+    return (
+        "The value is right, but its gradient with respect to θ is not: let autograd see every step from θ to the mean."
+    )
+
+
+def _outer_reference(forward, theta, episode, *, steps, rate, loss, first_order=False) -> Tensor:
+    """The mean over the tasks of the query loss after adaptation to the support."""
+    options = {"steps": steps, "rate": rate, "loss": loss, "first_order": first_order}
+    losses = []
+    for support_x, support_y, query_x, query_y in zip(
+        episode.support_x, episode.support_y, episode.query_x, episode.query_y, strict=True
+    ):
+        phi = inner.adapt(forward, theta, support_x, support_y, **options)
+        losses.append(loss(forward(phi, query_x), query_y))
+    return torch.stack(losses).mean()
+
+
+outer_loss = Check(
+    exercise="01.2",
+    title="The outer loss",
+    inputs=outer_inputs,
+    probe=_outer_probe,
+    judge=_outer_judge,
+    reference=_outer_reference,
+)
+
+
+# ------------------------------------------------------------------ 01.3 the total derivative
+
+
+def _derivative_inputs(generator: torch.Generator) -> Tensors:
+    """λ > 0: the outer loss has a weight decay on θ."""
+    half, other = randn(generator, 3, 3), randn(generator, 3, 3)
+    return {
+        "theta": randn(generator, 3),
+        "curvature": half @ half.T + torch.eye(3, dtype=torch.float64),
+        "centre": randn(generator, 3),
+        "rates": torch.tensor([0.05, 0.15, 0.3], dtype=torch.float64),  # one a parameter: dφ/dθ is not symmetric
+        "query_curvature": other @ other.T + torch.eye(3, dtype=torch.float64),
+        "query_centre": 2 * randn(generator, 3),
+        "decay": uniform(generator, 0.5, 1.0),
+    }
+
+
+def _plain_inputs(generator: torch.Generator) -> Tensors:
+    """λ = 0: θ does not stand in the outer loss at all, as in plain MAML. The direct term is zero."""
+    return _derivative_inputs(generator) | {"decay": torch.zeros((), dtype=torch.float64)}
+
+
+def _derivative_problem(inputs: Tensors) -> tuple[Callable, Callable]:
+    """The outer loss L_outer(θ, φ) and the inner step φ(θ), as functions that autograd can follow."""
+
+    def outer(theta: Tensor, phi: Tensor) -> Tensor:
+        d = phi - inputs["query_centre"].to(phi.dtype)
+        loss = 0.5 * d @ inputs["query_curvature"].to(d.dtype) @ d
+        return loss + 0.5 * inputs["decay"].to(d.dtype) * theta @ theta if inputs["decay"] else loss
+
+    def update(theta: Tensor) -> Tensor:
+        slope = inputs["curvature"].to(theta.dtype) @ (theta - inputs["centre"].to(theta.dtype))
+        return theta - inputs["rates"].to(theta.dtype) * slope
+
+    return outer, update
+
+
+def _derivative_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    result = answer(*_derivative_problem(inputs), inputs["theta"].clone())
+    if not (isinstance(result, tuple | list) and len(result) == 2 and all(isinstance(x, Tensor) for x in result)):
+        raise TypeError("it needs a pair of tensors, (direct, through), each of the shape of theta")
+    return {"direct": result[0], "through": result[1]}
+
+
+def _derivative_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    theta, curvature, centre = inputs["theta"], inputs["query_curvature"], inputs["query_centre"]
+    phi = theta - inputs["rates"] * (inputs["curvature"] @ (theta - inputs["centre"]))
+    response = torch.eye(3, dtype=torch.float64) - inputs["rates"][:, None] * inputs["curvature"]
+    pulled = curvature @ (phi - centre)
+    direct, through = inputs["decay"] * theta, response.T @ pulled
+    first, second = outputs["direct"], outputs["through"]
+    if close_enough(first, through) and close_enough(second, direct):
+        return "The two terms are swapped: return the direct one first."
+    if not close_enough(first, direct):
+        mistakes = {
+            "Your first term holds the total: it was taken through φ. Hold φ fixed there (detach).": direct + through,
+            "Your first term is ∂L_outer/∂φ. The direct term: how L_outer moves with θ while φ stands still.": pulled,
+            "Your first term is zero, but θ also stands in L_outer itself: hold φ fixed and move θ.": 0 * direct,
+        }
+        return first_slip(first, mistakes) or (
+            f"The direct term ∂L_outer/∂θ is off by {relative_error(first, direct):.1e}. Hold φ fixed there."
+        )
+    if close_enough(second, through):
+        return None
+    mistakes = {
+        "This is the first-order gradient: the term through the inner step is missing, dφ/dθ was taken as 1.": pulled,
+        "You multiplied by dφ/dθ, not by its transpose: each parameter has its own rate here.": response @ pulled,
+        "∂L_outer/∂φ was taken at φ = θ. Take it where the inner step has landed, at update(theta).": response.T
+        @ (curvature @ (theta - centre)),
+        "The second term is zero, but φ moves when θ moves. This is the gradient that many texts print.": 0 * through,
+        "Your second term is the total: it holds the direct term too. Take it through φ alone.": direct + through,
+    }
+    return first_slip(second, mistakes) or (
+        f"The term through φ, (dφ/dθ)ᵀ ∂L_outer/∂φ, is off by {relative_error(second, through):.1e}."
+    )
+
+
+def _derivative_reference(outer, update, theta):
+    """(∂L_outer/∂θ with φ fixed, (dφ/dθ)ᵀ ∂L_outer/∂φ)."""
+    start = theta.detach().requires_grad_()
+    phi = update(start)
+    held = phi.detach().requires_grad_()
+    loss = outer(start, held)
+    direct, pulled = torch.autograd.grad(loss, (start, held), allow_unused=True, materialize_grads=True)
+    (through,) = torch.autograd.grad(phi, start, grad_outputs=pulled)
+    return direct, through
+
+
+total_derivative = Check(
+    exercise="01.3",
+    title="Both terms of the derivative",
+    inputs={"with weight decay": _derivative_inputs, "plain MAML, without weight decay": _plain_inputs},
+    probe=_derivative_probe,
+    judge=_derivative_judge,
+    reference=_derivative_reference,
+)
+
+
+# ------------------------------------------------------------------ 01.4 where MAML stops
+
+
+START_STEPS = (1, 2, 4)
+
+
+def _start_inputs(generator: torch.Generator) -> Tensors:
+    return {
+        "rate": uniform(generator, 0.08, 0.15),
+        "a": torch.tensor([0.7, 2.0, 4.5], dtype=torch.float64) * uniform(generator, 0.8, 1.2, 3),
+        "c": torch.tensor([-1.0, 2.0, 0.5], dtype=torch.float64) + 0.3 * randn(generator, 3),
+    }
+
+
+def _start_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    a, c = inputs["a"].clone(), inputs["c"].clone()
+    results = [answer(a, c, rate=float(inputs["rate"]), steps=steps) for steps in START_STEPS]
+    if not all(isinstance(x, int | float) or (isinstance(x, Tensor) and x.numel() == 1) for x in results):
+        raise TypeError("it needs one number, the start that all tasks share: a weighted mean of c")
+    return {"starts": torch.tensor([float(torch.as_tensor(x).detach()) for x in results], dtype=torch.float64)}
+
+
+def _start_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    a, c, rate = inputs["a"], inputs["c"], inputs["rate"]
+
+    def means(weight: Callable[[Tensor], Tensor]) -> Tensor:
+        rows = [weight((1 - rate * a) ** steps) for steps in START_STEPS]
+        return torch.stack([(w * c).sum() / w.sum() for w in rows])
+
+    starts, expected = outputs["starts"], means(lambda s: a * s**2)
+    if close_enough(starts, expected):
+        return None
+    unnormalised = torch.stack([(a * (1 - rate * a) ** (2 * t) * c).sum() for t in START_STEPS])
+    mistakes = {
+        "These are the weights of joint training, a: the inner steps are missing.": means(lambda s: a * s**0),
+        "These are the weights of first-order MAML: the factor (1 − αa)^T appears once, MAML has it twice "
+        "(once where φ lands, once in dφ/dθ).": means(lambda s: a * s),
+        "The curvature is missing from the weights: a steep task pulls harder, by the factor a.": means(lambda s: s**2),
+        "These are the weights of Reptile, 1 − (1 − αa)^T.": means(lambda s: 1 - s),
+        "The weights do not add up to 1: divide by their sum.": unnormalised,
+        "This is the plain mean of c: weigh each c by how hard its task pulls.": means(lambda s: s**0),
+        "You divided by the number of tasks, not by the sum of the weights.": unnormalised / len(c),
+        "The steps do not count here: the exponent is 2T.": expected[:1].repeat(3),
+    }
+    return first_slip(starts, mistakes) or (
+        f"For T = {START_STEPS[0]} the start is {expected[0].item():.4f}, yours is {starts[0].item():.4f}."
+    )
+
+
+def _start_reference(a, c, *, rate, steps):
+    """The mean of c, weighted with a(1 − αa)^{2T}."""
+    weight = a * (1 - rate * a) ** (2 * steps)
+    return (weight * c).sum() / weight.sum()
+
+
+common_start = Check(
+    exercise="01.4",
+    title="Where MAML stops",
+    inputs=_start_inputs,
+    probe=_start_probe,
+    judge=_start_judge,
+    reference=_start_reference,
+)
+
+
+# ------------------------------------------------------------------ 01.5 the inner loop
+
+
+ADAPT_STEPS = (0, 1, 3)
+
+
+def adapt_inputs(generator: torch.Generator) -> Tensors:
+    drawn = outer_inputs(generator)
+    return {name: drawn[name] if name in ("rate", "w", "b") else drawn[name][0] for name in drawn}
+
+
+def _adapt_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    outputs: Tensors = {}
+
+    def call(steps: int, **options: bool) -> None:
+        """φ as a vector, θ after the call, and the gradient that φ's query loss leaves on θ."""
+        leaves = {name: inputs[name].clone().requires_grad_() for name in ("w", "b")}
+        theta = {name: leaf * 1 for name, leaf in leaves.items()}
+        support = inputs["support_x"], inputs["support_y"]
+        phi = answer(forward, theta, *support, steps=steps, rate=float(inputs["rate"]), loss=mse, **options)
+        if not (isinstance(phi, dict) and all(isinstance(phi.get(name), Tensor) for name in leaves)):
+            raise TypeError("it needs the fast weights, a dictionary with a tensor for each name in params")
+        phi = {name: phi[name].double() for name in leaves}  # an answer may compute in float32
+        loss = mse(forward(phi, inputs["query_x"]), inputs["query_y"])
+        key = f"T = {steps}" + ", first order" * bool(options)
+        outputs[f"start after, {key}"] = flat(theta)
+        outputs[f"φ, {key}"] = flat(phi)
+        outputs[f"gradient, {key}"] = flat(dict(zip(leaves, slopes_of(loss, list(leaves.values())), strict=True)))
+
+    for steps in ADAPT_STEPS:
+        call(steps)
+    call(ADAPT_STEPS[-1], first_order=True)
+    return outputs
+
+
+def _adapt_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    theta, rate, last = flat(inputs), inputs["rate"], ADAPT_STEPS[-1]
+    support, query = (
+        LeastSquares(inputs["support_x"], inputs["support_y"]),
+        LeastSquares(inputs["query_x"], inputs["query_y"]),
+    )
+    for steps in ADAPT_STEPS:
+        if not close_enough(outputs[f"start after, T = {steps}"], theta):
+            return "You updated the parameters in place: the start is gone. Keep what sgd_step returns instead."
+        phi, expected = outputs[f"φ, T = {steps}"], support.adapted(theta, rate, steps)
+        if not close_enough(phi, expected):
+            return _landing_mistake(phi, steps, theta, rate, support) or (
+                f"After {steps} steps φ is off by {relative_error(phi, expected):.1e}."
+            )
+    plain = query.gradient(support.adapted(theta, rate, last))
+    exact = support.response(rate, last) @ plain
+    if mistake := _gradient_mistake(outputs[f"gradient, T = {last}"], exact, plain):
+        hint = " Ask inner.gradient for create_graph=True." if "first-order" in mistake else ""
+        return mistake + hint
+    given = outputs[f"gradient, T = {last}, first order"]
+    if close_enough(given, plain):
+        return None
+    if close_enough(given, exact):
+        return "first_order=True changes nothing here: it must switch create_graph off."
+    if not given.any():
+        return "With first_order=True no gradient reaches θ: cut the inner gradient only, not the parameters."
+    return "With first_order=True the gradient is not ∂L_outer/∂φ: treat the inner gradients as constants, no more."
+
+
+def _landing_mistake(phi: Tensor, steps: int, theta: Tensor, rate: Tensor, support: LeastSquares) -> str | None:
+    if steps == 0:
+        return "With steps=0 the parameters come back as they are."
+    up = theta
+    for _ in range(steps):
+        up = up + rate * support.gradient(up)
+    mistakes = {
+        "Sign: this ascends the inner loss.": up,
+        "Nothing moved: return the new parameters.": theta,
+        "Only one step was taken, whatever steps says.": support.adapted(theta, rate, 1),
+        "Each step uses the gradient at θ: take it anew, at the parameters of the step before.": theta
+        - steps * rate * support.gradient(theta),
+        "One step too many was taken.": support.adapted(theta, rate, steps + 1),
+        "One step too few was taken.": support.adapted(theta, rate, steps - 1),
+    }
+    if steps == 1:  # one step cannot tell these apart from the right answer
+        expected = support.adapted(theta, rate, 1)
+        mistakes = {words: value for words, value in mistakes.items() if not close_enough(value, expected)}
+    return first_slip(phi, mistakes)
+
+
+adapt = Check(
+    exercise="01.5",
+    title="The inner loop",
+    inputs=adapt_inputs,
+    probe=_adapt_probe,
+    judge=_adapt_judge,
+    reference=inner.adapt,
+)

@@ -1,0 +1,1 @@
+"""Notebook 04, *Meta-networks*: its checks, its pictures, and what only this lesson uses."""

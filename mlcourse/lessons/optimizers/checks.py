@@ -1,0 +1,501 @@
+"""The checks of notebook 10: momentum as two weights, Adam as a pure function, a window of a long unroll, a tuned rate,
+gradients as logarithm and sign.
+
+The oracles are PyTorch's own optimizers, derivatives carried forward by hand, and loops over numbers.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mlcourse.errors import CourseError
+from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.oracles import first_mistake, randn, uniform
+
+Tensors = dict[str, Tensor]
+RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
+_first = partial(first_mistake, rtol=RTOL)
+STEPS = 6
+
+
+def _trained_by_torch(optimizer: Callable, start: Tensor, gradients: Tensor) -> Tensor:
+    """φ_1, …, φ_T [T, n] under an optimizer of PyTorch that is given these gradients [T, n]."""
+    phi = start.clone().requires_grad_()
+    steps, path = optimizer([phi]), []
+    for g in gradients:
+        phi.grad = g.clone()
+        steps.step()
+        path.append(phi.detach().clone())
+    return torch.stack(path)
+
+
+# ------------------------------------------------------------------ 10.1 momentum as weights
+
+
+def _weights_inputs(nesterov: bool) -> Callable:
+    def draw(generator: torch.Generator) -> Tensors:
+        return {
+            "rate": uniform(generator, 0.01, 0.2),
+            "beta": uniform(generator, 0.6, 0.95),
+            "nesterov": torch.tensor(nesterov),
+        }
+
+    return draw
+
+
+def _weights_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    w_g, w_m = answer(float(inputs["rate"]), float(inputs["beta"]), nesterov=bool(inputs["nesterov"]))
+    as_numbers = [torch.as_tensor(w, dtype=torch.float64).reshape(()) for w in (w_g, w_m)]
+    return {"w_g": as_numbers[0], "w_m": as_numbers[1]}
+
+
+def _linear_path(w_g: Tensor, w_m: Tensor, beta: Tensor, start: Tensor, gradients: Tensor) -> Tensor:
+    phi, m, path = start, torch.zeros_like(start), []
+    for g in gradients:
+        m = beta * m + (1 - beta) * g
+        phi = phi + w_g * g + w_m * m
+        path.append(phi)
+    return torch.stack(path)
+
+
+def _weights_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    rate, beta, nesterov = inputs["rate"], inputs["beta"], bool(inputs["nesterov"])
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = randn(generator, 4), randn(generator, STEPS, 4)
+    settings = {"lr": float(rate), "momentum": float(beta), "nesterov": nesterov}
+    right = _trained_by_torch(lambda params: torch.optim.SGD(params, **settings), start, gradients)
+    w_g, w_m = outputs["w_g"], outputs["w_m"]
+    if close(_linear_path(w_g, w_m, beta, start, gradients), right, rtol=RTOL):
+        return None
+    pair, zero, total = torch.stack([w_g, w_m]), torch.zeros(()).double(), rate / (1 - beta)
+    mistakes = {
+        "These weights climb: Δ is added to φ, so a step downhill needs minus signs": _signs(rate, beta, nesterov),
+        "This is SGD without momentum: the weight belongs to m": (-rate, zero),
+        "The weight of m is −α. But PyTorch's momentum is a sum of gradients, and m a mean: m = (1 − β) · sum": (
+            zero,
+            -rate,
+        ),
+        "Upside down: the sum is m / (1 − β), larger than m. You multiplied by 1 − β": (zero, -rate * (1 - beta)),
+    }
+    if nesterov:
+        mistakes |= {
+            "This is momentum without the look ahead: Nesterov's step is g + β · (sum of gradients)": (zero, -total),
+            "Nearly: Nesterov's step is g + β · sum. The β before the sum is missing": (-rate, -total),
+            "Nearly: the β before the sum is there, but a sum is m / (1 − β)": (-rate, -rate * beta),
+        }
+    else:
+        mistakes["The gradient is counted twice: this step's g is in m already"] = (-rate, -total)
+        mistakes["This is Nesterov's momentum, although nesterov=False"] = (-rate, -total * beta)
+    wrong = {words: torch.stack([torch.as_tensor(w) for w in weights]) for words, weights in mistakes.items()}
+    off = relative_error(_linear_path(w_g, w_m, beta, start, gradients), right)
+    return _first(pair, wrong) or f"After {STEPS} steps φ is off by {off:.1e} from that of torch.optim.SGD."
+
+
+def _signs(rate: Tensor, beta: Tensor, nesterov: bool) -> tuple:
+    return tuple(-torch.as_tensor(w, dtype=torch.float64) for w in _linear_weights(rate, beta, nesterov=nesterov))
+
+
+def _linear_weights(rate: float, beta: float, *, nesterov: bool) -> tuple[float, float]:
+    total = rate / (1 - beta)
+    return (-rate, -total * beta) if nesterov else (0.0, -total)
+
+
+linear_weights = Check(
+    exercise="10.1",
+    title="Momentum as two weights",
+    inputs={"momentum": _weights_inputs(False), "Nesterov": _weights_inputs(True)},
+    probe=_weights_probe,
+    judge=_weights_judge,
+    reference=_linear_weights,
+)
+
+
+# ------------------------------------------------------------------ 10.2 Adam as a pure function
+
+
+def _adam_inputs(generator: torch.Generator) -> Tensors:
+    return {
+        "phi": randn(generator, 4),
+        "gradients": torch.stack([2.0**-k * randn(generator, 4) for k in range(STEPS)]),
+        "rate": uniform(generator, 0.05, 0.2),
+        "beta1": uniform(generator, 0.7, 0.8),
+        "beta2": uniform(generator, 0.9, 0.95),
+        "eps": uniform(generator, 0.05, 0.1),  # large, so that its place matters
+    }
+
+
+def _adam_settings(inputs: Tensors) -> dict:
+    betas = (float(inputs["beta1"]), float(inputs["beta2"]))
+    return {"rate": float(inputs["rate"]), "betas": betas, "eps": float(inputs["eps"])}
+
+
+def _adam_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    phi, path, untouched = inputs["phi"], [], True
+    state = {"mean": torch.zeros_like(phi), "square": torch.zeros_like(phi)}
+    for t, g in enumerate(inputs["gradients"], start=1):
+        before = {name: value.clone() for name, value in state.items()}
+        phi_before, given = phi.clone(), (phi, state)
+        phi, new = answer(phi, g.to(phi.dtype), state, t, **_adam_settings(inputs))
+        if not isinstance(new, dict) or set(new) != {"mean", "square"}:
+            raise TypeError("it needs (φ, state), and state a dictionary with 'mean' and 'square'")
+        same = all(torch.equal(given[1][name], before[name]) for name in before)
+        untouched &= same and torch.equal(given[0], phi_before)
+        state = new
+        path.append(phi)
+    return {"φ": torch.stack(path), **state, "untouched": torch.tensor(untouched)}
+
+
+def adam_of(slip: str = "") -> Callable:
+    """Adam's update, or with a slip by name a mistake in it. Nothing here comes from PyTorch's optimizer."""
+
+    def update(phi, g, state, t, *, rate, betas, eps):
+        b1, b2 = reversed(betas) if slip == "swapped" else betas
+        m = b1 * state["mean"] + (1 - b1) * g
+        v = b2 * state["square"] + (1 - b2) * (g.abs() if slip == "not squared" else g**2)
+        if slip == "no means":
+            m, v = state["mean"] * b1 + g, state["square"] * b2 + g**2
+        last = t + {"early": -1, "late": 1}.get(slip, 0)
+        tall = m if slip in ("none", "square only") else m / (1 - b1**last)
+        wide = v if slip in ("none", "mean only") else v / (1 - b2**last)
+        if slip == "kept":
+            m, v = tall, wide
+        below = (wide + eps).sqrt() if slip == "eps inside" else wide if slip == "no root" else wide.sqrt() + eps
+        sign = 1 if slip == "climbs" else -1
+        return phi + sign * rate * tall / below, {"mean": m, "square": v}
+
+    return update
+
+
+ADAM_SLIPS = {
+    "climbs": "This climbs: φ moves along the mean gradient. Subtract",
+    "none": "Without bias correction: m and v start at 0 and are too small at first. Divide each by 1 − β^t",
+    "mean only": "The second moment has no bias correction: v / (1 − β₂^t)",
+    "square only": "The mean has no bias correction: m / (1 − β₁^t)",
+    "kept": "You keep the corrected moments. Keep m and v as they are, and correct only for this step",
+    "late": "Bias correction with t + 1: t counts from 1 already",
+    "no root": "The root is missing: divide by √v, not by v",
+    "eps inside": "ε stands under the root. In Adam it is added after it: √v + ε",
+    "swapped": "β₁ and β₂ are swapped: the first is that of the mean",
+    "not squared": "v is a mean of |g|. It must be one of g²",
+    "no means": "These are sums, not means: the new gradient counts with 1 − β",
+}
+
+
+def _adam_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    rate, betas, eps = _adam_settings(inputs).values()
+    right = _trained_by_torch(
+        lambda params: torch.optim.Adam(params, lr=rate, betas=betas, eps=eps), inputs["phi"], inputs["gradients"]
+    )
+    if not outputs["untouched"]:
+        return "It changes φ or the state in place. Return new ones: the caller still needs the old."
+    if close(outputs["φ"], right, rtol=RTOL):
+        moments = _adam_probe(adam_of(), inputs)
+        if all(close(outputs[name], moments[name], rtol=RTOL) for name in ("mean", "square")):
+            return None
+        return "φ is right, but the state must hold m and v as they are, without correction: others will read it."
+    wrong = {words: _adam_probe(adam_of(slip), inputs)["φ"] for slip, words in ADAM_SLIPS.items()}
+    return _first(outputs["φ"], wrong) or (
+        f"After {STEPS} steps φ is off by {relative_error(outputs['φ'], right):.1e} from that of torch.optim.Adam."
+    )
+
+
+adam = Check(
+    exercise="10.2",
+    title="Adam as a pure function",
+    inputs=_adam_inputs,
+    probe=_adam_probe,
+    judge=_adam_judge,
+    reference=adam_of(),
+)
+
+
+# ------------------------------------------------------------------ 10.3 a window of a long unroll
+
+
+WINDOW, ALL = 3, 9  # the window, and all steps
+
+
+def _window_inputs(generator: torch.Generator) -> Tensors:
+    axes = torch.linalg.qr(randn(generator, 3, 3)).Q
+    curvature = axes * torch.stack([uniform(generator, 0.2, 2.0) for _ in range(3)]) @ axes.T
+    return {"A": curvature, "start": 2 * normalize(randn(generator, 3), dim=0), "lam": torch.tensor([-1.5, 0.3])}
+
+
+def _dynamics(a: Tensor) -> tuple[Callable, Callable]:
+    """Descent on ½ sᵀAs at the rate e^λ₀ / √t, plus a nonlinear push of size λ₁; the loss grows with t."""
+
+    def step(state: Tensor, lam: Tensor, t: int) -> Tensor:
+        return state - lam[0].exp() / math.sqrt(t) * (a.to(state.dtype) @ state) + 0.1 * lam[1] * state.sin()
+
+    def loss(state: Tensor, t: int) -> Tensor:
+        return t * (state @ (a.to(state.dtype) @ state)) / 2
+
+    return step, loss
+
+
+def _window_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    step, loss = _dynamics(inputs["A"])
+    state, lam, outputs = inputs["start"].clone(), inputs["lam"].double(), {}
+    free = True
+    for t in range(0, ALL, WINDOW):
+        value, gradient, state = answer(step, loss, state, lam.clone(), t=t, length=WINDOW)
+        where = f"after {t} steps"
+        outputs |= {f"value {where}": torch.as_tensor(value), f"gradient {where}": gradient, f"state {where}": state}
+        free &= not state.requires_grad
+    return outputs | {"free": torch.tensor(free)}
+
+
+def _forward_mode(inputs: Tensors, *, slip: str = "") -> Tensors:
+    """The same numbers with derivatives carried forward: S_t = ∂s_t/∂λ is set to 0 at each window. No autograd."""
+    a, lam, outputs = inputs["A"], inputs["lam"].double(), {}
+    s, sens = inputs["start"], torch.zeros(3, 2, dtype=torch.float64)
+    for t0 in range(0, ALL, WINDOW):
+        value, gradient = torch.zeros((), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        if slip != "whole":
+            sens = torch.zeros_like(sens)
+        for k in range(1, WINDOW + 1):
+            t = k if slip == "clock" else t0 + k
+            if slip == "early":
+                value, gradient = value + t * s @ a @ s / 2, gradient + t * (a @ s) @ sens
+            rate = lam[0].exp() / math.sqrt(t)
+            jacobian = torch.eye(3, dtype=torch.float64) - rate * a + 0.1 * lam[1] * torch.diag(s.cos())
+            direct = torch.stack([-rate * (a @ s), 0.1 * s.sin()], -1)
+            carried = torch.zeros_like(sens) if slip == "cut" else sens
+            s, sens = s - rate * (a @ s) + 0.1 * lam[1] * s.sin(), jacobian @ carried + direct
+            if slip != "early":
+                if slip == "last":
+                    value, gradient = torch.zeros_like(value), torch.zeros_like(gradient)
+                value, gradient = value + t * s @ a @ s / 2, gradient + t * (a @ s) @ sens
+        share = WINDOW if slip == "mean" else 1
+        where = f"after {t0} steps"
+        outputs |= {f"value {where}": value / share, f"gradient {where}": gradient / share, f"state {where}": s}
+    return outputs
+
+
+WINDOW_SLIPS = {
+    "last": "Only the loss of the window's last step is there. L_outer is the sum over all its steps",
+    "mean": "This is a mean over the window. The windows must add up to L_outer: take the sum",
+    "early": "You take each loss before its step. ℓ_t belongs to the state after step t",
+    "clock": "The clock starts anew in each window: the steps have the numbers t + 1, …, t + length",
+    "whole": "The gradient reaches back beyond the window: detach the state that comes in",
+}
+
+
+def _window_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    right = _forward_mode(inputs)
+    if all(close(outputs[name], value, rtol=RTOL) for name, value in right.items()):
+        if outputs["free"]:
+            return None
+        return "The numbers are right, but the state you return carries its graph: it would grow with every window."
+    for slip, words in WINDOW_SLIPS.items():
+        wrong = _forward_mode(inputs, slip=slip)
+        if all(close(outputs[name], value, rtol=RTOL) for name, value in wrong.items()):
+            return words
+    if all(torch.equal(outputs[name], inputs["start"]) for name in outputs if name.startswith("state")):
+        return "The state comes out as it went in. Return the one after the window's last step."
+    name, value = next((n, v) for n, v in right.items() if not close(outputs[n], v, rtol=RTOL))
+    cut = _forward_mode(inputs, slip="cut")
+    if all(close(outputs[n], v, rtol=RTOL) for n, v in cut.items()):
+        return "The graph is cut at every step. Within the window a loss must reach all of its steps before it."
+    return f"The {name} is off by {relative_error(outputs[name], value):.1e}."
+
+
+def _window(
+    step: Callable, loss: Callable, state: Tensor, lam: Tensor, *, t: int, length: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    lam, state = lam.detach().clone().requires_grad_(), state.detach()
+    value = torch.zeros((), dtype=state.dtype)
+    for k in range(t + 1, t + length + 1):
+        state = step(state, lam, k)
+        value = value + loss(state, k)
+    (gradient,) = torch.autograd.grad(value, lam)
+    return value.detach(), gradient, state.detach()
+
+
+window = Check(
+    exercise="10.3",
+    title="One window of a long unroll",
+    inputs=_window_inputs,
+    probe=_window_probe,
+    judge=_window_judge,
+    reference=_window,
+)
+
+
+# ------------------------------------------------------------------ 10.4 a tuned rate
+
+
+def _rates_inputs(best: str, diverge: bool) -> Callable:
+    """A bowl over the log of the rate; `best`: inside, low or high; with `diverge`, large rates give inf and nan."""
+
+    def draw(generator: torch.Generator) -> Tensors:
+        n, tasks = 9, 5
+        order = torch.randperm(n, generator=generator)
+        while order[0] in (0, n - 1) or order[-1] in (0, n - 1):  # the extreme rates do not stand at the ends
+            order = torch.randperm(n, generator=generator)
+        grid = torch.logspace(-4, 0, n, dtype=torch.float64)
+        centre = {"inside": int(torch.randint(2, 5, (), generator=generator)), "low": 0, "high": n - 1}[best]
+        bowl = 1 + 0.3 * (torch.arange(n).double() - centre).abs()
+        losses = bowl.unsqueeze(-1) + 0.05 * torch.rand(n, tasks, generator=generator, dtype=torch.float64)
+        losses[(centre + 1) % n, 0] = 0.1  # a neighbour is best on one task, and not on the mean
+        if diverge:
+            losses[-2, 1], losses[-1, 2], losses[-3, 1:] = math.inf, math.inf, math.nan
+            losses[-3, 0] = 0.01  # where it did not diverge, it looks best
+        return {"rates": grid[order], "losses": losses[order]}
+
+    return draw
+
+
+def _rates_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    try:
+        rate = answer(inputs["rates"], inputs["losses"])
+    except Exception as error:  # a refusal is an answer here; other errors are mistakes
+        if not isinstance(error, ValueError) and not isinstance(error.__cause__, ValueError):
+            raise
+        return {"rate": torch.tensor(-1.0, dtype=torch.float64)}
+    if isinstance(rate, Tensor):
+        rate = rate.double()
+    return {"rate": torch.as_tensor(rate, dtype=torch.float64).reshape(())}
+
+
+def _rates_reference(rates: Tensor, losses: Tensor) -> float:
+    means = losses.mean(1).nan_to_num(nan=math.inf)
+    best = rates[means.argmin()]
+    if best in (rates.min(), rates.max()):
+        raise CourseError(f"the best rate, {best.item():g}, is at the edge of those tried; try more beyond it")
+    return best.item()
+
+
+def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    rates, losses, got = inputs["rates"], inputs["losses"], float(outputs["rate"])
+    try:
+        right = _rates_reference(rates, losses)
+    except CourseError:
+        right = -1.0
+    if math.isclose(got, right, rel_tol=1e-5):
+        return None
+    if got == -1:
+        return (
+            f"It refuses, but the best rate, {right:g}, is not at the edge. Edge means the smallest or the largest "
+            "rate, not the first or the last of the list; and a loss of nan or inf is bad, not best."
+        )
+    found = torch.isclose(rates, torch.tensor(got, dtype=torch.float64), rtol=1e-5)
+    if not found.any():
+        return f"{got:g} is none of the rates. Return the rate itself, not its position and not its loss."
+    row = losses[int(found.nonzero()[0])]
+    if not row.mean().isfinite():
+        return "This rate diverged on some task. A loss that is nan or inf makes the whole rate bad: count it as inf."
+    if right == -1:
+        return (
+            f"The best of those tried is {got:g}, at the edge: a better one may lie outside. Raise a ValueError, so "
+            "that nobody compares with a badly tuned baseline."
+        )
+    means = losses.mean(1)
+    if math.isclose(float(row.mean()), float(means[means.isfinite()].max())):
+        return "This is the worst rate. Take the smallest mean loss."
+    if float(row.min()) == float(losses[losses.isfinite() & means.isfinite().unsqueeze(-1)].min()):
+        return "This rate is best on ONE task. Take the mean over the tasks first, then the best rate."
+    return f"The rate {got:g} has the mean loss {float(row.mean()):.3f}; another one has a lower mean."
+
+
+tuned_rate = Check(
+    exercise="10.4",
+    title="A tuned rate",
+    inputs={
+        "the best is inside": _rates_inputs("inside", False),
+        "some rates diverge": _rates_inputs("inside", True),
+        "the smallest rate is best": _rates_inputs("low", False),
+        "the largest rate is best": _rates_inputs("high", False),
+    },
+    probe=_rates_probe,
+    judge=_rates_judge,
+    reference=_rates_reference,
+)
+
+
+# ------------------------------------------------------------------ 10.5 logarithm and sign
+
+
+def _gradients_inputs(p: float) -> Callable:
+    def draw(generator: torch.Generator) -> Tensors:
+        sizes = torch.tensor([3.0, 1.0, 0.1, math.exp(-p) * 1.5, math.exp(-p) * 0.5, math.exp(-2 * p), 0.0]).double()
+        signs = torch.where(torch.rand(7, generator=generator) < 0.5, -1.0, 1.0).double()
+        signs[:2], signs[4] = torch.tensor([1.0, -1.0]), -1.0
+        return {"g": sizes * signs * (1 + 0.1 * torch.rand(7, generator=generator).double()), "p": torch.tensor(p)}
+
+    return draw
+
+
+def _gradients_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    g = inputs["g"].clone().requires_grad_()
+    seen = answer(g, float(inputs["p"]))
+    if not isinstance(seen, Tensor):
+        raise TypeError("it needs one tensor [n, 2]")
+    slope = torch.zeros_like(g)
+    if seen.requires_grad:
+        (slope,) = torch.autograd.grad(seen.sum(), g, retain_graph=True)
+    return {"seen": seen, "finite slope": slope.isfinite().all()}
+
+
+def _number(g: float, p: float, slip: str = "") -> tuple[float, float]:
+    """One gradient as two numbers, or with a slip by name a mistake."""
+    if slip == "no small":
+        return max(math.log(abs(g)) / p if g else -math.inf, -1.0), math.copysign(float(g != 0), g)
+    if abs(g) >= math.exp(-p):
+        log = math.log(abs(g)) / (1 if slip == "no p" else p)
+        log = log / math.log(10) if slip == "decimal" else log
+        return log, 1.0 if slip == "no sign" else math.copysign(1.0, g)
+    return -1.0, {"not scaled": g, "no sign": abs(g) * math.exp(p), "down": g * math.exp(-p)}.get(slip, math.exp(p) * g)
+
+
+NUMBER_SLIPS = {
+    "no p": "The logarithm is not divided by p: it should lie between −1 and about 0",
+    "decimal": "This is the logarithm to the base 10. The threshold e^−p belongs to the natural one",
+    "no small": "Small gradients are lost: below e^−p the second number is e^p g, which goes on smoothly to 0",
+    "not scaled": "Small gradients are passed on as they are. Multiply them with e^p: then ±e^−p becomes ±1",
+    "down": "Small gradients are multiplied with e^−p: they vanish altogether. It is e^p",
+    "no sign": "The sign is lost: g and −g look alike, and the rule cannot know where to go",
+}
+
+
+def _gradients_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    g, p = inputs["g"].tolist(), float(inputs["p"])
+
+    def all_of(slip: str = "") -> Tensor:
+        return torch.tensor([_number(one, p, slip) for one in g], dtype=torch.float64)
+
+    if close(outputs["seen"], all_of(), rtol=RTOL):
+        if outputs["finite slope"]:
+            return None
+        return (
+            "The numbers are right, but their derivative is not finite: `where` differentiates both branches, and "
+            "log 0 spoils the sum. Put a 1 in the place of small |g| before the logarithm."
+        )
+    if close(outputs["seen"], all_of().flip(1), rtol=RTOL):
+        return "The two columns are swapped: the logarithm comes first."
+    wrong = {words: all_of(slip) for slip, words in NUMBER_SLIPS.items()}
+    off = (outputs["seen"].double() - all_of()).abs().sum(1)
+    worst = int(off.argmax())
+    return (
+        _first(outputs["seen"], wrong) or f"For g = {g[worst]:.2e} and p = {p:g} it should be {_number(g[worst], p)}."
+    )
+
+
+def _gradients_reference(g: Tensor, p: float) -> Tensor:
+    large = g.abs() >= math.exp(-p)
+    log = torch.where(large, g.abs(), 1.0).log() / p
+    return torch.stack([torch.where(large, log, -1.0), torch.where(large, g.sign(), math.exp(p) * g)], -1)
+
+
+log_and_sign = Check(
+    exercise="10.5",
+    title="Gradients as logarithm and sign",
+    inputs={"p = 2": _gradients_inputs(2.0), "p = 10": _gradients_inputs(10.0)},
+    probe=_gradients_probe,
+    judge=_gradients_judge,
+    reference=_gradients_reference,
+)

@@ -1,0 +1,1 @@
+"""Notebook 07, *The price of unrolling*: its checks, its pictures, and what only this lesson uses."""

@@ -1,0 +1,319 @@
+"""Checks: they try a learner's function on fresh random problems and say in words what is wrong.
+
+In a notebook (`my_sgd_step` is the learner's function, a stub that returns `...` to begin with):
+
+    sgd_step = checks.sgd_step(my_sgd_step).answer
+
+`check(answer)` never raises. It shows a verdict in words and returns it: `.passed`, `.diagnosis`, and `.answer`, the
+function that the lesson goes on with: the learner's once it passes, the course's reference until then.
+
+How to write one (in `mlcourse/lessons/<lesson>/checks.py`, which a notebook imports as `checks`):
+
+    def one_tensor(generator):                       # a fresh random problem: plain tensors, float64; easy ones first
+        return {"w": torch.randn(3, generator=generator, dtype=torch.float64),
+                "g": torch.randn(3, generator=generator, dtype=torch.float64), "rate": torch.tensor(0.1)}
+
+    def probe(answer, inputs):                       # call the answer; return plain tensors by name
+        new = answer({"w": inputs["w"]}, {"w": inputs["g"]}, float(inputs["rate"]))
+        return {"new w": new["w"]}
+
+    def judge(inputs, outputs):                      # the oracle; None, or what is wrong, in one or two sentences
+        right = inputs["w"] - inputs["rate"] * inputs["g"]
+        if close(outputs["new w"], right):
+            return None
+        if close(outputs["new w"], inputs["w"] + inputs["rate"] * inputs["g"]):
+            return "this step climbs: the sign of the gradient is wrong"
+        return f"the new w is off by {relative_error(outputs['new w'], right):.1e} of its size"
+
+    sgd_step = Check(exercise="01.2", title="One step of gradient descent", inputs=one_tensor, probe=probe, judge=judge,
+                     reference=inner.sgd_step)
+
+`inputs` may also be a dict of such functions by name ("one number", "several tensors"), easy to hard; each is tried
+`repeats` times. Three parts, so that grading can run the answer in one process (`problems`, `try_answer`) and judge
+its outputs in another (`judge_outputs`). `judge` sees the outputs detached; whether a graph is there must be measured
+by `probe`, which may call `autograd.grad` itself. What every check finds without help of its judge: a stub that was not
+written, an exception (with its line), a missing or superfluous output, a wrong type, shape or kind of dtype, an input
+changed in place. Outputs may be float32 where the reference gives float64: use `close`, which knows the precision.
+
+Each check is tested with `tests/check_helpers.py`.
+"""
+
+import functools
+import html
+import inspect
+import linecache
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from mlcourse.teaching import progress
+from mlcourse.teaching.oracles import close, gradient_error, relative_error
+from mlcourse.teaching.output import Output
+
+__all__ = ["Check", "Verdict", "close", "gradient_error", "relative_error"]
+
+PACKAGE = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found.
+
+    Attributes:
+        passed: whether the answer is right on every problem tried.
+        diagnosis: what is wrong, or "" when nothing is.
+        answer: the function to go on with: the learner's when it passed, else the reference.
+        found_by: "passed", "stub", "exception", "outputs" (type, shape, dtype), "inputs" (changed in place), "judge",
+            "check" (a fault of the check itself).
+        exercise, title: as in the check.
+        name: the name of the learner's function.
+    """
+
+    passed: bool
+    diagnosis: str
+    answer: Callable
+    found_by: str
+    exercise: str
+    title: str
+    name: str
+
+    def __repr__(self) -> str:
+        return " ".join(self._sentences())
+
+    def _sentences(self) -> list[str]:
+        if self.passed:
+            # a solution is checked too, but the lesson does not go on with it
+            on = [] if self.name.startswith("solution_") else [f"The lesson goes on with your function {self.name}."]
+            return [f"Passed: exercise {self.exercise}, {self.title}.", *on]
+        return [
+            f"Not yet: exercise {self.exercise}, {self.title}.",
+            f"Diagnosis: {self.diagnosis}",
+            "The lesson goes on with the course's function.",
+        ]
+
+    def show(self) -> None:
+        """Show it in words."""
+        head, *rest = self._sentences()
+        said = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(" ".join(rest)))
+        Output(repr(self), f'<div role="status"><strong>{html.escape(head)}</strong> {said}</div>').show()
+
+    def _ipython_display_(self) -> None:
+        """Nothing: the check has shown it already, and a cell that ends in the check would show it twice."""
+
+
+@dataclass
+class _Fault(Exception):
+    """Something wrong that is found before the judge is asked."""
+
+    found_by: str
+    diagnosis: str
+
+
+@dataclass
+class Check:
+    """A check of one exercise. See the module's text for an example.
+
+    Args:
+        exercise: notebook and number, "01.2".
+        title: what the function does, in a few words.
+        inputs: `inputs(generator) -> dict of plain tensors`, or a dict of such functions by name, easy to hard.
+        probe: `probe(answer, inputs) -> dict of plain tensors`.
+        judge: `judge(inputs, outputs) -> None or diagnosis`.
+        reference: the course's function.
+        repeats: fresh problems for each function in `inputs`.
+    """
+
+    exercise: str
+    title: str
+    inputs: Callable | Mapping[str, Callable]
+    probe: Callable
+    judge: Callable
+    reference: Callable
+    repeats: int = 3
+    _calls: int = field(default=0, repr=False)
+
+    def __call__(self, answer: Callable) -> Verdict:
+        """Try the answer on fresh problems, show the verdict, keep a pass, and return the verdict. Never raises."""
+        self._calls += 1
+        verdict = self.run(answer, seed=crc32(self.exercise.encode()) + self._calls)
+        verdict.show()
+        # only the learner's own function counts: the notebook's last section passes its solutions through here too
+        if verdict.passed and verdict.name.startswith("my_"):
+            progress.record_pass(self.exercise, self.title)
+        return verdict
+
+    def run(self, answer: Callable, *, seed: int = 0) -> Verdict:
+        """Try the answer on the problems of `seed`, without showing or keeping anything. Never raises."""
+        try:
+            found_by, diagnosis = self._find(answer, seed)
+        except Exception as error:
+            found_by, diagnosis = "check", f"the check itself failed: {_one_line(error)}. Please report this."
+        passed = found_by == "passed"
+        going_on = answer if passed else self.reference
+        return Verdict(passed, diagnosis, going_on, found_by, self.exercise, self.title, _name(answer))
+
+    def _find(self, answer: Callable, seed: int) -> tuple[str, str]:
+        for name, given in self.problems(seed):
+            outputs, found_by, diagnosis = self.try_answer(answer, given)
+            if outputs is not None:
+                found_by, diagnosis = "judge", self.judge_outputs(given, outputs)
+            if diagnosis is not None:
+                where = f" (Problem: {name}.)" if name and found_by in ("judge", "outputs") else ""
+                return found_by, diagnosis + where
+        return "passed", ""
+
+    def problems(self, seed: int) -> list[tuple[str, dict[str, Tensor]]]:
+        """Fresh problems as (name, inputs), easy to hard; the same seed gives the same problems."""
+        makers = self.inputs if isinstance(self.inputs, Mapping) else {"": self.inputs}
+        generator = torch.Generator().manual_seed(seed)
+        return [(name, make(generator)) for name, make in makers.items() for _ in range(self.repeats)]
+
+    def try_answer(
+        self, answer: Callable, given: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor] | None, str, str | None]:
+        """Call the answer once. Returns (outputs, "", None), or (None, how the fault was found, diagnosis)."""
+        try:
+            return self._outputs(answer, given), "", None
+        except _Fault as fault:
+            return None, fault.found_by, fault.diagnosis
+
+    def _outputs(self, answer: Callable, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not callable(answer):
+            raise _Fault(
+                "outputs", f"the answer is {_kind(answer)}, not a function; pass the function's name without ()."
+            )
+        copy = _copy(given)
+        try:
+            outputs = self.probe(_watched(answer), copy)
+            if not isinstance(outputs, Mapping):
+                raise TypeError(f"the probe returned {_kind(outputs)}, not a dict of tensors")
+        except _Fault:
+            raise
+        except Exception as error:  # the answer's result cannot be used as the probe uses it
+            what = f"what {_name(answer)} returns cannot be used: {_one_line(error)}."
+            raise _Fault("outputs", f"{what} Compare with the docstring of the stub.") from error
+        if changed := [name for name, value in given.items() if not _same(value, copy[name])]:
+            what = f"{_name(answer)} changes its input ({', '.join(changed)}) in place."
+            raise _Fault("inputs", f"{what} Compute a new tensor instead: the caller still needs the old one.")
+        if fault := self._compare(given, outputs):
+            raise _Fault("outputs", fault)
+        return {name: value.detach().clone() for name, value in outputs.items()}
+
+    def judge_outputs(self, given: dict[str, Tensor], outputs: dict[str, Tensor]) -> str | None:
+        """Return None when the outputs are right, else the diagnosis. Never raises."""
+        try:
+            diagnosis = self.judge(_copy(given), outputs)
+        except Exception as error:
+            return f"the check itself failed: {_one_line(error)}. Please report this with your function."
+        return None if diagnosis is None else _sentence(diagnosis)
+
+    def _compare(self, given: dict[str, Tensor], outputs) -> str | None:
+        """Compare names, types, shapes and kinds of dtype with those of the reference."""
+        try:
+            expected = self.probe(self.reference, _copy(given))
+        except Exception as error:
+            return f"the check itself failed: {_one_line(error)}. Please report this."
+        if missing := [name for name in expected if name not in outputs]:
+            return f"the result lacks {', '.join(map(repr, missing))}."
+        if extra := [name for name in outputs if name not in expected]:
+            return f"the result has {', '.join(map(repr, extra))}, which nobody asked for."
+        for name, right in expected.items():
+            if fault := _fault(name, outputs[name], right):
+                return fault
+        return None
+
+
+# ---- calling the answer ----
+
+
+def _watched(answer: Callable) -> Callable:
+    """The answer, with its exceptions marked as its own and an unwritten stub recognised before the probe uses it."""
+
+    def call(*args, **kwargs):
+        try:
+            result = answer(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise  # the learner stops an endless loop
+        except BaseException as error:
+            raise _Fault("exception", _explain(error, answer)) from error
+        if any(one is ... for one in (result if isinstance(result, tuple) else (result,))):
+            raise _Fault("stub", f"{_name(answer)} is not written yet: it returns `...`.")
+        if result is None:
+            raise _Fault("stub", f"{_name(answer)} is not written yet, or its `return` is missing: it returns None.")
+        return result
+
+    if inspect.isfunction(answer):
+        functools.update_wrapper(call, answer)
+    return call
+
+
+def _explain(error: BaseException, answer: Callable) -> str:
+    """Say what was raised, and on which line of the learner's code."""
+    said = f"{_name(answer)} raises {_one_line(error)}."
+    frames = traceback.extract_tb(error.__traceback__)
+    code = getattr(inspect.unwrap(answer), "__code__", None)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    # helpers that the learner wrote in other cells count too, our package and installed ones do not
+    own = own or [f for f in frames if not f.filename.startswith(PACKAGE) and "site-packages" not in f.filename][1:]
+    if not own:
+        return said + " Python could not call it as the check does: keep the arguments of the stub."
+    line = own[-1].line or linecache.getline(own[-1].filename, own[-1].lineno).strip()
+    return f"{said} This happens on line {own[-1].lineno} of its cell: `{line}`."
+
+
+def _name(answer) -> str:
+    return getattr(answer, "__name__", None) or type(answer).__name__
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _sentence(diagnosis: str) -> str:
+    text = " ".join(str(diagnosis).split())
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+# ---- comparing ----
+
+
+def _copy(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in given.items()}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _kind(value) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and {str(value.dtype).removeprefix('torch.')}"
+    word = type(value).__name__
+    return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
+
+
+def _family(dtype: torch.dtype) -> str:
+    if dtype == torch.bool:
+        return "true/false"
+    return "floating point" if dtype.is_floating_point else "complex" if dtype.is_complex else "whole numbers"
+
+
+def _fault(name: str, got, right: Tensor) -> str | None:
+    """Compare type, shape and kind of dtype of one output with the reference's."""
+    if not isinstance(got, Tensor):
+        return f"{name!r} is {_kind(got)}; expected {_kind(right)}."
+    if got.shape != right.shape:
+        return f"{name!r} has shape {tuple(got.shape)}; expected {tuple(right.shape)}."
+    if _family(got.dtype) != _family(right.dtype):
+        dtypes = str(got.dtype).removeprefix("torch."), str(right.dtype).removeprefix("torch.")
+        return f"{name!r} has dtype {dtypes[0]}; expected {dtypes[1]} ({_family(right.dtype)})."
+    if right.dtype.is_floating_point and right.isfinite().all() and not got.isfinite().all():
+        return f"{name!r} holds {'NaN' if got.isnan().any() else 'infinity'}; expected finite numbers."
+    return None

@@ -1,0 +1,216 @@
+"""`mlcourse train` and `mlcourse evaluate` from outside: what they write, and one clear line for bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import mlcourse
+from mlcourse import datasets
+from mlcourse.commands import app, data
+from mlcourse.datasets import glyphs
+from mlcourse.teaching.pad import strokes
+
+
+def command(*arguments, folder=None):
+    return subprocess.run(
+        [sys.executable, "-m", "mlcourse", *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = command("train", "prototypical", "--dataset", "glyphs", "--budget", "smoke", "--seed", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_train_writes_a_learner_that_load_and_evaluate_read(trained):
+    assert {"learner.safetensors", "config.json", "log.jsonl"} <= {path.name for path in trained.iterdir()}
+    config = json.loads((trained / "config.json").read_text())
+    assert config["init"] == "none"
+    assert config["finished"] is True
+    assert not mlcourse.load(trained).training
+    done = command("evaluate", trained, "--episodes", 20, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert 0.2 < result["accuracy"] <= 1
+    assert 0 < result["ci95"] < 0.2
+    assert (result["episodes"], result["normalisation"], result["split"]) == (20, "running", "test")
+    assert result["transductive"] is False
+
+
+@pytest.mark.parametrize("baseline", ["pixels", "untrained-prototypical", "untrained-maml"])
+def test_baselines_are_evaluated_by_name(baseline):
+    done = command("evaluate", baseline, "--episodes", 5, "--query", 2)
+    assert done.returncode == 0, done.stderr
+    assert "5-way 1-shot, 5 episodes" in done.stdout
+
+
+def test_a_folder_of_class_folders_is_a_data_set(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for index in range(24):
+        (tmp_path / "photos" / f"class{index:02d}").mkdir(parents=True)
+        for sample in range(4):
+            pixels = torch.randint(0, 255, (20, 20, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(tmp_path / "photos" / f"class{index:02d}" / f"{sample}.png")
+    arguments = ["--dataset", "photos", "--way", 2, "--train-way", 3, "--query", 2, "--budget", "smoke"]
+    done = command("train", "prototypical", *arguments, "--out", tmp_path / "run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"] == str(tmp_path / "photos")
+    evaluate = ["evaluate", tmp_path / "run", "--query", 2, "--episodes", 5, "--json"]
+    done = command(*evaluate)  # from another folder
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    gone = command(*evaluate)
+    assert gone.returncode == 2
+    assert len(gone.stderr.strip().splitlines()) == 1
+    assert f"was trained on the folder {tmp_path / 'photos'}, which is not there; say --dataset" in gone.stderr
+    again = command(*evaluate, "--dataset", "moved", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["accuracy"] == json.loads(done.stdout)["accuracy"]
+
+
+def drawn_data(asked, monkeypatch):
+    """Stands in for tracing, which takes minutes: notes what was asked for and gives the pictures as they are."""
+
+    def load(dataset, split, *, protocol=None, root=None, download=False, drawn=False, hands=0):
+        asked.append((dataset, split, drawn, hands))
+        return datasets.load(dataset, split)
+
+    monkeypatch.setattr(data, "load", load)
+
+
+def inside(capsys, *arguments):
+    """The command in this process: what it prints as JSON."""
+    app(list(map(str, arguments)), standalone_mode=False)
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_evaluate_draws_as_the_run_did_unless_told_otherwise(trained, tmp_path, monkeypatch, capsys):
+    asked = []
+    drawn_data(asked, monkeypatch)
+    for name in ("config.json", "learner.safetensors"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"drawn": True}))
+    cases = [
+        ([tmp_path], True),
+        ([tmp_path, "--no-drawn"], False),
+        ([trained], False),
+        ([trained, "--drawn"], True),
+        (["pixels"], False),
+        (["pixels", "--drawn"], True),
+    ]
+    for arguments, drawn in cases:
+        told = inside(capsys, "evaluate", *arguments, "--episodes", 2, "--query", 1, "--json")
+        assert told["drawn"] is drawn
+        assert asked.pop() == ("glyphs", "test", drawn, 0)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_drawn_pictures_are_those_of_the_data_set_read_once(split, monkeypatch):
+    sheets, sheet = [], glyphs.sheet_of
+
+    def counted(script, rows):
+        sheets.append(script)
+        return sheet(script, rows)
+
+    monkeypatch.setattr(glyphs, "sheet_of", counted)
+    monkeypatch.setattr(strokes, "as_drawings", lambda images, hands: images)  # tracing takes minutes
+    drawn = data.load("glyphs", split, drawn=True)
+    assert sorted(sheets) == sorted(glyphs.SPLITS[split])
+    plain = datasets.load("glyphs", split)
+    assert drawn.names == plain.names
+    assert torch.equal(drawn.images, plain.images)
+
+
+def test_names_stay_names_and_folders_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [data.lasting_name(name) for name in datasets.NAMES] == list(datasets.NAMES)
+    assert data.lasting_name("photos") == str(Path.cwd() / "photos")
+    assert data.lasting_name(str(tmp_path / "photos")) == str(tmp_path / "photos")
+
+
+BAD = {
+    "unknown data set": (["train", "maml", "--dataset", "omnniglot"], "omnniglot"),
+    "unknown method": (["train", "mamel"], "mamel"),
+    "unknown budget": (["train", "maml", "--budget", "huge"], "huge"),
+    "too few samples": (["train", "maml", "--shot", "15", "--query", "15", "--budget", "smoke"], "shot 15"),
+    "shot 0": (["train", "maml", "--shot", "0"], "shot is 0"),
+    "negative way": (["train", "prototypical", "--way", "-5"], "way is -5"),
+    "negative query": (["train", "prototypical", "--query", "-1"], "query is -1"),
+    "train way 0": (["train", "prototypical", "--train-way", "0"], "train-way is 0"),
+    "way 0 in evaluation": (["evaluate", "pixels", "--way", "0"], "way is 0"),
+    "shot 0 in evaluation": (["evaluate", "pixels", "--shot", "0"], "shot is 0"),
+    "no such run": (["evaluate", "runs/nowhere"], "runs/nowhere"),
+    "unknown split": (["evaluate", "pixels", "--split", "exam"], "exam"),
+    "unknown normalisation": (["train", "maml", "--normalisation", "wishful"], "wishful"),
+    "fewer ways than the head": (["train", "maml", "--train-way", "3"], "train-way is 3, but maml's network ends in 5"),
+    "more ways than the head": (["train", "maml", "--train-way", "9"], "train-way is 9, but maml's network ends in 5"),
+    "no episodes": (["evaluate", "pixels", "--episodes", "0"], "episodes is 0"),
+    "huge seed": (["train", "maml", "--budget", "smoke", "--seed", str(2**70)], "seed is 11805"),
+    "negative seed": (["train", "maml", "--budget", "smoke", "--seed", "-1"], "seed is -1"),
+    "huge seed in evaluation": (["evaluate", "pixels", "--seed", str(2**64)], "seed is 18446"),
+    "negative seed in evaluation": (["evaluate", "pixels", "--seed", "-1"], "seed is -1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line(case, tmp_path):
+    arguments, named = BAD[case]
+    more = ["--out", tmp_path / "run"] if arguments[0] == "train" else []
+    done = command(*arguments, *more)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert named in lines[0]
+    assert not (tmp_path / "run").exists(), "something half-written was left"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+def test_cuda_asked_for_and_absent(tmp_path):
+    done = command("train", "maml", "--budget", "smoke", "--device", "cuda", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--device cpu" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_method_and_a_truncated_one(trained, tmp_path):
+    other = command("train", "maml", "--budget", "smoke", "--seed", 1, "--out", trained, "--resume")
+    assert other.returncode == 2
+    assert "another run" in other.stderr
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.json", "learner.safetensors", "log.jsonl", "checkpoint.safetensors"):
+        (copy / name).write_bytes((trained / name).read_bytes())
+    whole = (copy / "checkpoint.safetensors").read_bytes()
+    (copy / "checkpoint.safetensors").write_bytes(whole[: len(whole) // 2])
+    (copy / "learner.safetensors").write_bytes((copy / "learner.safetensors").read_bytes()[:100])
+    arguments = ["--budget", "smoke", "--seed", 1, "--out", copy, "--resume"]
+    for done in (command("train", "prototypical", *arguments), command("evaluate", copy)):
+        assert done.returncode == 2
+        assert "damaged or truncated" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_resume_of_a_finished_run_does_nothing(trained):
+    before = (trained / "log.jsonl").read_text()
+    arguments = ["--dataset", "glyphs", "--budget", "smoke", "--seed", 1, "--out", trained, "--resume"]
+    done = command("train", "prototypical", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert (trained / "log.jsonl").read_text() == before
+    again = command("train", "prototypical", *arguments[:-1])
+    assert again.returncode == 2
+    assert "--resume" in again.stderr

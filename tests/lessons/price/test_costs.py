@@ -1,0 +1,162 @@
+"""What notebook 07 measures with, and its pictures: the formula is what autograd keeps, the words are what is drawn."""
+
+import time
+from functools import partial
+
+import pytest
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from mlcourse import inner, networks
+from mlcourse.errors import CourseError
+from mlcourse.lessons.price import costs
+from mlcourse.lessons.price.pictures import Kept, bias, bill, in_words, trade
+from mlcourse.teaching import figures
+from mlcourse.teaching.widgets import Explorer
+
+COSTS = costs.Costs(step=370_000, phi=30_000, queries=215_000, support=15_000)
+VALUES = [("exact", 16, 4), ("checkpointed", 36, 6), ("truncated", 5, 9), ("first-order", 1, 1), ("Reptile", 30, 2)]
+
+
+def methods(channels):
+    """Unrolls of a small network as in the notebook, by name: call(steps, keep); and the costs of one step."""
+    torch.manual_seed(0)
+    network = networks.Conv4(channels=channels, out=5, downsample="stride")
+    theta, labels = inner.parameters(network), torch.arange(5)
+    x, query = torch.rand(5, 1, 28, 28), torch.rand(5, 1, 28, 28)
+
+    def forward(params, x):
+        return functional_call(network, params, (x,))
+
+    def through(adapt, **options):
+        phi = adapt(forward, theta, x, labels, rate=0.1, **options)
+        return inner.gradient(F.cross_entropy(forward(phi, query), labels), theta)
+
+    calls = {
+        "exact": lambda T, keep: through(inner.adapt, steps=T),
+        "truncated": lambda T, keep: through(inner.adapt_truncated, steps=T, last=keep),
+        "checkpointed": lambda T, keep: through(inner.adapt_checkpointed, steps=T, every=keep),
+        "first-order": lambda T, keep: through(inner.adapt, steps=T, first_order=True),
+    }
+    kept = {T: costs.measured(partial(calls["exact"], T, 0))[1] for T in (1, 2)}
+    once = costs.measured(partial(calls["first-order"], 1, 0))[1]
+    phi = sum(value.nbytes for value in theta.values())
+    return calls, costs.Costs(step=kept[2] - kept[1], phi=phi, queries=once, support=x.nbytes)
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+def test_the_formula_is_what_autograd_keeps(channels):
+    calls, bytes_of = methods(channels)
+    for method, steps, keep in (("exact", 1, 0), ("exact", 9, 0), ("truncated", 9, 3), ("truncated", 2, 5)):
+        assert costs.measured(partial(calls[method], steps, keep))[1] == bytes_of.kept(method, steps, keep)
+    assert costs.measured(partial(calls["first-order"], 9, 0))[1] == bytes_of.kept("first-order", 9)
+    for steps, keep in ((9, 2), (9, 4), (5, 5), (6, 1)):
+        measured = costs.measured(partial(calls["checkpointed"], steps, keep))[1]
+        assert abs(measured - bytes_of.kept("checkpointed", steps, keep)) <= 0.1 * bytes_of.phi
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(CourseError, match="method 'magic' is unknown"):
+        COSTS.kept("magic", 3)
+
+
+def test_measured_gives_value_bytes_and_seconds():
+    x = torch.ones(1000, requires_grad=True)
+    value, kept, seconds = costs.measured(lambda: (x.exp().sum(), time.sleep(0.01)))
+    assert value[0].item() == pytest.approx(1000 * torch.e, rel=1e-5)
+    assert kept == 4000
+    assert seconds >= 0.01
+
+
+def test_error_and_cosine():
+    exact = torch.tensor([3.0, 4.0])
+    assert costs.error(exact, exact) == 0
+    assert costs.error(2 * exact, exact) == pytest.approx(1)
+    assert costs.cosine(2 * exact, exact) == pytest.approx(1)
+    assert costs.cosine(torch.tensor([-4.0, 3.0]), exact) == pytest.approx(0)
+
+
+def test_curvature_is_the_largest_eigenvalue():
+    generator = torch.Generator().manual_seed(0)
+    half = torch.randn(4, 4, dtype=torch.float64, generator=generator)
+    matrix = half + half.T - 3 * torch.eye(4, dtype=torch.float64)
+    params = {"a": torch.zeros(1, dtype=torch.float64), "b": torch.zeros(3, dtype=torch.float64)}
+
+    def loss(params):
+        v = torch.cat([params["a"], params["b"]])
+        return v @ matrix @ v / 2 + v.sum()
+
+    largest = torch.linalg.eigvalsh(matrix).abs().max().item()
+    assert costs.curvature(loss, params, generator, rounds=300) == pytest.approx(largest, rel=1e-6)
+    assert costs.curvature(loss, params, generator, rounds=2) <= largest * (1 + 1e-12)
+
+
+# ------------------------------------------------------------------ pictures
+
+
+def test_each_value_has_its_picture_and_its_words():
+    kept, fig, seen, words = Kept(COSTS), None, set(), set()
+    for values in VALUES:
+        fig, text = kept.draw(*values, fig=fig)
+        seen.add(figures.png(fig))
+        fig.set_layout_engine("none")
+        assert figures.check_text(kept.text(*values), fig).startswith(text[:-1])
+        words.add(kept.text(*values))
+    assert len(seen) == len(words) == len(VALUES)
+    again, _ = kept.draw(*VALUES[0], fig=fig)
+    fresh, _ = kept.draw(*VALUES[0])
+    assert sum(len(ax.get_children()) for ax in again.axes) == sum(len(ax.get_children()) for ax in fresh.axes)
+
+
+def test_the_words_count_the_squares():
+    kept = Kept(COSTS)
+    assert "graph alive 2, graph made in its turn 0, no graph 8" in kept.text("truncated", 10, 2)
+    assert "graph alive 2, graph made in its turn 8, no graph 0" in kept.text("checkpointed", 10, 4)
+    assert "graph alive 4, graph made in its turn 6, no graph 0" not in kept.text("checkpointed", 10, 5)
+    assert "graph alive 3, graph made in its turn 0, no graph 0" in kept.text("checkpointed", 3, 5)
+    assert "no graph 7" in kept.text("Reptile", 7, 1)
+    assert "n = 4" in kept.text("checkpointed", 10, 4)
+    assert "R = 2" in kept.text("truncated", 10, 2)
+
+
+def test_dragging_is_fluent():
+    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
+    kept, seconds = Kept(COSTS), []
+    fig, _ = kept.draw(*VALUES[0])
+    figures.png(fig)
+    fig.set_layout_engine("none")
+    for k in range(10):
+        began = time.process_time()
+        kept.draw("checkpointed", 10 + k, 3, fig=fig)
+        figures.png(fig)
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 0.12
+
+
+def test_in_the_widget():
+    kept = Kept(COSTS)
+    one = Explorer(
+        kept.draw, alt=kept.text, method=list(costs.METHODS), inner_steps=(1, 36, 1, 16), R_or_n=(1, 18, 1, 4)
+    )
+    before = one.image.value
+    one.controls["method"].value = "checkpointed"
+    assert one.image.value != before
+    assert "cannot be drawn" not in one.image.value
+    assert "checkpointed, n = 4, T = 16" in one.image.value
+
+
+def test_the_other_pictures_draw_what_they_are_given():
+    steps, rates, kept = (1, 4), (0.01, 0.1), (0, 1, 2)
+    by_method = {name: [1e6 * (index + 1), 2e6] for index, name in enumerate(costs.METHODS)}
+    errors = {"one": [0.1, 0.5], "two": [0.2, 0.9]}
+    left, right = bill(by_method, by_method, steps).axes
+    assert [line.get_ydata()[0] for line in left.lines] == [1, 2, 3, 4, 5]
+    assert right.lines[0].get_ydata()[0] == 1e9
+    left, right = bias(rates, errors, kept, {"one": [0.3, 0.2, 0], "two": [0.9, 0.8, 0]}).axes
+    assert list(left.lines[1].get_ydata()) == [0.2, 0.9]
+    assert list(right.lines[0].get_ydata()) == [0.3, 0.2, 0]
+    left, right = trade(steps, by_method, rates, errors).axes
+    assert len(left.lines) == 5
+    assert list(right.lines[0].get_ydata()) == [0.1, 0.5]
+    assert in_words(errors) == "one from 0.1 to 0.5, two from 0.2 to 0.9"

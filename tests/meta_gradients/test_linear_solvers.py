@@ -1,0 +1,153 @@
+"""Conjugate gradients and the Neumann series against dense matrices."""
+
+import math
+
+import pytest
+import torch
+
+from mlcourse.errors import CourseError
+from mlcourse.meta_gradients.linear_solvers import conjugate_gradient, dot, neumann
+
+F64 = torch.float64
+
+
+def spd(n, condition, seed):
+    """A symmetric positive definite n × n matrix with eigenvalues from 1/condition to 1, evenly spaced in the log."""
+    generator = torch.Generator().manual_seed(seed)
+    q, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=F64))
+    values = torch.logspace(-math.log10(condition), 0, n, dtype=F64) if n > 1 else torch.ones(1, dtype=F64)
+    return q * values @ q.T, torch.randn(n, generator=generator, dtype=F64)
+
+
+def residual_by_the_new_size(product, b, *, iterations):
+    """A plausible mistake: the residual is updated before α is, so by the α of the step before."""
+    v, residual, direction, size = torch.zeros_like(b), b, b, torch.zeros(1, dtype=b.dtype)
+    error = dot(b, b)
+    for _ in range(iterations):
+        image = product(direction)
+        residual = residual - size * image
+        size = error / dot(direction, image)
+        v = v + size * direction
+        error, before = dot(residual, residual), error
+        direction = residual + error / before * direction
+    return v
+
+
+def ratio_of_the_first_residual(product, b, *, iterations):
+    """A plausible mistake: β compares with the first residual, since the old error is never updated."""
+    v, residual, direction = torch.zeros_like(b), b, b
+    first = dot(b, b)
+    for _ in range(iterations):
+        image = product(direction)
+        size = dot(residual, residual) / dot(direction, image)
+        v, residual = v + size * direction, residual - size * image
+        direction = residual + dot(residual, residual) / first * direction
+    return v
+
+
+def direction_without_memory(product, b, *, iterations):
+    """A plausible mistake: the new direction is the residual alone, which is steepest descent."""
+    v, residual = torch.zeros_like(b), b
+    for _ in range(iterations):
+        image = product(residual)
+        size = dot(residual, residual) / dot(residual, image)
+        v, residual = v + size * residual, residual - size * image
+    return v
+
+
+def worst_error(solver):
+    """The largest relative error after n iterations over n ≤ 6, condition numbers up to 100 and four dampings."""
+    worst = 0.0
+    for n in range(1, 7):
+        for condition in (2.0, 10.0, 100.0):  # different eigenvalues: n steps are needed
+            for damping in (0.0, 1e-3, 0.1, 2.0):
+                matrix, b = spd(n, condition, seed=n)
+                system = matrix + damping * torch.eye(n, dtype=F64)
+                expected = torch.linalg.inv(system) @ b
+                got = solver(lambda p, system=system: system @ p, b, iterations=n)
+                worst = max(worst, ((got - expected).norm() / expected.norm()).nan_to_num(math.inf).item())
+    return worst
+
+
+def test_conjugate_gradients_equal_the_dense_inverse_after_n_steps():
+    assert worst_error(conjugate_gradient) < 1e-8
+    matrix, b = spd(6, 1.0, seed=6)  # one step is enough, the others must not divide by the residual that is gone
+    got = conjugate_gradient(matrix.matmul, b, iterations=6)
+    torch.testing.assert_close(got, torch.linalg.solve(matrix, b), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [residual_by_the_new_size, ratio_of_the_first_residual, direction_without_memory])
+def test_the_same_test_fails_wrong_recurrences(wrong):
+    assert 0.1 < worst_error(wrong) < math.inf
+
+
+def test_each_row_is_a_system_of_its_own():
+    matrices, b = zip(*(spd(5, condition, seed=3) for condition in (2.0, 50.0, 100.0)), strict=True)
+    matrices, b = torch.stack(matrices), torch.stack(b)
+    b[1] = 0  # a system that is solved from the start must not spoil its neighbours
+
+    def product(p):
+        return torch.einsum("tij,tj->ti", matrices, p)
+
+    got = conjugate_gradient(product, b, iterations=12)  # more than needed: solved systems stay solved
+    torch.testing.assert_close(got, torch.linalg.solve(matrices, b), rtol=1e-8, atol=1e-10)
+    for row in range(3):
+        alone = conjugate_gradient(lambda p, row=row: matrices[row] @ p, b[row], iterations=12)
+        torch.testing.assert_close(got[row], alone, rtol=1e-9, atol=1e-12)
+    series = neumann(product, b, terms=7, rate=0.5)
+    alone = neumann(lambda p: matrices[2] @ p, b[2], terms=7, rate=0.5)
+    torch.testing.assert_close(series[2], alone, rtol=1e-13, atol=0)
+
+
+def test_a_direction_of_negative_curvature_stops_the_system_where_it_stands():
+    matrix = torch.diag(torch.tensor([1.0, -1.0], dtype=F64))
+    for start in ([1.0, 2.0], [1.0, 0.5]):
+        b = torch.tensor(start, dtype=F64)
+        assert conjugate_gradient(lambda p: matrix @ p, b, iterations=9).isfinite().all()
+    assert not conjugate_gradient(lambda p: matrix @ p, torch.tensor([1.0, 2.0], dtype=F64), iterations=9).any()
+
+
+def test_the_tolerance_stops_early():
+    matrix, b = spd(6, 100.0, seed=0)
+    calls = []
+
+    def product(p):
+        calls.append(1)
+        return matrix @ p
+
+    v = conjugate_gradient(product, b, iterations=50, tolerance=0.3)
+    assert (b - matrix @ v).norm() <= 0.3 * b.norm()
+    assert len(calls) < 6
+
+
+@pytest.mark.parametrize("terms", [0, 1, 2, 7])
+def test_the_neumann_series_is_its_truncation_formula(terms):
+    matrix, b = spd(5, 20.0, seed=1)
+    shrink = torch.eye(5, dtype=F64) - 0.7 * matrix
+    expected = 0.7 * sum((torch.linalg.matrix_power(shrink, k) @ b for k in range(terms)), torch.zeros(5, dtype=F64))
+    got = neumann(lambda p: matrix @ p, b, terms=terms, rate=0.7)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+    inverse = torch.linalg.solve(matrix, b)
+    torch.testing.assert_close(inverse - got, torch.linalg.matrix_power(shrink, terms) @ inverse, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0, 1.5])
+def test_the_error_of_the_neumann_series_falls_as_theory_says(rate):
+    for seed in range(3):
+        matrix, _ = spd(6, 6.0, seed)
+        b = torch.linalg.eigh(matrix)[1].sum(1)  # a part of each eigenvector, also of the one that falls most slowly
+        exact = torch.linalg.solve(matrix, b)
+        series = [neumann(matrix.matmul, b, terms=k, rate=rate) for k in range(1, 51)]
+        errors = [(v - exact).norm().log() for v in series]
+        slope = (errors[49] - errors[24]).item() / 25
+        theory = math.log((1 - rate * torch.linalg.eigvalsh(matrix)).abs().max().item())
+        assert slope == pytest.approx(theory, rel=0.05)
+
+
+def test_negative_counts_are_refused():
+    b = torch.ones(2)
+    with pytest.raises(CourseError, match="iterations is -1"):
+        conjugate_gradient(lambda p: p, b, iterations=-1)
+    with pytest.raises(CourseError, match="terms is -2"):
+        neumann(lambda p: p, b, terms=-2, rate=0.1)
+    assert not conjugate_gradient(lambda p: p, b, iterations=0).any()

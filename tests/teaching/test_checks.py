@@ -1,0 +1,213 @@
+"""The framework of checks: what it finds by itself, what it returns, what it keeps."""
+
+import pytest
+import torch
+from check_helpers import SEEDS, assert_check
+
+from mlcourse.lessons import every_check
+from mlcourse.teaching import progress
+from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.oracles import directional_derivative, gradient_error
+
+
+def one_tensor(generator):
+    w, g = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    return {"w": w, "g": g, "rate": torch.tensor(0.1, dtype=torch.float64)}
+
+
+def matrix(generator):
+    w, g = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
+    return {"w": w, "g": g, "rate": torch.rand((), generator=generator, dtype=torch.float64)}
+
+
+def probe(answer, inputs):
+    return {"new w": answer(inputs["w"], inputs["g"], inputs["rate"])}
+
+
+def judge(inputs, outputs):
+    right = inputs["w"] - inputs["rate"] * inputs["g"]
+    if close(outputs["new w"], right):
+        return None
+    if close(outputs["new w"], inputs["w"] + inputs["rate"] * inputs["g"]):
+        return "this step climbs: the sign of the gradient is wrong"
+    return f"the result is off by {relative_error(outputs['new w'], right):.0e} of its size"
+
+
+def reference(w, g, rate):
+    return w - rate * g
+
+
+def make(**changes):
+    parts = {"inputs": {"a vector": one_tensor, "a matrix": matrix}, "probe": probe, "judge": judge}
+    return Check(exercise="99.1", title="One step", reference=reference, **(parts | changes))
+
+
+@pytest.fixture(autouse=True)
+def own_work_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLCOURSE_WORK", str(tmp_path))
+
+
+def my_loop(w, g, rate):
+    return torch.stack([a - rate * b for a, b in zip(w.flatten(), g.flatten())]).reshape(w.shape)
+
+
+def my_float32(w, g, rate):
+    return w.float() - rate.float() * g.float()
+
+
+def my_climb(w, g, rate):
+    return w + rate * g
+
+
+def my_gradient(w, g, rate):
+    return g
+
+
+def my_sum(w, g, rate):
+    return (w - rate * g).sum()
+
+
+def my_in_place(w, g, rate):
+    w -= rate * g
+    return w
+
+
+def my_float(w, g, rate):
+    return 0.5
+
+
+def my_whole(w, g, rate):
+    return (w - rate * g).long()
+
+
+def my_nan(w, g, rate):
+    return w * float("nan")
+
+
+def my_broken(w, g, rate):
+    scale = 1.0
+    return w.view(7, 7) * scale
+
+
+def my_two_arguments(w, g):
+    return w
+
+
+def test_the_helper_for_checks_and_its_own_demands():
+    wrong = {
+        "climbs": (my_climb, "this step climbs"),
+        "gradient": (my_gradient, "off by"),
+        "sum": (my_sum, "has shape ()"),
+    }
+    assert_check(make(), right=[my_loop, my_float32], wrong=wrong)
+    with pytest.raises(AssertionError, match="passes"):
+        assert_check(make(), right=[my_loop, my_float32], wrong=wrong | {"right": (my_loop, "off by")})
+    with pytest.raises(AssertionError, match="same diagnosis"):
+        assert_check(make(), right=[my_loop, my_float32], wrong=wrong | {"nan": (lambda w, g, r: 3 * w, "off by")})
+
+
+@pytest.mark.parametrize(
+    ("answer", "found_by", "part"),
+    [
+        (my_in_place, "inputs", "changes its input (w) in place"),
+        (my_float, "outputs", "'new w' is a float; expected a tensor of shape (3,) and float64"),
+        (my_whole, "outputs", "dtype int64; expected float64"),
+        (my_nan, "outputs", "holds NaN"),
+        (my_sum, "outputs", "has shape (); expected (3,)"),
+        (my_broken, "exception", "`return w.view(7, 7) * scale`"),
+        (my_two_arguments, "exception", "keep the arguments of the stub"),
+        (3, "outputs", "not a function"),
+    ],
+)
+def test_what_a_check_finds_without_its_judge(answer, found_by, part):
+    verdict = make().run(answer)
+    assert (verdict.passed, verdict.found_by) == (False, found_by), verdict
+    assert part in verdict.diagnosis
+    assert verdict.answer is reference
+    assert "\n" not in verdict.diagnosis
+
+
+def test_an_exception_names_the_line_of_the_learners_cell():
+    verdict = make().run(my_broken)
+    assert "raises RuntimeError" in verdict.diagnosis
+    assert f"on line {my_broken.__code__.co_firstlineno + 2} of its cell" in verdict.diagnosis
+
+
+def test_a_pass_is_kept_for_the_learners_function_only(capsys):
+    check = make()
+    assert check(my_loop).answer is my_loop
+    assert [one["exercise"] for one in progress.passes()] == ["99.1"]
+    assert "Passed: exercise 99.1" in capsys.readouterr().out
+    progress.path().unlink()
+
+    def solution_step(w, g, rate):
+        return w - rate * g
+
+    assert check(solution_step).passed
+    assert check(reference).passed
+    assert not check(my_climb).passed
+    assert progress.passes() == []
+
+
+def test_a_check_never_raises_except_for_the_learners_interrupt(capsys):
+    def my_exit(*_):
+        raise SystemExit("bye")
+
+    def my_endless(*_):
+        raise KeyboardInterrupt
+
+    assert make()(my_exit).found_by == "exception"
+    broken = make(judge=lambda inputs, outputs: 1 / 0)(my_loop)
+    assert "the check itself failed: ZeroDivisionError" in broken.diagnosis
+    with pytest.raises(KeyboardInterrupt):
+        make()(my_endless)
+
+
+def test_problems_are_fresh_at_each_call_and_the_same_for_the_same_seed():
+    check, seen = make(inputs=one_tensor), []
+    check(lambda w, g, rate: (seen.append(w.clone()), reference(w, g, rate))[1])
+    check(lambda w, g, rate: (seen.append(w.clone()), reference(w, g, rate))[1])
+    assert len({tuple(w.tolist()) for w in seen}) == 6
+    first, again = check.problems(7), check.problems(7)
+    assert all(torch.equal(a["w"], b["w"]) for (_, a), (_, b) in zip(first, again))
+
+
+def test_the_verdict_is_words_in_html_and_text():
+    verdict = make().run(lambda w, g, rate: w * float("<3" == "<3") + 1e3)
+    assert repr(verdict).startswith("Not yet: exercise 99.1, One step. Diagnosis: ")
+    assert "The lesson goes on with the course's function." in repr(verdict)
+    assert "goes on with your function my_loop" in repr(make().run(my_loop))
+
+
+def test_oracles_know_the_precision():
+    x = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert close(x.float(), x)
+    assert not close(x + 1e-6, x)
+    assert close(torch.tensor([1, 2]), torch.tensor([1.0, 2.0]))
+    assert not close(x[:3], x[:2])
+    assert relative_error(torch.zeros(2), torch.zeros(2)) == 0
+
+
+def test_finite_differences_find_a_wrong_gradient():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(6, dtype=torch.float64, generator=generator)
+
+    def f(z):
+        return (z.sin() * z.exp()).sum()
+
+    right = x.exp() * (x.sin() + x.cos())
+    assert gradient_error(f, x, right, generator) < 1e-9
+    assert gradient_error(f, x, x.exp() * x.cos(), generator) > 1e-2
+    assert (
+        abs(directional_derivative(lambda z: z.pow(3).sum(), torch.ones(1).double(), torch.ones(1).double()) - 3) < 1e-9
+    )
+
+
+@pytest.mark.parametrize("name", sorted(every_check()))
+def test_every_check_of_the_course_takes_its_reference_and_no_stub(name):
+    check = every_check()[name]
+    for seed in SEEDS:
+        verdict = check.run(check.reference, seed=seed)
+        assert verdict.passed, verdict.diagnosis
+    assert check.run(lambda *args, **kwargs: ...).found_by == "stub"
+    assert check.exercise.count(".") == 1
