@@ -30,6 +30,7 @@ from mlcourse.errors import CourseError
 # Seconds that one cell may take. The contract says one minute at `lesson`; a slow machine gets ten times that.
 CELL_SECONDS = {"smoke": 120, "lesson": 600, "paper": 7 * 24 * 3600}
 START_SECONDS = 60
+KEEP_SECONDS = 60  # between two times that what has run so far is put in its place
 
 
 class Budget(StrEnum):
@@ -333,18 +334,24 @@ def _one_line(error: Exception) -> str:
     return one_line(error) or f"{type(error).__name__}: {text}"
 
 
-def _reporter(notebook: Path, injected: bool, progress: Progress) -> Callable[..., None]:
+def _before_each_cell(
+    notebook: Path, injected: bool, progress: Progress | None, keep: Callable[[], object]
+) -> Callable[..., None]:
     """What nbclient calls before each cell: it says which code cell of how many comes, numbered as Jupyter does.
 
     injected: whether papermill puts one cell, with the parameters that were given, behind the cell `parameters`.
+    keep: called once a minute, so that a power cut does not take a week's results.
     """
     code = [index for index, cell in enumerate(_cells(notebook)) if cell.cell_type == "code"]
-    total = len(code) + injected
+    total, kept = len(code) + injected, [time.monotonic()]
 
     def started(cell, cell_index: int) -> None:
-        if cell.cell_type == "code":
+        if progress and cell.cell_type == "code":
             before = sum(index < cell_index for index in code)  # behind the injected cell every index is one higher
             progress.at(before / total, f"cell {before + 1} of {total}")
+        if time.monotonic() - kept[0] > KEEP_SECONDS:
+            keep()
+            kept[0] = time.monotonic()
 
     return started
 
@@ -363,7 +370,7 @@ def execute(
 
     Args:
         notebook: the source; it is not changed.
-        executed: where the notebook with its outputs goes, in one piece and at the end; also after Ctrl-C.
+        executed: where the notebook with its outputs goes, in one piece: at the end, after Ctrl-C, and once a minute.
         budget: "smoke", "lesson" or "paper".
         parameters: what replaces the defaults of the cell `parameters`.
         work: the work folder that the kernel sees (MLCOURSE_WORK).
@@ -377,11 +384,12 @@ def execute(
     import papermill
 
     error, starts, begin = "", 0, time.monotonic()
-    hooks = {"on_cell_start": _reporter(notebook, bool(parameters), progress)} if progress else {}
+    place = executed.absolute()  # papermill changes the folder while it runs
     # papermill formats paths (`{x}`) and takes some for addresses: it sees plain ones
     with tempfile.TemporaryDirectory(prefix="mlcourse-") as folder:
         source, draft = Path(folder) / "source.ipynb", Path(folder) / "executed.ipynb"
         shutil.copyfile(notebook, source)
+        hook = _before_each_cell(notebook, bool(parameters), progress, lambda: _keep(draft, notebook, place))
         try:
             with peak_memory() as peak, environment(MLCOURSE_BUDGET=budget, MLCOURSE_WORK=str(work.resolve())):
                 while starts < 2:
@@ -399,7 +407,7 @@ def execute(
                             execution_timeout=cell_seconds or CELL_SECONDS[budget],
                             # nothing that it logs can be acted upon: that it uses TCP, that it is told to end
                             extra_arguments=["--IPKernelApp.log_level=50"],
-                            **hooks,
+                            on_cell_start=hook,
                         )
                         error = ""
                         break
@@ -409,9 +417,9 @@ def execute(
                             break
         finally:
             cell, seconds = _slowest(draft)
-            kept, problem = _keep(draft, notebook, executed)
+            kept, why_not = _keep(draft, notebook, executed)
     total = time.monotonic() - begin
-    return Outcome(notebook.stem, error or problem, total, cell, seconds, peak[0], starts, kept)
+    return Outcome(notebook.stem, error or why_not, total, cell, seconds, peak[0], starts, kept)
 
 
 def _braces(path: Path) -> str:

@@ -419,6 +419,19 @@ def test_what_ran_before_a_ctrl_c_is_kept_and_no_older_page_beside_it(house, mon
     assert [path.name for path in target.parent.iterdir()] == ["02_next.ipynb"]
 
 
+def test_what_has_run_is_kept_on_the_way(tmp_path, monkeypatch):
+    """A power cut after a week, or `kill -9`, takes the last minute and not all results."""
+    monkeypatch.setattr(run, "KEEP_SECONDS", 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    target = tmp_path / "out" / "01_small.ipynb"
+    look = f"import json; print(sum(len(c.get('outputs', [])) for c in json.load(open({str(target)!r}))['cells']))"
+    path = write(tmp_path / "deep", "print('first')", look)
+    outcome = run.execute(path, Path("out") / path.name, budget="smoke", work=tmp_path / "work")
+    assert outcome.error == ""
+    assert printed(target) == "first\n1\n"
+
+
 # -------------------------------------------------------------------------------- disks, paths, terminals
 
 
