@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -393,7 +394,8 @@ class Run:
             return
         if not all(torch.isfinite(p).all() for p in self.parameters):
             raise self._ran_away("a parameter is no longer finite")
-        if self.log is not None:
+        if self.log is not None and not self.log.closed:
+            self.log.flush()
             os.fsync(self.log.fileno())  # the log must hold what the checkpoint counts
         tensors = {f"learner/{name}": value for name, value in self.learner.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -404,8 +406,7 @@ class Run:
         tensors["generator"] = self.generator.get_state()
         history = {"validations": self.history.validations, "best_step": self.history.best_step}
         path = self.out / CHECKPOINT
-        if path.exists():
-            os.replace(path, self.out / PREVIOUS)
+        _keep_beside(path, self.out / PREVIOUS)
         files.save_tensors(
             path,
             tensors,
@@ -524,6 +525,8 @@ class Run:
 
     def close_log(self) -> None:
         if self.log is not None:
+            self.log.flush()
+            os.fsync(self.log.fileno())
             self.log.close()
 
     def close(self) -> None:
@@ -544,6 +547,17 @@ class Run:
                 validation={self.metric: self.best[0]} if self.best else None,
                 seconds=round(self.history.seconds, 1),
             )
+
+
+def _keep_beside(path: Path, previous: Path) -> None:
+    """Let the file at `path`, if there is one, also be called `previous`. Its own name stays until it is replaced."""
+    if not path.exists():
+        return
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:  # some disks know no second name for a file
+        shutil.copyfile(path, previous)
 
 
 def _difference(theirs: Any, mine: Any) -> str:

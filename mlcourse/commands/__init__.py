@@ -9,13 +9,14 @@ import errno
 import importlib
 import os
 import sys
+import warnings
 
 import typer
 from typer.core import TyperGroup
 
 from mlcourse import __version__, places
 from mlcourse.commands import console
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, CourseWarning
 
 # name of the command -> where its function lives; the file is imported when the command is called or listed
 COMMANDS = {
@@ -67,6 +68,17 @@ def say(message: str) -> None:
     print(f"mlcourse: {message}", file=sys.stderr, flush=True)
 
 
+_show_warning = warnings.showwarning
+
+
+def _say_warning(message, category, *where, **options) -> None:
+    """One line for a warning of the course, without the line of code that gave it; any other as Python shows it."""
+    if issubclass(category, CourseWarning):
+        say(str(message))
+    else:
+        _show_warning(message, category, *where, **options)
+
+
 class Commands(TyperGroup):
     """A group that imports a command when it is needed, and turns errors into one line."""
 
@@ -87,7 +99,6 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx):
         try:
-            places.fix_relative()
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             # whoever keeps something on the way says so in the exception
@@ -121,3 +132,5 @@ def main(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Meta-learning for computer vision: the course's lessons, its training and its evaluation."""
+    places.settle()
+    warnings.showwarning = _say_warning

@@ -28,13 +28,19 @@ class Learner(nn.Module, ABC):
     support_x: [tasks, way·shot, C, H, W]; support_y: [tasks, way·shot], labels 0 … way−1;
     query_x: [tasks, queries, C, H, W]. Targets may also be values, masks or boxes: see `Episode`.
 
-    A learner of one's own defines `inner_process` and `predict`, and where its task is another one `loss`, `score` and
-    `metric`. Where the outer loss is more than the loss of `predict` it defines `outer_process`.
+    A learner of one's own defines `inner_process` and `predict` (or all of `adapt` and `predict`), and where its task
+    is another one `loss`, `score` and `metric`. Where the outer loss is more than the loss of `predict` it defines
+    `outer_process`.
     """
 
     trains_on = "episodes"  # or "images" (x, global class), or "nothing"
     normalisation = "none"
     metric = ACCURACY  # what validation looks at, and which way is better
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "adapt" in vars(cls) and cls.inner_process is Learner.inner_process:
+            cls.inner_process = None  # who defines all of `adapt` owes no hook for it
 
     def __init__(self) -> None:
         super().__init__()

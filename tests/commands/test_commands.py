@@ -176,8 +176,8 @@ def test_a_folder_of_the_environment_means_the_same_from_everywhere(name, tmp_pa
     monkeypatch.chdir(tmp_path)
     for value, meant in (("sets", tmp_path / "sets"), ("./a/../b", tmp_path / "b"), ("~/x", Path.home() / "x")):
         monkeypatch.setenv(name, value)
-        places.fix_relative()
+        places.settle()
         assert os.environ[name] == str(meant)
     monkeypatch.setenv(name, "")
-    places.fix_relative()
+    places.settle()
     assert os.environ[name] == ""

@@ -1,8 +1,10 @@
 """MAML's relatives, Reptile and implicit MAML: each against closed forms, finite differences and the plain loop."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from core_helpers import Smooth, flat_gradient, loss_at, random_episode
+from core_helpers import Fixed, Smooth, flat_gradient, loss_at, random_episode
 from torch import nn
 from torch.nn import functional as F
 
@@ -10,6 +12,7 @@ import mlcourse
 from mlcourse import inner, learners
 from mlcourse.episodes import Episode
 from mlcourse.errors import CourseError
+from mlcourse.evaluation import evaluate
 from mlcourse.learners import ANIL, MAML, ImplicitMAML, Reptile
 from mlcourse.meta_gradients import quadratics
 from mlcourse.meta_gradients.saved_bytes import saved_bytes
@@ -149,7 +152,6 @@ def test_anil_with_running_statistics_answers_each_query_by_itself():
     alone = torch.cat([learner.predict(state, q) for q in episode.query_x.split(1, 1)], 1)
     torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-12)
     assert all(torch.equal(value, kept[name]) for name, value in learner.named_buffers())
-    assert not learner.transductive
 
 
 W1, W2, W3 = (1, 28, 64, "stride"), (1, 28, 32, "pool"), (3, 84, 32, "pool")
@@ -561,8 +563,8 @@ def test_answers_that_are_not_finite_are_an_error_in_evaluation(method):
     x = x * float("nan") if method == "anil" else x  # a linear head does not run away: its gradient is bounded
     with torch.no_grad():
         assert not learner(x, episode.support_y, q).isfinite().all()  # in training the outer loss is checked
-        with pytest.raises(CourseError, match=r"not finite.*inner rate"):
-            learner.eval()(x, episode.support_y, q)
+    with pytest.raises(CourseError, match=r"not finite.*inner rate"):
+        evaluate(learner, Fixed(replace(episode, support_x=x, query_x=q)), episodes=1)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -578,7 +580,6 @@ def test_saved_learners_come_back_with_their_learned_rates(tmp_path, method):
         learners.save(learner, tmp_path / "run")
         got = mlcourse.load(tmp_path / "run")(*data)
     assert torch.equal(got, expected)
-    assert learner.transductive is False
 
 
 def test_regression_is_the_same_learner_with_float_targets():
