@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TextIO
 
+from mlcourse.errors import printable
+
 # What stands for a sign in an encoding that lacks it; every other one is written as Python writes it: \u03b1.
 PLAIN = {
     "→": "->", "←": "<-", "±": "+/-", "×": "x", "−": "-", "–": "-", "—": "-", "…": "...", "≤": "<=", "≥": ">=",
@@ -20,7 +22,9 @@ def plainly(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     signs = error.object[error.start : error.end]
-    return "".join(PLAIN.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs), error.end
+    return "".join(
+        PLAIN.get(sign) or printable(sign).encode("ascii", "backslashreplace").decode() for sign in signs
+    ), error.end
 
 
 def never_fail_to_print() -> None:

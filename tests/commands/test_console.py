@@ -100,7 +100,7 @@ def test_the_real_program_in_a_pipe(encoding, name, folders):
         ("78 ± 2", "latin-1", b"78 \xb1 2"),
         ("a → b", "cp1252", b"a -> b"),
         ("α", "cp1252", b"\\u03b1"),
-        ("caf\udce9", "utf-8", b"caf\\udce9"),
+        ("caf\udce9", "utf-8", b"caf\\xe9"),
         ("𝒟", "ascii", b"\\U0001d49f"),
     ],
 )
