@@ -112,15 +112,15 @@ class Learner(nn.Module, ABC):
         """
         if self.training:
             batch = self.augment(batch, generator)
-        loss, prediction = self.outer_process(batch, step=step, generator=generator)
-        return loss, self.metrics(prediction, batch)
+        loss, prediction, *more = self.outer_process(batch, step=step, generator=generator)
+        return loss, self.metrics(prediction, batch) | (more[0] if more else {})
 
     def augment(self, batch: Any, generator: torch.Generator | None) -> Any:
         """The batch that the outer loss is taken on: by default as it came. For augmentation of images or of tasks."""
         return batch
 
-    def outer_process(self, batch: Any, *, step: int | None, generator: torch.Generator | None) -> tuple[Tensor, Any]:
-        """The outer loss of a batch, and the predictions that it was taken on."""
+    def outer_process(self, batch: Any, *, step: int | None, generator: torch.Generator | None) -> tuple:
+        """The outer loss of a batch, the predictions that it was taken on, and, where wanted, more metrics by name."""
         prediction = self(batch.support_x, batch.support_y, batch.query_x)
         return self.loss(prediction, batch.query_y), prediction
 
