@@ -415,8 +415,15 @@ def selected(number):
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run(['--no-logo', '--no-cache'])"
 
 
+# Minutes on two quiet cores: of the tests, and of all lessons (only those that changed are run by `make test`).
+TEST_MINUTES, LESSON_MINUTES = 20, 10
+
+
 def run_tests(python, options, lesson="changed"):
-    """Run what CI runs: the style, all tests at `smoke` on two workers, then the lessons one by one on all cores."""
+    """Run what CI runs: the style, all tests at `smoke` on two workers, then the lessons one by one on all cores.
+
+    Every stage runs, also after one that failed; all are reported together at the end.
+    """
     number = options.get("NB") or os.environ.get("NB") or ""
     paths = selected(number) if number else ["tests", "notebooks"]
     stages = [
@@ -426,7 +433,7 @@ def run_tests(python, options, lesson="changed"):
         ("Style: the notebooks are tidy", ["-m", "mlcourse", "tidy", "--check"], {}),
         (
             "Tests: units, checks, widgets, every notebook at `smoke` in all its states",
-            ["-m", "pytest", *paths, "-m", "not lesson", "-n", "2", "--dist", "loadscope"],
+            ["-m", "pytest", *paths, "-m", "not lesson", "-n", "2", "--dist", "loadscope", "-rs"],
             # one thread for each of the two workers: more threads than cores make everything slower
             {"OMP_NUM_THREADS": "1", "MLCOURSE_BUDGET": "smoke"},
         ),
@@ -436,14 +443,31 @@ def run_tests(python, options, lesson="changed"):
             {},
         ),
     ]
+    lessons = "all lessons" if lesson == "all" else "up to as many as all lessons take, for those that changed"
+    about = f"about {TEST_MINUTES} minutes on two quiet cores, then {LESSON_MINUTES} for {lessons}"
+    print(f"{len(stages)} stages, {'a few minutes' if number else about}.", flush=True)
+    ended = []
     for title, arguments, environment in stages:
         print(f"\n== {title}", flush=True)
+        started = time.monotonic()
         code = call(python, *arguments, NB=number, MLCOURSE_LESSON=lesson, **environment)
-        if code:
-            print(f"\nFailed: {title}. Run this stage alone: {python} {' '.join(arguments)}", file=sys.stderr)
-            return code
-    print("\nAll stages passed.")
-    return 0
+        ended.append((title, arguments, code, (time.monotonic() - started) / 60))
+        if code == 130:  # Ctrl-C asks for an end, not for the next stage
+            break
+    return report(python, ended)
+
+
+def report(python, ended):
+    """Print how each stage ended; return 0, or the status of the first that failed."""
+    print("\n== Together")
+    for title, _, code, minutes in ended:
+        print(f"{'passed' if code == 0 else 'FAILED':6} {minutes:5.1f} min  {title}")
+    failed = [(title, arguments, code) for title, arguments, code, _ in ended if code]
+    sys.stdout.flush()
+    for title, arguments, _ in failed:
+        again = " ".join(f'"{word}"' if " " in word else word for word in [str(python), *arguments])
+        print(f"Failed: {title}. Run this stage alone: {again}", file=sys.stderr)
+    return failed[0][2] if failed else 0
 
 
 HELP = """\

@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -216,17 +217,29 @@ def test_nb_selects_the_notebook_its_checks_and_the_harness(clone, monkeypatch):
         environment.selected("07")
 
 
-def test_stops_at_the_first_stage_that_fails(monkeypatch, capsys):
+def test_all_stages_run_and_are_reported_together(monkeypatch, capsys):
     stages = []
 
     def call(python, *arguments, **environment):
         stages.append(arguments)
-        return 3 if "pytest" in arguments else 0
+        return 3 if "tidy" in arguments else 4 if "not lesson" in arguments else 0
 
     monkeypatch.setattr(environment, "call", call)
     assert environment.run_tests("python", {}) == 3
-    assert stages[-1][:2] == ("-m", "pytest")
-    assert "Run this stage alone" in capsys.readouterr().err
+    assert len(stages) == 6
+    said = capsys.readouterr()
+    assert "6 stages, about" in said.out
+    assert re.findall(r"^(passed|FAILED)", said.out, re.MULTILINE) == ["passed"] * 3 + ["FAILED", "FAILED", "passed"]
+    assert said.err.count("Run this stage alone") == 2
+    assert '-m "not lesson"' in said.err
+    assert "-rs" in stages[4], "skips say why"
+
+
+def test_an_interrupt_ends_the_tests(monkeypatch):
+    stages = []
+    monkeypatch.setattr(environment, "call", lambda python, *arguments, **_: stages.append(arguments) or 130)
+    assert environment.run_tests("python", {}) == 130
+    assert len(stages) == 1
 
 
 # -------------------------------------------------------------------------------- which Python
