@@ -5,11 +5,13 @@
     φ_0 = θ,    φ_{t+1} = φ_t − α ∇_φ L_inner(φ_t; D_s),    θ_inner* = φ_T
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
@@ -20,6 +22,45 @@ Parameters = dict[str, Tensor]
 def parameters(module: nn.Module) -> Parameters:
     """The trainable parameters of a module by name: the θ that an inner process starts from (shared, not copied)."""
     return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
+# The network's own tensors are taken out while it answers: another thread would find those of a task in their place.
+_LENT = threading.RLock()
+
+
+def call(network: nn.Module, params: Parameters, *arguments: Any) -> Any:
+    """`network(*arguments)` with `params` in place of its own parameters: a pure function of `params`.
+
+    A layer that stands under two names, and a weight that two layers share, is given once and holds everywhere. (By
+    itself `torch.func.functional_call` would put it in twice, and afterwards leave it there.) Buffers come in as
+    copies, so nothing that the network writes into them stays. Threads wait for each other.
+    """
+    with _LENT:
+        return functional_call(network, _places(network, params), arguments, tie_weights=False)
+
+
+def _places(network: nn.Module, params: Parameters) -> Parameters:
+    """`params`, and copies of the buffers, by every place where a module holds them; each module has one name here."""
+    held: dict[int, list[str]] = {}
+    found: Parameters = {}
+    copies: dict[int, Tensor] = {}
+    for prefix, module in network.named_modules():
+        start = f"{prefix}." if prefix else ""
+        for name, value in module.named_parameters(recurse=False, remove_duplicate=False):
+            held.setdefault(id(value), []).append(start + name)
+        for name, value in module.named_buffers(recurse=False, remove_duplicate=False):
+            found[start + name] = copies.setdefault(id(value), value.clone())
+    own = dict(network.named_parameters(remove_duplicate=False))
+    for name, value in params.items():
+        found |= dict.fromkeys(held[id(own[name])], value)
+    return found
+
+
+def by_every_name(network: nn.Module, params: Parameters) -> Parameters:
+    """`params` under all the names that they have in the network: two for a layer that stands in two places."""
+    own = dict(network.named_parameters(remove_duplicate=False))
+    values = {id(own[name]): value for name, value in params.items()}
+    return {name: values[id(held)] for name, held in own.items() if id(held) in values}
 
 
 def gradient(loss: Tensor, params: Parameters, *, create_graph: bool = False) -> Parameters:

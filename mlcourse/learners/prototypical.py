@@ -27,7 +27,13 @@ def prototypes(embeddings: Tensor, labels: Tensor, way: int) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖a_i − b_j‖² for [tasks, n, D] and [tasks, m, D] → [tasks, n, m]. Squared, as the paper has it."""
+    """‖a_i − b_j‖² for [tasks, n, D] and [tasks, m, D] → [tasks, n, m]. Squared, as the paper has it.
+
+    By ‖a‖² − 2a·b + ‖b‖², which takes one product of matrices. Far from 0 that would be a small difference of large
+    numbers; so both are moved first, by the mean of b (a constant: no distance and no derivative depends on it).
+    """
+    centre = b.detach().mean(-2, keepdim=True)
+    a, b = a - centre, b - centre
     return a.square().sum(-1).unsqueeze(-1) - 2 * a @ b.transpose(1, 2) + b.square().sum(-1).unsqueeze(-2)
 
 
