@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
@@ -33,9 +34,10 @@ def call(network: nn.Module, params: Parameters, *arguments: Any) -> Any:
 
     A layer that stands under two names, and a weight that two layers share, is given once and holds everywhere. (By
     itself `torch.func.functional_call` would put it in twice, and afterwards leave it there.) Buffers come in as
-    copies, so nothing that the network writes into them stays. Threads wait for each other.
+    copies, so nothing that the network writes into them stays. Attention is computed step by step, since PyTorch's fused
+    kernels of it cannot be differentiated twice. Threads wait for each other.
     """
-    with _LENT:
+    with _LENT, sdpa_kernel(SDPBackend.MATH):
         return functional_call(network, _places(network, params), arguments, tie_weights=False)
 
 

@@ -451,7 +451,8 @@ def _one_row(network: nn.Module) -> nn.Linear:
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Linear):
         raise CourseError("zero_head needs a network that ends in a linear layer called head")
-    row = nn.Linear(head.in_features, 1, bias=head.bias is not None).requires_grad_(False)
+    like = {"device": head.weight.device, "dtype": head.weight.dtype}
+    row = nn.Linear(head.in_features, 1, bias=head.bias is not None, **like).requires_grad_(False)
     for value in row.parameters():
         value.zero_()
     return row
