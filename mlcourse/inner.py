@@ -12,21 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlcourse.errors import CourseError
 
 Parameters = dict[str, Tensor]
 
+# In `call` a network's own tensors are taken out while it answers: another thread would find those of a task.
+_LENT = threading.RLock()
+
 
 def parameters(module: nn.Module) -> Parameters:
     """The trainable parameters of a module by name: the θ that an inner process starts from (shared, not copied)."""
-    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+    return {name: value for name, value in all_parameters(module).items() if value.requires_grad}
 
 
-# The network's own tensors are taken out while it answers: another thread would find those of a task in their place.
-_LENT = threading.RLock()
+def all_parameters(module: nn.Module) -> Parameters:
+    """The same, with the frozen ones. While another thread has put others in their place (see `call`), this waits."""
+    with _LENT:
+        return dict(module.named_parameters())
 
 
 def call(network: nn.Module, params: Parameters, *arguments: Any) -> Any:
@@ -34,8 +39,8 @@ def call(network: nn.Module, params: Parameters, *arguments: Any) -> Any:
 
     A layer that stands under two names, and a weight that two layers share, is given once and holds everywhere. (By
     itself `torch.func.functional_call` would put it in twice, and afterwards leave it there.) Buffers come in as
-    copies, so nothing that the network writes into them stays. Attention is computed step by step, since PyTorch's fused
-    kernels of it cannot be differentiated twice. Threads wait for each other.
+    copies, so nothing that the network writes into them stays. Attention is computed step by step, since PyTorch's
+    fused kernels of it cannot be differentiated twice. Threads wait for each other.
     """
     with _LENT, sdpa_kernel(SDPBackend.MATH):
         return functional_call(network, _places(network, params), arguments, tie_weights=False)

@@ -63,6 +63,7 @@ class MAML(Learner):
     adapted. (The paper also keeps running averages for each step. Here no normalisation of a MAML network keeps any.)
     """
 
+    mixed_precision = False  # a gradient through rounded gradients points elsewhere: cosine 0.7, measured
     shares_body = False  # whether all tasks keep the same weights, but for the head
 
     def __init__(
@@ -128,7 +129,8 @@ class MAML(Learner):
         """θ of the head; with zero_head one row of zeros, which each class gets a copy of."""
         head = inner.parameters(self.network.head)
         if self.zero_head:
-            head = {name: value.detach().requires_grad_() for name, value in self.network.head.named_parameters()}
+            head = inner.all_parameters(self.network.head)
+            head = {name: value.detach().requires_grad_() for name, value in head.items()}
         return {f"head.{name}": value for name, value in head.items()}
 
     def call(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
@@ -155,7 +157,7 @@ class MAML(Learner):
         """The same for all tasks side by side. What is not adapted is the same for all tasks."""
         if not hasattr(self.network, "wide"):
             return self.call_mapped(params, x, reference, step)
-        shared = dict(self.network.named_parameters()) | self._gains_at(step)
+        shared = inner.all_parameters(self.network) | self._gains_at(step)
         copies = {name: p.expand(len(x), *p.shape) for name, p in shared.items() if name not in params}
         return self.network.wide(inner.by_every_name(self.network, copies | params), x, reference)
 
@@ -349,6 +351,11 @@ class ANIL(MAML):
     shares_body = True
     in_order = False  # whether the head is known to come last
 
+    @property
+    def mixed_precision(self) -> bool:
+        """Whether it may train under autocast: where the body is no wide network, whose closed forms refuse that."""
+        return self.one_by_one or not hasattr(self.network, "wide") or self.normalisation not in ("batch", "support")
+
     def start(self) -> inner.Parameters:
         if not isinstance(getattr(self.network, "head", None), nn.Linear):
             raise CourseError("ANIL needs a network that ends in a linear layer called head")
@@ -400,7 +407,8 @@ class ANIL(MAML):
         return not self.one_by_one
 
     def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
-        shared = {name: p.expand(len(x), *p.shape) for name, p in self.network.head.named_parameters()}
+        frozen = inner.all_parameters(self.network.head)
+        shared = {name: p.expand(len(x), *p.shape) for name, p in frozen.items()}
         head = shared | _below_head(params)
         if "bias" not in head:
             return x @ head["weight"].transpose(1, 2)

@@ -183,6 +183,7 @@ class MetaNetwork(Learner):
             self.register_buffer("head_u", softmax_of_u)
         self.examples, self.sharpness, self.second_order = examples, sharpness, second_order
         self.representation_loss = representation_loss
+        self.mixed_precision = not second_order  # a gradient through rounded gradients points elsewhere
 
     # ------------------------------------------------------------------ the meta information: gradients
 

@@ -1,5 +1,7 @@
 """The table of networks, ResNet-12, and what may be asked of any module."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -30,7 +32,7 @@ def test_resnet12_has_the_published_widths_and_number_of_weights():
     assert network.embedding_size == 16000  # as Lee et al. 2019 have it
     # convolutions 3×3: 9(3·64 + 2·64²) + …, shortcuts 3·64 + 64·160 + …, and 2 numbers a channel in 4 layers a block
     widths = [3, 64, 160, 320, 640]
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = list(pairwise(widths))
     count = sum(9 * (a * b + 2 * b * b) + a * b + 8 * b for a, b in pairs)
     assert sum(p.numel() for p in network.parameters()) == count == 12_424_320
 
