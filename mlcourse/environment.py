@@ -1,7 +1,7 @@
 """Make the course's environment, open the lessons, run the tests: what `make` does, with the standard library only.
 
     python mlcourse/environment.py env [TORCH=cpu]     make .venv, or repair it; the second time costs nothing
-    python mlcourse/environment.py lab                 open JupyterLab at the first notebook
+    python mlcourse/environment.py lab [NB=05]         open JupyterLab at the first notebook, or at another one
     python mlcourse/environment.py test [NB=05]        run everything that CI runs, or one notebook's tests
     python mlcourse/environment.py test-full           the same, with every notebook at the budget `lesson`
     python mlcourse/environment.py tidy | golden       write the notebooks canonically | fill their golden outputs
@@ -278,6 +278,31 @@ def call(python, *arguments, **environment):
         return 130
 
 
+def become(python, *arguments):
+    """Go on as this Python program: one process less, so that one Ctrl-C reaches it, and it alone ends what it started.
+
+    A process that waits here instead would be ended by the same Ctrl-C, and would take the program with it before
+    that has ended its own processes. Windows cannot replace a process: it waits, and lets the program hear Ctrl-C.
+    """
+    os.chdir(str(ROOT))
+    sys.stdout.flush()
+    command = [str(python), *arguments]
+    if os.name == "posix":
+        os.execv(command[0], command)
+    process = subprocess.Popen(command)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def open_lab(python, options):
+    """Open JupyterLab at the first notebook, or at the one that NB=05 names."""
+    number = options.get("NB") or os.environ.get("NB") or ""
+    return become(python, "-m", "mlcourse", "lab", *(["--notebook", number] if number else []))
+
+
 def selected(number):
     """The paths that `make test NB=05` tests: the notebook itself, its lesson's room, the harness."""
     notebooks = sorted((ROOT / "notebooks").glob(f"{number}*.ipynb"))
@@ -325,7 +350,7 @@ def run_tests(python, options, lesson="changed"):
 
 VERBS = {
     "env": lambda python, options: call(python, "-c", f"print('The environment is ready: {Path(python).as_posix()}')"),
-    "lab": lambda python, options: call(python, "-m", "mlcourse", "lab"),
+    "lab": open_lab,
     "test": run_tests,
     "test-full": lambda python, options: run_tests(python, options, lesson="all"),
     "tidy": lambda python, options: call(python, "-m", "mlcourse", "tidy"),
@@ -350,7 +375,7 @@ def main(arguments=None):
     try:
         verb, options = read_arguments(sys.argv[1:] if arguments is None else arguments)
         if sys.version_info[:2] < OLDEST and newer_python():
-            return subprocess.run([newer_python(), __file__, *(arguments or sys.argv[1:])]).returncode
+            return become(newer_python(), str(Path(__file__).resolve()), *(arguments or sys.argv[1:]))
         return VERBS[verb](make_environment(options), options)
     except Problem as problem:
         print(f"mlcourse: {problem}", file=sys.stderr)

@@ -115,26 +115,15 @@ class Episode:
 
         def reorder(name: str, value: Tensor) -> Tensor:
             order = orders.get(name.split("_")[0])
-            if order is None or value.shape[:2] != order.shape:  # classes; indices that are not there
+            if order is None or (name.endswith("_index") and not value.numel()):  # classes; indices that are not there
                 return value
+            if value.shape[:2] != order.shape:
+                shapes = f"{tuple(value.shape)}, but its images come as {tuple(order.shape)}"
+                raise CourseError(f"{name} has the shape {shapes}; give one target per image of each task")
             order = order.to(value.device)
             return value.gather(1, order.view(*order.shape, *[1] * (value.dim() - 2)).expand_as(value))
 
         return self.map(reorder)
-
-
-@dataclass
-class Drawn:
-    """Tasks as indices only, int64 on the CPU: the classes [tasks, way], support and query images [tasks, images]."""
-
-    classes: Tensor
-    support_index: Tensor
-    query_index: Tensor
-
-    def split(self, size: int) -> list[Drawn]:
-        """The same tasks in batches of `size`; the last one may be smaller."""
-        parts = (self.classes.split(size), self.support_index.split(size), self.query_index.split(size))
-        return [Drawn(*part) for part in zip(*parts, strict=True)]
 
 
 class EpisodeSampler:
@@ -157,10 +146,6 @@ class EpisodeSampler:
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episode:
         """`tasks` fresh tasks. `generator` lives on the CPU; the same state gives the same tasks on every device."""
-        return self.gather(self.draw(tasks, generator))
-
-    def draw(self, tasks: int, generator: torch.Generator) -> Drawn:
-        """The indices of `tasks` fresh tasks, without their pictures."""
         check_positive("tasks", tasks)
         if generator.device.type != "cpu":
             raise CourseError(f"the generator is on {generator.device}: make it with torch.Generator(), on the CPU")
@@ -168,19 +153,17 @@ class EpisodeSampler:
         classes = self.draw_classes(tasks, generator)
         samples = draw_distinct(self.data.counts[classes].flatten(), per_class, generator)
         index = self.data.first[classes].unsqueeze(-1) + samples.view(tasks, self.way, per_class)
-        return Drawn(classes, index[..., : self.shot].reshape(tasks, -1), index[..., self.shot :].reshape(tasks, -1))
-
-    def gather(self, drawn: Drawn) -> Episode:
-        """The tasks of some indices, with their pictures."""
-        tasks, labels = len(drawn.classes), torch.arange(self.way)
+        support_index = index[..., : self.shot].reshape(tasks, -1)
+        query_index = index[..., self.shot :].reshape(tasks, -1)
+        labels = torch.arange(self.way)
         return Episode(
-            support_x=self._pictures(drawn.support_index),
+            support_x=self._pictures(support_index),
             support_y=labels.repeat_interleave(self.shot).repeat(tasks, 1).to(self.device),
-            query_x=self._pictures(drawn.query_index),
+            query_x=self._pictures(query_index),
             query_y=labels.repeat_interleave(self.query).repeat(tasks, 1).to(self.device),
-            classes=drawn.classes.to(self.device),
-            support_index=drawn.support_index.to(self.device),
-            query_index=drawn.query_index.to(self.device),
+            classes=classes.to(self.device),
+            support_index=support_index.to(self.device),
+            query_index=query_index.to(self.device),
         )
 
     def describe(self) -> dict[str, Any]:

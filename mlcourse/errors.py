@@ -1,5 +1,48 @@
-"""The one error that the course raises on purpose."""
+"""The one error that the course raises on purpose, the one warning, and the check that nearly every number needs."""
+
+import math
+import unicodedata
+
+
+def printable(text: object) -> str:
+    """`text` on one line, of characters that every UTF-8 file and screen takes.
+
+    A file name may hold any bytes. Those that are no text (caf\\xe9 in Latin-1) and control characters are written as
+    escapes.
+    """
+    return "".join(
+        _escaped(character) if unicodedata.category(character) in ("Cc", "Cs") else character for character in str(text)
+    )
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte of a file name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 class CourseError(ValueError):
     """Bad input. The message is one line that names the value and the remedy; commands print it without a traceback."""
+
+    def __str__(self) -> str:
+        return printable(" ".join(super().__str__().splitlines()))
+
+
+class CourseWarning(UserWarning):
+    """What a person should know of an input that is used all the same: one line that names it and the remedy."""
+
+
+def check_number(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
+    """Raise CourseError for what is no finite number above `above`, or of `least` or more."""
+    wanted = "a finite number"
+    if above is not None:
+        wanted += f" above {above:g}"
+    if least is not None:
+        wanted += f", {least:g} or more"
+    try:
+        right = math.isfinite(value) and (above is None or value > above) and (least is None or value >= least)
+    except (TypeError, ValueError):  # no number at all
+        right = False
+    if not right:
+        raise CourseError(f"{name} is {value!r}; give {wanted}")

@@ -19,14 +19,14 @@ from mlcourse.errors import CourseError
 from mlcourse.learners.base import detached, evaluation_mode
 from mlcourse.statistics import Metric, Paired
 
-BLOCK = 20  # tasks whose indices are drawn at once, whatever is answered at once: one seed, the same episodes
+BLOCK = 20  # tasks that are drawn at once, whatever is answered at once: one seed, the same episodes
 
 
 class Source(Protocol):
     """Where episodes come from: an EpisodeSampler, a SinusoidSampler, or one's own.
 
-    A source may also have `draw` and `gather` (as EpisodeSampler: indices first, pictures in smaller batches), and may
-    `describe` what its episodes are.
+    A source may `describe` what its episodes are, and say what it `gives`, "episodes" or "images": `train` then refuses
+    learners that train on the other.
     """
 
     def sample(self, tasks: int, generator: torch.Generator) -> Any: ...
@@ -175,7 +175,7 @@ def compare(a: Result, b: Result) -> Paired:
 def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None = None, queries: int = 3) -> bool:
     """Whether the first queries of the first two tasks are answered otherwise when they are asked one by one.
 
-    A difference counts above 0.1 % of the largest number in the answers: rounding depends on the company, too. A
+    A difference counts above 0.01 % of the largest number in the answers: rounding depends on the company, too. A
     learner that cannot answer one query alone depends on its company.
     """
     few = batch.some(slice(0, 2))
@@ -188,15 +188,16 @@ def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None 
             except (CourseError, RuntimeError, ValueError, IndexError, ZeroDivisionError):
                 return True
             for one, all_of_them in zip(alone, together, strict=True):
-                if one.dim() < 2 or all_of_them.dim() < 2:  # a number for all queries, as a count of boxes
-                    continue
-                if one.shape[2:] != all_of_them.shape[2:]:
-                    return True
-                here = all_of_them[:, index : index + 1].double()
-                size = all_of_them.abs().max().clamp_min(1e-12).double()
-                if not ((one.double() - here).abs() <= 1e-3 * size).all():
+                if all_of_them.dim() > 1 and not _alike(one, all_of_them[:, index : index + 1], all_of_them):
                     return True
     return False
+
+
+def _alike(alone: Tensor, in_company: Tensor, all_answers: Tensor) -> bool:
+    if alone.shape != in_company.shape:
+        return False
+    size = all_answers.double().abs().max().clamp_min(1e-12)
+    return bool(((alone.double() - in_company.double()).abs() <= 1e-4 * size).all())
 
 
 def _flat(prediction: Any) -> list[Tensor]:
@@ -241,11 +242,6 @@ def _batches(
 ) -> Iterator[Episode]:
     for start in range(0, episodes, BLOCK):
         count = min(BLOCK, episodes - start)
-        if hasattr(source, "draw") and hasattr(source, "gather"):
-            drawn = source.draw(count, generator)
-            _add(digest, drawn.support_index, drawn.query_index)
-            yield from (source.gather(part) for part in drawn.split(at_once))
-            continue
         batch = source.sample(count, generator)
         if batch.support_index.numel():
             _add(digest, batch.support_index, batch.query_index)

@@ -22,7 +22,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    # Of the name only the beginning: with an ending, a name as long as the disk allows would be too long.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         _flush(temporary, os.O_RDWR)  # Windows flushes only what is open for writing
@@ -49,8 +50,9 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Write `value` as readable JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as readable JSON. Bytes of a file name that are no text become escapes, and are read back."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text.encode("utf-8", "backslashreplace").decode())
 
 
 def read_json(path: Path | str) -> dict:
@@ -84,7 +86,7 @@ def load_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict]":
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, no error where a folder may not be entered
         raise CourseError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:

@@ -7,6 +7,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -70,17 +71,43 @@ def by_every_name(network: nn.Module, params: Parameters) -> Parameters:
     return {name: values[id(held)] for name, held in own.items() if id(held) in values}
 
 
+def refuse_inference_mode() -> None:
+    """Raise CourseError inside `torch.inference_mode()`: there no tensor has a graph, and every gradient would be 0."""
+    if torch.is_inference_mode_enabled():
+        raise CourseError("gradients are needed here, and torch.inference_mode() forbids them all; use torch.no_grad()")
+
+
+def with_gradients(function: Callable) -> Callable:
+    """A decorator: the function has gradients also under `torch.no_grad()`, and refuses `torch.inference_mode()`."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        refuse_inference_mode()
+        with torch.enable_grad():
+            return function(*args, **options)
+
+    return wrapped
+
+
+def leaf(value: Tensor) -> Tensor:
+    """The value as a tensor that gradients can be asked for; one that was made in inference mode is copied."""
+    return (value.clone() if value.is_inference() else value).detach().requires_grad_()
+
+
 def gradient(loss: Tensor, params: Parameters, *, create_graph: bool = False) -> Parameters:
     """∇_φ of a scalar loss, by name. A parameter that the loss does not use gets zeros, never None.
 
     create_graph: keep the graph of the gradient itself, so that one can differentiate through it once more.
-    Raises CourseError without any parameter, and inside `torch.inference_mode()`, which knows no gradients.
+    Raises CourseError without any parameter, for a loss without a graph (which is not a gradient of 0), and inside
+    `torch.inference_mode()`, which knows no gradients.
     """
     if not params:
         raise CourseError("no parameter asks for a gradient, so nothing can be adapted; let some have requires_grad")
-    if torch.is_inference_mode_enabled():
+    refuse_inference_mode()
+    if not loss.requires_grad:
         raise CourseError(
-            "an inner process needs gradients, and torch.inference_mode() forbids them all; use torch.no_grad()"
+            "the loss has no graph, it does not require grad: it uses no parameter that asks for a gradient, or was "
+            "computed under torch.no_grad(); compute it from the parameters, under torch.enable_grad()"
         )
     grads = torch.autograd.grad(
         loss, list(params.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
@@ -96,6 +123,47 @@ def sgd_step(params: Parameters, grads: Parameters, rate: float | Tensor | Param
     """
     rates = rate if isinstance(rate, dict) else dict.fromkeys(params, rate)
     return {name: value - rates[name] * grads[name] for name, value in params.items()}
+
+
+def log_and_sign(g: Tensor, p: float) -> Tensor:
+    """Two numbers of moderate size for each coordinate of a gradient, for networks that read it: [...] → [..., 2].
+
+        (log|g| / p, sign g)  where |g| ≥ e^−p,      (−1, e^p·g)  elsewhere
+
+    Andrychowicz et al., *Learning to Learn by Gradient Descent by Gradient Descent*, 2016, appendix A,
+    https://arxiv.org/abs/1606.04474.
+    """
+    smallest = torch.exp(torch.tensor(-p, dtype=g.dtype, device=g.device))
+    size = g.abs().clamp_min(smallest).log() / p  # never the logarithm of 0, whose derivative is not finite
+    return torch.stack([size, (g / smallest).clamp(-1, 1)], -1)
+
+
+def descend(
+    loss: Callable[[Parameters], Tensor],
+    params: Parameters,
+    steps: int,
+    rate: float | Tensor | Parameters,
+    *,
+    first_order: bool = False,
+    create_graph: bool = True,
+) -> Parameters:
+    """`steps` steps of gradient descent on any scalar loss of the parameters, from `params`; return where they end.
+
+    loss(fast): L_inner at the parameters `fast`, a scalar. The other arguments and the errors: as in `adapt`, which is
+    this descent on a support set.
+    """
+    if steps < 0:
+        raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")
+    if not create_graph:
+        params = {name: leaf(value) for name, value in params.items()}
+    fast = params
+    with torch.enable_grad():  # also under no_grad: the inner process needs its own gradient
+        for _ in range(steps):
+            grads = gradient(loss(fast), fast, create_graph=create_graph and not first_order)
+            fast = sgd_step(fast, grads, rate)
+            if not create_graph:
+                fast = {name: leaf(value) for name, value in fast.items()}
+    return fast if create_graph else {name: value.detach() for name, value in fast.items()}
 
 
 def adapt(
@@ -122,19 +190,14 @@ def adapt(
     Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, 2017,
     https://arxiv.org/abs/1703.03400.
     """
-    if steps < 0:
-        raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")
-    if not create_graph:
-        params = {name: value.detach().requires_grad_() for name, value in params.items()}
-    fast = params
-    with torch.enable_grad():  # also under no_grad: the inner process needs its own gradient
-        for _ in range(steps):
-            inner_loss = loss(forward(fast, support_x), support_y)
-            grads = gradient(inner_loss, fast, create_graph=create_graph and not first_order)
-            fast = sgd_step(fast, grads, rate)
-            if not create_graph:
-                fast = {name: value.detach().requires_grad_() for name, value in fast.items()}
-    return fast if create_graph else {name: value.detach() for name, value in fast.items()}
+    return descend(
+        lambda fast: loss(forward(fast, support_x), support_y),
+        params,
+        steps,
+        rate,
+        first_order=first_order,
+        create_graph=create_graph,
+    )
 
 
 def adapt_truncated(
@@ -198,7 +261,8 @@ def adapt_checkpointed(
         return tuple(adapt(forward, fast, x, y, steps=steps, rate=each, **settings).values())
 
     lengths = [min(every, steps - start) for start in range(0, steps, every)]
-    fast = Recompute.apply(block, lengths, len(params), *params.values(), *tensors.values(), support_x, support_y)
+    with torch.enable_grad():  # as in descend: the result has a graph also under no_grad
+        fast = Recompute.apply(block, lengths, len(params), *params.values(), *tensors.values(), support_x, support_y)
     return dict(zip(params, fast, strict=True))
 
 

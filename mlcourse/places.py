@@ -4,6 +4,19 @@ import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+VARIABLES = ("MLCOURSE_DATA", "MLCOURSE_CACHE", "MLCOURSE_WORK")  # each may name a folder
+
+
+def whole(path: str | os.PathLike) -> Path:
+    """A path as a person writes it (`~`, relative), as one that means the same from everywhere."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def settle() -> None:
+    """Make the folders that the environment names absolute: a notebook's kernel works in another folder."""
+    for name in VARIABLES:
+        if os.environ.get(name):
+            os.environ[name] = str(whole(os.environ[name]))
 
 
 def repository() -> Path:
@@ -26,6 +39,6 @@ def work() -> Path:
     """The learner's folder: MLCOURSE_WORK, else `work/` in the clone (or here, when there is no clone)."""
     named = os.environ.get("MLCOURSE_WORK")
     if named:
-        return Path(named).expanduser().resolve()
+        return whole(named)
     home = repository() if (repository() / "pyproject.toml").is_file() else Path.cwd()
     return home / "work"

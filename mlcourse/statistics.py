@@ -185,13 +185,18 @@ class Metric(NamedTuple):
     name: of the metric, and without `ratio` of the score that it is the mean of. better: +1 where more is better, −1
     where less is. ratio: two scores; the metric is then the sum of the first over the sum of the second, both over all
     episodes: an intersection over union is summed before it is divided. Of a single episode it is their quotient.
-    percent: whether it is a share, which is shown as a percentage.
+    share: whether it is a share, which is told as a percentage (None: what is better when there is more of it is one).
     """
 
     name: str
     better: int = 1
     ratio: tuple[str, str] | None = None
-    percent: bool = True
+    share: bool | None = None
+
+    @property
+    def percent(self) -> bool:
+        """Whether it is told as a percentage."""
+        return self.better > 0 if self.share is None else self.share
 
     def per_episode(self, scores: dict[str, Tensor]) -> Tensor:
         """The metric of each episode: float64 [episodes]. Where there is nothing to divide by, nan."""
@@ -233,7 +238,7 @@ class Metric(NamedTuple):
 
 
 ACCURACY = Metric("accuracy")
-ERROR = Metric("error", better=-1, percent=False)  # the mean squared error of values
+ERROR = Metric("error", better=-1)  # the mean squared error of values
 
 
 def _finite(values: Values) -> Tensor:

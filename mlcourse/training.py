@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -277,6 +278,7 @@ class Run:
         self.step, self.resumes = 0, 0
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.metric: str | None = None  # of the validation
+        self.shown_metric: str | None = None  # of the steps
         self.log = None
         self.finished = False
 
@@ -316,7 +318,7 @@ class Run:
         seconds = time.perf_counter() - started
         self.history.seconds += seconds
         self.history.losses.append(total)
-        self.history.values.append(next(iter(metrics.values()), float("nan")))
+        self.history.values.append(self._value_in(metrics))
         self._write_log({"step": self.step, "loss": total, **metrics, "seconds": round(seconds, 4)})
 
     def _check_loss(self, loss: Tensor) -> None:
@@ -347,8 +349,8 @@ class Run:
 
     def shown(self) -> dict[str, str]:
         """The metric beside the progress bar: a mean over the last steps, and the last validation."""
-        last, name = self.history.values[-20:], getattr(self.learner, "metric", ("metric",))[0]
-        if math.isnan(sum(last)):
+        last, name = self.history.values[-20:], self.shown_metric
+        if name is None or math.isnan(sum(last)):
             last, name = self.history.losses[-20:], "loss"
         shown = {name: f"{sum(last) / len(last):.3f}"}
         if self.history.validations:
@@ -393,7 +395,8 @@ class Run:
             return
         if not all(torch.isfinite(p).all() for p in self.parameters):
             raise self._ran_away("a parameter is no longer finite")
-        if self.log is not None:
+        if self.log is not None and not self.log.closed:
+            self.log.flush()
             os.fsync(self.log.fileno())  # the log must hold what the checkpoint counts
         tensors = {f"learner/{name}": value for name, value in self.learner.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -404,8 +407,7 @@ class Run:
         tensors["generator"] = self.generator.get_state()
         history = {"validations": self.history.validations, "best_step": self.history.best_step}
         path = self.out / CHECKPOINT
-        if path.exists():
-            os.replace(path, self.out / PREVIOUS)
+        _keep_beside(path, self.out / PREVIOUS)
         files.save_tensors(
             path,
             tensors,
@@ -508,9 +510,11 @@ class Run:
             files.write_text(path, "".join(kept[step][0] + "\n" for step in sorted(kept)))
 
     def _value_in(self, entry: dict) -> float:
-        """The metric in a line of the log: what stands between the loss and the seconds."""
-        names = [name for name in entry if name not in ("step", "loss", "seconds", "resumes")]
-        value = entry[names[0]] if names else None
+        """The learner's metric among the metrics of a step, or in a line of the log: the first after the loss."""
+        if not hasattr(self.learner, "metric"):  # as of a learned optimizer: it has a loss only
+            return math.nan
+        self.shown_metric = next((name for name in entry if name not in ("step", "loss", "seconds", "resumes")), None)
+        value = entry.get(self.shown_metric)
         return float(value) if isinstance(value, (int, float)) else math.nan
 
     def _write_log(self, entry: dict) -> None:
@@ -524,6 +528,8 @@ class Run:
 
     def close_log(self) -> None:
         if self.log is not None:
+            self.log.flush()
+            os.fsync(self.log.fileno())
             self.log.close()
 
     def close(self) -> None:
@@ -544,6 +550,17 @@ class Run:
                 validation={self.metric: self.best[0]} if self.best else None,
                 seconds=round(self.history.seconds, 1),
             )
+
+
+def _keep_beside(path: Path, previous: Path) -> None:
+    """Let the file at `path`, if there is one, also be called `previous`. Its own name stays until it is replaced."""
+    if not path.exists():
+        return
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:  # some disks know no second name for a file
+        shutil.copyfile(path, previous)
 
 
 def _difference(theirs: Any, mine: Any) -> str:

@@ -76,3 +76,13 @@ def loss_at(learner: nn.Module, episode: Episode):
         return functional_call(outer, {f"learner.{name}": part for name, part in zip(names, parts, strict=True)}, ())
 
     return f, torch.cat([value.detach().flatten() for value in values])
+
+
+class Fixed:
+    """A source that always gives the same episode, for what `evaluate` makes of it."""
+
+    def __init__(self, episode: Episode):
+        self.episode = episode
+
+    def sample(self, tasks: int, generator: torch.Generator) -> Episode:
+        return self.episode

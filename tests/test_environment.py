@@ -61,9 +61,9 @@ def test_a_newer_python_takes_over(monkeypatch, tmp_path):
     called = []
     monkeypatch.setattr(environment, "OLDEST", (99, 0))
     monkeypatch.setattr(environment, "newer_python", lambda: "python99")
-    monkeypatch.setattr(subprocess, "run", lambda command: called.append(command) or subprocess.CompletedProcess([], 7))
+    monkeypatch.setattr(environment, "become", lambda *command: called.append(command) or 7)
     assert environment.main(["env", "TORCH=cpu"]) == 7
-    assert called == [["python99", environment.__file__, "env", "TORCH=cpu"]]
+    assert called == [("python99", environment.__file__, "env", "TORCH=cpu")]
 
 
 def test_module_does_not_import_torch():

@@ -55,12 +55,12 @@ def test_evaluation_leaves_the_learner_as_it_was():
 
 def test_a_perfect_and_a_guessing_learner():
     class Oracle(learners.PixelNeighbours):
-        def predict(self, state, query_x):
-            return torch.eye(4).repeat_interleave(3, 0).expand(len(query_x), -1, -1)
+        def score(self, prediction, batch):
+            return super().score(torch.eye(4)[batch.query_y], batch)
 
     class Guess(learners.PixelNeighbours):
         def predict(self, state, query_x):
-            return torch.eye(4)[torch.zeros(12, dtype=torch.long)].expand(len(query_x), -1, -1)
+            return torch.eye(4)[torch.zeros(query_x.shape[:2], dtype=torch.long)]
 
     perfect, guess = (evaluate(model(), sampler(), episodes=20) for model in (Oracle, Guess))
     assert (perfect.accuracy, perfect.ci95, perfect.worst_tenth) == (1.0, 0.0, 1.0)
@@ -85,9 +85,9 @@ def test_a_pair_of_different_episodes_is_refused():
         compare(evaluate(model, sampler(), episodes=5), evaluate(model, sampler(), episodes=5, seed=1))
     one = evaluate(model, sampler(), episodes=10)
     other_data = EpisodeSampler(squares(split="test"), 4, 1, 3)
-    for other in (evaluate(model, sampler(), episodes=10, tasks_at_once=4), evaluate(model, other_data, episodes=10)):
-        with pytest.raises(CourseError, match="other pictures were drawn"):
-            compare(one, other)
+    with pytest.raises(CourseError, match="other pictures were drawn"):
+        compare(one, evaluate(model, other_data, episodes=10))
+    assert compare(one, evaluate(model, sampler(), episodes=10, tasks_at_once=4)).difference == 0
     assert compare(one, evaluate(model, sampler(), episodes=10)).difference == 0
 
 

@@ -100,6 +100,7 @@ def test_imports_are_declared():
     import ast
 
     names = {"PIL": "pillow", "yaml": "pyyaml", "fontTools": "fonttools", "jupyter_client": "ipykernel"}
+    names |= {"mistune": "nbconvert", "jupyter_core": "jupyterlab"}
     names |= {"jupyter_server": "jupyterlab", "IPython": "ipykernel", "traitlets": "ipywidgets"}
     declared = {one.name.lower() for one in requirements()}
     for path in [*(ROOT / "mlcourse").rglob("*.py"), *(ROOT / "data").glob("*.py"), *(ROOT / "tests").rglob("*.py")]:

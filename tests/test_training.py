@@ -1,11 +1,13 @@
 """The training loop: it learns, keeps the best, resumes to the same numbers, and loses nothing."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -20,6 +22,7 @@ from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import FineTune
 from mlcourse.networks import Conv4
+from mlcourse.statistics import ACCURACY
 
 
 def learner(method="prototypical", seed=0, **options):
@@ -61,21 +64,17 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
     assert run(other, seed=4).losses != run(learner()).losses
 
 
-def test_the_best_parameters_on_validation_are_kept(monkeypatch):
+def test_the_best_parameters_on_validation_are_kept():
     accuracies = iter([0.5, 0.9, 0.6])
     seen = []
 
-    class Result:
-        def __init__(self, accuracy):
-            self.accuracy = accuracy
+    class Judge:
+        def evaluate(self, model):
+            seen.append({name: value.clone() for name, value in model.state_dict().items()})
+            return SimpleNamespace(metric=ACCURACY, value=next(accuracies))
 
-    def judged(model, *_, **__):
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        return Result(next(accuracies))
-
-    monkeypatch.setattr(training, "evaluate", judged)
     model = learner()
-    history = run(model, steps=9)
+    history = run(model, steps=9, validation=Judge())
     assert history.best_step == 6
     assert history.validations == [(3, 0.5), (6, 0.9), (9, 0.6)]
     assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
@@ -247,6 +246,7 @@ def test_a_truncated_checkpoint_is_one_clear_error(tmp_path):
     run(learner(), out=tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:500])
+    (tmp_path / "run" / "checkpoint.previous.safetensors").unlink()
     with pytest.raises(CourseError, match=r"checkpoint\.safetensors is damaged or truncated"):
         run(learner(), out=tmp_path / "run", resume=True)
 
@@ -264,7 +264,11 @@ def test_no_space_left_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(CourseError, match=r"No space left.*--out"):
         run(learner(), out=tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint.safetensors", "log.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoint.previous.safetensors",
+        "checkpoint.safetensors",
+        "log.jsonl",
+    ]
     monkeypatch.setattr(safetensors.torch, "save_file", real)
     whole, resumed = learner(), learner()
     run(whole)
@@ -354,7 +358,7 @@ def test_pre_training_on_images_uses_the_same_loop():
     data = squares()
     model = FineTune(Conv4(size=16, channels=8, normalisation="running", downsample="stride"), classes=data.classes)
     history = training.train(model, training.Images(data), steps=40, tasks=32, rate=1e-2, seed=0, progress=False)
-    assert sum(history.accuracies[-5:]) / 5 > 0.5
+    assert sum(history.values[-5:]) / 5 > 0.5
     x, y = training.Images(data).sample(6, torch.Generator().manual_seed(0))
     assert x.shape == (6, 1, 16, 16)
     for image, label in zip(x, y.tolist(), strict=True):
@@ -391,3 +395,112 @@ def test_kill_and_resume_give_the_same_bits_as_an_uninterrupted_run(tmp_path):
     first_run, second_run = ([line["step"] for line in lines if line["resumes"] == n] for n in (0, 1))
     assert len(first_run) >= 6, "the resumed process did nearly all the work itself"
     assert second_run == list(range(len(first_run) + 1, 41))
+
+
+# ------------------------------------------------------------------ nothing learnt is out of reach
+
+
+def stopped_half_way(folder, steps=8, at=7):
+    """A run that died in step `at`, with checkpoints after steps 3 and 6."""
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(EpisodeSampler):
+        calls = 0
+
+        def sample(self, tasks, generator):
+            Stopping.calls += 1
+            if Stopping.calls == at:
+                raise Stop
+            return super().sample(tasks, generator)
+
+    settings = {"steps": steps, "tasks": 2, "seed": 3, "validation": sampler("val"), "validate_every": 3}
+    settings |= {"validation_episodes": 10, "out": folder, "progress": False}
+    with pytest.raises(Stop):
+        training.train(learner(), Stopping(squares(), 4, 1, 3), **settings)
+    return folder
+
+
+def without_lines(path, keep=2):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:keep]))
+
+
+LOGS = {
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "its last lines lost": without_lines,
+    "its first lines lost": lambda path: path.write_text("".join(path.read_text().splitlines(keepends=True)[4:])),
+    "cut in a line": lambda path: path.write_bytes(path.read_bytes()[:-30]),
+    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe" + path.read_bytes()),
+    "zeros after a power cut": lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(200)),
+    "other JSON": lambda path: path.write_text('[1, 2]\n{"step": "x"}\nnull\n'),
+}
+
+
+@pytest.mark.parametrize("damage", LOGS)
+def test_a_damaged_log_stops_nobody(tmp_path, damage):
+    whole = learner()
+    run(whole)
+    folder = stopped_half_way(tmp_path / "run")
+    LOGS[damage](folder / "log.jsonl")
+    resumed = learner(seed=1)
+    if damage == "cut in a line":  # the sixth step's line: the checkpoint holds it
+        with pytest.warns(UserWarning, match="lacks 1 of the 6 steps"):
+            history = run(resumed, out=folder, resume=True)
+    else:
+        with pytest.warns(UserWarning, match="lacks . of the 6 steps"):
+            history = run(resumed, out=folder, resume=True)
+    assert same(whole, resumed)
+    assert len(history.losses) == len(history.values) == 8
+    assert all(math.isfinite(loss) for loss in history.losses[6:])
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-2:] == [7, 8]
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty", "another file"])
+def test_the_checkpoint_before_takes_over(tmp_path, damage):
+    whole = learner()
+    run(whole)
+    folder = stopped_half_way(tmp_path / "run")
+    path = folder / "checkpoint.safetensors"
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": path.read_bytes()[:700], "empty": b"", "another file": b"PK\x03\x04 a zip"}[damage])
+    resumed = learner(seed=1)
+    with pytest.warns(UserWarning, match=r"going on from checkpoint\.previous\.safetensors, step 3"):
+        run(resumed, out=folder, resume=True)
+    assert same(whole, resumed)
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(tmp_path):
+    """It knew neither `history` nor `resumes` nor the metric."""
+    whole = learner()
+    run(whole)
+    folder = stopped_half_way(tmp_path / "run")
+    tensors, about = files.load_tensors(folder / "checkpoint.safetensors")
+    for name in ("history", "resumes", "metric", "scaler"):
+        del about[name]
+    files.save_tensors(folder / "checkpoint.safetensors", tensors, about)
+    resumed = learner(seed=1)
+    run(resumed, out=folder, resume=True)
+    assert same(whole, resumed)
+
+
+def test_a_tensor_file_that_is_no_checkpoint_says_so(tmp_path):
+    folder = stopped_half_way(tmp_path / "run")
+    (folder / "checkpoint.previous.safetensors").unlink()
+    files.save_tensors(folder / "checkpoint.safetensors", {"x": torch.ones(2)}, {})
+    with pytest.raises(CourseError, match="is no checkpoint of a training"):
+        run(learner(), out=folder, resume=True)
+
+
+def test_the_log_reaches_the_disk_before_the_checkpoint_counts_it(tmp_path, monkeypatch):
+    order = []
+    fsync, save = os.fsync, files.save_tensors
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("flushed"), fsync(handle))[1])
+    monkeypatch.setattr(files, "save_tensors", lambda *given: (order.append("checkpoint"), save(*given))[1])
+    run(learner(), out=tmp_path / "run", steps=3)
+    assert order.index("flushed") < order.index("checkpoint")

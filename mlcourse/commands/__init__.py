@@ -9,12 +9,13 @@ import errno
 import importlib
 import os
 import sys
+import warnings
 
 import typer
 from typer.core import TyperGroup
 
-from mlcourse import __version__
-from mlcourse.errors import CourseError
+from mlcourse import __version__, places
+from mlcourse.errors import CourseError, CourseWarning
 
 # name of the command -> where its function lives; the file is imported when the command is called or listed
 COMMANDS = {
@@ -61,6 +62,17 @@ def one_line(error: BaseException) -> str | None:
 def say(message: str) -> None:
     """Write one line to stderr."""
     print(f"mlcourse: {message}", file=sys.stderr, flush=True)
+
+
+_show_warning = warnings.showwarning
+
+
+def _say_warning(message, category, *where, **options) -> None:
+    """One line for a warning of the course, without the line of code that gave it; any other as Python shows it."""
+    if issubclass(category, CourseWarning):
+        say(str(message))
+    else:
+        _show_warning(message, category, *where, **options)
 
 
 class Commands(TyperGroup):
@@ -112,3 +124,5 @@ def main(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Meta-learning for computer vision: the course's lessons, its training and its evaluation."""
+    places.settle()
+    warnings.showwarning = _say_warning

@@ -6,10 +6,14 @@ from typing import Annotated
 
 import typer
 
+from mlcourse.commands.data import DATASET_HELP
+
 
 def evaluate(
     learner: Annotated[str, typer.Argument(help="folder of a run; or pixels, untrained-prototypical, untrained-maml")],
-    dataset: Annotated[str | None, typer.Option(help="default: what the run was trained on, else glyphs")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help=f"{DATASET_HELP}. Default: what the run was trained on, else glyphs")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
     way: Annotated[int | None, typer.Option(help="classes a task (default: the run's, else 5)")] = None,
@@ -24,31 +28,50 @@ def evaluate(
         bool | None,
         typer.Option("--drawn/--no-drawn", help="redraw every image with the pad's pen (default: as the run, else no)"),
     ] = None,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="convert the pictures to the size and colours that the run was trained on")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
     from mlcourse import devices, evaluation, files, learners
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_seed
+    from mlcourse.errors import CourseError
 
     check_seed(seed)
     place = devices.pick(device)
     baseline = learner.removeprefix("untrained-") if learner.startswith("untrained-") or learner == "pixels" else None
     about = {} if baseline else _about(learner, files, learners)
-    dataset = dataset or _dataset(learner, about)
+    dataset = _dataset(learner, about) if dataset is None else dataset
     if protocol is None and dataset == about.get("dataset"):
         protocol = about.get("protocol")
     way = about.get("way", 5) if way is None else way
     shot = about.get("shot", 1) if shot is None else shot
     drawn = bool(about.get("drawn")) if drawn is None else drawn
-    images = data.load(dataset, split, protocol=protocol, root=data_root, download=download, drawn=drawn)
+    model = None if baseline else learners.load(learner, device=place)
+    shape = None if baseline else _shape(model)
+    if convert and shape is None:
+        raise CourseError(f"--convert is for a trained run of one shape; {learner} takes any pictures: leave it out")
+    images = data.load(
+        dataset,
+        split,
+        protocol=protocol,
+        root=data_root,
+        download=download,
+        drawn=drawn,
+        shape=shape if convert else None,
+    )
+    if shape and images.shape != shape:
+        raise CourseError(
+            f"the pictures of {dataset} are {images.shape} (channels, height, width), but {learner} was trained on "
+            f"{shape}: add --convert, or choose fitting data"
+        )
+    data.check_enough(images, way=way, shot=shot, query=query)
     sampler = EpisodeSampler(images, way, shot, query, device=place)
     if baseline:
         channels, size, _ = images.shape
         model = learners.build(baseline, way=way, in_channels=channels, size=size, seed=0).to(place)
-    else:
-        model = learners.load(learner, device=place)
-        model.check_images(images.shape)
     result = evaluation.evaluate(model, sampler, episodes=episodes, seed=seed)
     if as_json:
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "drawn": drawn}
@@ -62,6 +85,13 @@ def _about(folder, files, learners) -> dict:
     """What the run's config.json tells of its training ({} for a folder that `load` will refuse with a clear error)."""
     path = Path(folder) / learners.CONFIG
     return files.read_json(path) if path.is_file() else {}
+
+
+def _shape(model) -> tuple[int, int, int] | None:
+    """(C, H, W) of the pictures that a learner was built for; None when it takes any."""
+    if "in_channels" not in model.config or model.config["method"] == "pixels":
+        return None
+    return model.config["in_channels"], model.config["size"], model.config["size"]
 
 
 def _dataset(learner, about) -> str:

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from mlcourse import files, places
+from mlcourse.commands import data
 from mlcourse.errors import CourseError
 
 # Seconds that one cell may take. The contract says one minute at `lesson`; a slow machine gets ten times that.
@@ -325,6 +326,8 @@ def run(
 
     values = read_parameters(parameter or [])
     values |= {"BUDGET": budget.value} | ({} if seed is None else {"SEED": seed})
+    if os.path.isdir(str(values.get("DATASET", ""))):  # the kernel works in the notebook's folder
+        values["DATASET"] = data.lasting_name(values["DATASET"])
     paths = find(notebooks or [])
     for path in paths:  # all of them, before the first one runs
         check_parameters(values, parameters_of(nbformat.read(path, as_version=4)), path.stem)

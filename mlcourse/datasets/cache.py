@@ -1,8 +1,9 @@
 """Decoded pictures, kept in the user's cache folder so that the second load takes a fraction of a second.
 
-An entry is one safetensors file per source folder and options. It holds the digest of the folder's listing (path, size
-and time of every file) and of its own bytes. If either differs, the entry is made anew: a cache is never trusted more
-than the files it stands for.
+An entry is one safetensors file per source folder and options. It holds the digest of the folder's listing (of every
+file path, size, number on the disk, time of its content and time of its last change of any kind) and of its own bytes.
+If either differs, the entry is made anew: a cache is never trusted more than the files it stands for. A picture that
+another one replaces has another number or another time of change, also where size and time of content are made equal.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,31 +20,45 @@ import platformdirs
 from torch import Tensor
 
 from mlcourse import files as whole_files
-from mlcourse.errors import CourseError
+from mlcourse import places
+from mlcourse.errors import CourseError, CourseWarning, printable
 
-FORMAT = 2  # raise it when decoding or scaling changes: old entries are then made anew
+FORMAT = 3  # raise it when decoding or scaling changes: old entries are then made anew
 
 
 def folder() -> Path:
     """The cache folder: MLCOURSE_CACHE, or the place that the operating system has for caches."""
     chosen = os.environ.get("MLCOURSE_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("mlcourse", appauthor=False)
+    return places.whole(chosen) if chosen else platformdirs.user_cache_path("mlcourse", appauthor=False)
 
 
 def listing_digest(root: Path, files: Sequence[str]) -> str:
-    """A digest of path, size and modification time of `files` (relative to `root`), in the order given."""
+    """A digest of what the disk knows of `files` (relative to `root`), in the order given.
+
+    Raises CourseError for a file that is gone or cannot be reached.
+    """
     digest = hashlib.sha256()
     for name in files:
-        about = os.stat(os.path.join(root, name))
-        digest.update(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+        try:
+            about = os.stat(os.path.join(root, name))
+        except OSError as error:
+            raise CourseError(f"{root / name} cannot be read ({error.strerror}): mend it, or load again") from None
+        state = (about.st_size, about.st_ino, about.st_mtime_ns, about.st_ctime_ns)
+        digest.update(_bytes(f"{name}\0{state}\n"))
     return digest.hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8, also for what is no text in a file name."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def remember(name: str, root: Path, files: Sequence[str], options: dict, build: Callable[[], Tensor]) -> Tensor:
     """`build()` (a uint8 tensor), or what it returned the last time for the same files and options."""
     key = json.dumps({"format": FORMAT, "files": listing_digest(root, files), **options}, sort_keys=True)
-    place = hashlib.sha256(f"{root.resolve()}{sorted(options.items())}".encode()).hexdigest()[:16]
-    path = folder() / f"{name}-{place}.safetensors"
+    place = hashlib.sha256(_bytes(f"{os.path.realpath(root)}{sorted(options.items())}")).hexdigest()[:16]
+    readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:40]  # a folder may be called anything, at any length
+    path = folder() / f"{readable}-{place}.safetensors"
     kept = _read(path, key)
     if kept is not None:
         return kept
@@ -69,7 +85,12 @@ def _write(path: Path, key: str, images: Tensor) -> None:
         whole_files.save_tensors(path, {"images": images}, {"key": key, "sha256": _digest(images)})
     except (OSError, CourseError) as error:
         # A cache is a convenience: a full or read-only disk costs time at the next load, not the lesson.
-        warnings.warn(f"cannot keep decoded pictures in {path.parent} ({error}): set MLCOURSE_CACHE", stacklevel=3)
+        reason = printable(f"cannot keep decoded pictures in {path.parent} ({error})")
+        warnings.warn(
+            f"{reason}, so each load decodes them anew: set MLCOURSE_CACHE to a folder that you may write to",
+            CourseWarning,
+            stacklevel=3,
+        )
 
 
 def _digest(images: Tensor) -> str:

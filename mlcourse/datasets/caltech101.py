@@ -46,6 +46,17 @@ SPLITS = {
 
 def load(split: str, *, root: str | Path | None, size: int | None, download: bool) -> ClassImages:
     """One split; see `mlcourse.datasets.load`."""
+    place, classes = _classes(split, root=root, download=download)
+    return class_folders.read(place, classes, name=FOLDER, split=split, size=size)
+
+
+def counts(split: str, *, root: str | Path | None) -> dict[str, int]:
+    """Class name -> number of its photos, without decoding any; see `mlcourse.datasets.counts`."""
+    return {one.name: len(one.files) for one in _classes(split, root=root, download=False)[1]}
+
+
+def _classes(split: str, *, root: str | Path | None, download: bool) -> tuple[Path, list[class_folders.Class]]:
+    """Where the classes of one split lie, and their files."""
     place = local.find(FOLDER, root, _download if download else None) / PICTURES
     classes = [one for part in local.parts_of(split) for one in SPLITS[part]]
     missing = sorted(set(classes) - set(local.folders(place)))
@@ -54,7 +65,7 @@ def load(split: str, *, root: str | Path | None, size: int | None, download: boo
             f"{place} lacks {len(missing)} of {len(classes)} classes, such as {missing[0]!r}: unpack the archive anew, "
             f"or remove {place.parent} and load with download"
         )
-    return class_folders.read(place, classes, name=FOLDER, split=split, size=size)
+    return place, class_folders.in_folders(place, tuple(classes))
 
 
 def _download(folder: Path) -> None:

@@ -1,13 +1,31 @@
 """Your own pictures: a folder that holds one folder of pictures per class.
 
-If the folder holds `train`, `val` or `test` folders with class folders inside, these are the splits. Otherwise each
-class goes to a split by a hash of its name: about 60 % train, 20 % val, 20 % test. A class keeps its split on every
-machine, and when other classes come or go. A folder of few classes may leave a split empty; "all" takes every class.
+**Splits.** No two splits share a class.
+
+- If the folder holds `train`, `val` or `test` folders with class folders inside, these are the splits. Where their
+  class names repeat (the usual layout for classifiers, which know every class), the pictures of a name are joined, and
+  the classes are split by name, with a warning.
+- Otherwise each class goes to a split by a hash of its name: about 60 % train, 20 % val, 20 % test. A class keeps its
+  split on every machine, and when other classes come or go.
+- Where that leaves fewer than two classes to train or to test on, or of eight and more classes fewer than two to
+  validate on, the classes are put in the order of their hashes and shared out: 60 / 20 / 20 %, at least two for test,
+  and no val where it would be one class. A warning says so. Four classes are the least: two to train on, two to test
+  on. With fewer, only "all" takes each of them.
+
+**Pictures.** A class needs two pictures, one to learn from and one to ask about. A smaller class is left out, and
+named. So is a file that is no picture. A picture that cannot be read (HEIC, a camera's raw format, a damaged file) is
+an error.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import unicodedata
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -15,27 +33,51 @@ from PIL import Image
 
 from mlcourse.datasets import cache, local, pictures
 from mlcourse.datasets.images import ClassImages
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, CourseWarning, printable
 
 SIZE = 84
 PARTS = ("train", "val", "test")
+LEAST_CLASSES = 4  # two to train on, two to test on
+LEAST_PICTURES = 2  # one to learn from, one to ask about
+# Formats of cameras and drawing programs that Pillow does not read by itself. A file of another kind is no picture.
+FOREIGN = """
+    .heic .heif .hif .avif .avifs .jxl .jp2 .webp .svg .svgz .xcf .kra .ai .cdr .exr .hdr .dng .cr2 .cr3 .crw .nef .nrw
+    .arw .srf .sr2 .orf .raf .rw2 .pef .raw .rwl .srw .3fr .iiq .x3f
+"""
+FOREIGN = frozenset(FOREIGN.split())
+
+
+@dataclass(frozen=True)
+class Class:
+    """One class of a folder: its name, its split, and its files relative to the folder, sorted."""
+
+    name: str
+    part: str
+    files: tuple[str, ...]
 
 
 def load(place: Path, split: str, *, size: int | None) -> ClassImages:
     """The classes of one split, RGB, 84×84 by default; see `mlcourse.datasets.load`."""
-    return read(place, list_classes(place, split), name=place.resolve().name, split=split, size=size)
+    chosen = classes_of(place, split)
+    if not chosen:
+        raise CourseError(_no_classes(place, split))
+    return read(place, chosen, name=name_of(place), split=split, size=size)
 
 
-def read(place: Path, classes: list[str], *, name: str, split: str, size: int | None) -> ClassImages:
-    """The pictures of these class folders (relative to `place`). The class's name is the folder's name."""
+def name_of(place: Path) -> str:
+    """What a folder is called in messages."""
+    return printable(place.resolve().name) or "pictures"
+
+
+def read(place: Path, classes: list[Class], *, name: str, split: str, size: int | None) -> ClassImages:
+    """The pictures of these classes of the folder `place`."""
     size = size or SIZE
-    files = [_pictures_of(place, one) for one in classes]
-    everything = [file for some in files for file in some]
+    files = [file for one in classes for file in one.files]
     options = {"size": size, "split": split}
-    names = tuple(one.rsplit("/", 1)[-1] for one in classes)
+    names = tuple(one.name for one in classes)
     return ClassImages(
-        images=cache.remember(name, place, everything, options, lambda: pictures.read_photos(place, everything, size)),
-        counts=torch.tensor([len(some) for some in files]),
+        images=cache.remember(name, place, files, options, lambda: pictures.read_photos(place, files, size)),
+        counts=torch.tensor([len(one.files) for one in classes]),
         names=names,
         groups=names,
         name=name,
@@ -43,42 +85,245 @@ def read(place: Path, classes: list[str], *, name: str, split: str, size: int | 
     )
 
 
-def list_classes(place: Path, split: str) -> list[str]:
-    """The class folders of a split, relative to `place`, sorted by name."""
-    inside = local.folders(place)
-    if any(part in inside for part in PARTS):
-        parts = [part for part in local.parts_of(split) if part in inside]
-        classes = [f"{part}/{one}" for part in parts for one in local.folders(place / part)]
-    else:
-        classes = [one for one in inside if split_of(one) in local.parts_of(split)]
-        if inside and not classes:
-            raise CourseError(
-                f"none of the {len(inside)} classes of {place} falls into split {split!r}: use split 'all', or make "
-                "folders train, val and test in it, each with class folders"
-            )
-    if not classes:
-        raise CourseError(
-            f"{place} has no class folders for split {split!r}: put one folder of pictures per class there"
+def classes_of(place: Path, split: str) -> list[Class]:
+    """The classes of a split that have pictures enough, sorted by split and name. Nothing is decoded.
+
+    Warns (CourseWarning) of classes and files that are left out, and of classes that are split anew.
+    """
+    wanted = local.parts_of(split)
+    folders, beside = local.listing(place)
+    parts = _split_folders(place, folders)
+    beside = [file for file in beside if _is_picture(file)]
+    if folders and beside:
+        _warn(
+            f"{name_of(place)}: {len(beside)} pictures lie beside the class folders and belong to no class, such as "
+            f"{beside[0]}: move them into one, or away"
         )
+    found = {part: _gather(place, f"{part}/", local.folders(place / part)) for part in parts}
+    if not parts:
+        classes = _by_name(place, _gather(place, "", folders))
+    elif _share_names(place, found):
+        classes = _by_name(place, _joined(place, found))
+    else:
+        classes = [
+            Class(name, part, files)
+            for part, some in found.items()
+            for name, files in _large_enough(place, some).items()
+        ]
+    return [one for one in classes if one.part in wanted]
+
+
+def _by_name(place: Path, found: dict[str, tuple[str, ...]]) -> list[Class]:
+    """The classes that are large enough, split by their names."""
+    found = _large_enough(place, found)
+    part_of = _share_out(place, list(found))
+    return [Class(name, part_of[name], files) for name, files in found.items()]
+
+
+def _joined(place: Path, found: dict[str, dict[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+    """The pictures of each name from all split folders, without copies: one picture must not be support and query."""
+    names = sorted({name for classes in found.values() for name in classes})
+    joined = {name: [file for classes in found.values() for file in classes.get(name, ())] for name in names}
+    return {name: tuple(_distinct(place, files)) for name, files in joined.items()}
+
+
+def _distinct(place: Path, files: list[str]) -> list[str]:
+    """The first file of each content, in order. Only files of one size are read."""
+    sizes = Counter(os.path.getsize(place / file) for file in files)
+    content = {}
+    for file in files:
+        size = os.path.getsize(place / file)
+        key = hashlib.sha256((place / file).read_bytes()).digest() if sizes[size] > 1 else size
+        content.setdefault(key, file)
+    return list(content.values())
+
+
+def in_folders(place: Path, folders: tuple[str, ...]) -> list[Class]:
+    """These class folders of `place`, whatever split they are of. Raises CourseError for one that is too small."""
+    classes = [Class(name, "", files) for name, files in _gather(place, "", folders).items()]
+    for one in classes:
+        if len(one.files) < LEAST_PICTURES:
+            raise CourseError(
+                f"{place / one.name} has {len(one.files)} pictures: the copy is incomplete, unpack it anew"
+            )
     return classes
 
 
 def split_of(class_name: str) -> str:
     """The split of a class by a hash of its name."""
-    share = int.from_bytes(hashlib.sha256(class_name.encode()).digest()[:8], "big") / 2**64
+    share = _share(class_name)
     return "train" if share < 0.6 else "val" if share < 0.8 else "test"
 
 
-def _pictures_of(place: Path, class_folder: str) -> list[str]:
-    """The picture files of a class, relative to `place`, sorted by name. At least two: one to learn from."""
-    known = Image.registered_extensions()  # extension -> format; Pillow can also write some that it cannot read
-    present = local.files(place / class_folder)
-    chosen = [file for file in present if known.get(Path(file).suffix.lower()) in Image.OPEN]
-    if len(chosen) < 2:
-        others = [file for file in present if file not in chosen]
-        hint = f" ({others[0]!r} is of a type that Pillow does not read)" if others else ""
-        raise CourseError(
-            f"class folder {place / class_folder} has {len(chosen)} pictures{hint}: a class needs at least 2, one "
-            "for the support set and one to ask about"
+def _share(class_name: str) -> float:
+    # Not every disk writes é in the same way, and not every name is text; "surrogatepass" takes those that are not.
+    name = unicodedata.normalize("NFC", class_name).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") / 2**64
+
+
+def _no_classes(place: Path, split: str) -> str:
+    """Why a split has no class, and what to do."""
+    known = Counter(one.part for one in classes_of(place, "all"))
+    if not known:
+        folders, files = local.listing(place)
+        found = f", but {len(files)} files" if files and not folders else ""
+        found = f", but {folders[0]!r} with too few pictures; is it one folder deeper?" if folders else found
+        return (
+            f"{place} has no class folders for split {split!r}{found}: put one folder of pictures per class there, "
+            f"with at least {LEAST_PICTURES} pictures in each"
         )
-    return [f"{class_folder}/{file}" for file in chosen]
+    there = ", ".join(f"{known[part]} {part}" for part in PARTS)
+    if _split_folders(place, local.folders(place)):
+        return f"{place} has no class folders for split {split!r} ({there}): make a folder {split} in it, or use 'all'"
+    return (
+        f"none of the {sum(known.values())} classes of {place} falls into split {split!r} ({there}; at least "
+        f"{LEAST_CLASSES} classes are needed to train and test, {_least_with_val()} to validate as well): use split "
+        "'all', add classes, or make folders train, val and test in it, each with class folders"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- splits
+
+
+def _split_folders(place: Path, folders: tuple[str, ...]) -> list[str]:
+    """Which of `train`, `val` and `test` are there as splits: folders of class folders. A class may have such a "
+    "name."""
+    here = [part for part in PARTS if part in folders]
+    classes = [part for part in here if _has_pictures(place / part)]
+    splits = [part for part in here if part not in classes and local.folders(place / part)]
+    if not splits:
+        return []
+    beside = [one for one in folders if one not in PARTS and _holds_pictures(place / one)]
+    if classes or beside:
+        raise CourseError(
+            f"{place} has {splits[0]!r} as a split, with class folders inside, and {(classes + beside)[0]!r} beside "
+            "it: put every class folder into train, val or test, or none"
+        )
+    return splits
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Whether pictures lie in the folder itself."""
+    return any(_is_picture(file) or Path(file).suffix.lower() in FOREIGN for file in local.files(folder))
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether pictures lie in the folder, or in a folder of it."""
+    return _has_pictures(folder) or any(_has_pictures(folder / inside) for inside in local.folders(folder))
+
+
+def _share_names(place: Path, found: dict[str, dict]) -> bool:
+    """Whether the split folders hold the same classes, as for a classifier; said in a warning.
+
+    Raises CourseError where they share some names only: that may be a slip, and joining would undo a split on purpose.
+    """
+    pairs = [(one, two, found[one].keys() & found[two].keys()) for one, two in combinations(found, 2)]
+    pairs = [pair for pair in pairs if pair[2]]
+    if not pairs:
+        return False
+    for one, two, shared in pairs:
+        if len(shared) < min(len(found[one]), len(found[two])):
+            raise CourseError(
+                f"{place}: {one} and {two} share {len(shared)} of their {len(found[one])} and {len(found[two])} class "
+                f"names, such as {min(shared)!r}, but splits share no class: rename or remove it on one side"
+            )
+    one, two, shared = pairs[0]
+    _warn(
+        f"{name_of(place)}: {one} and {two} share {len(shared)} class names, such as {min(shared)!r}; a class that is "
+        "trained on is not new, so the pictures of a name are joined (copies once), and the classes are split by name"
+    )
+    return True
+
+
+def _share_out(place: Path, names: list[str]) -> dict[str, str]:
+    """The split of each class: by the hash of its name, or, where a split gets too few, by the order of the hashes."""
+    by_hash = {name: split_of(name) for name in names}
+    sizes = Counter(by_hash.values())
+    wanted = _fair(len(names))
+    if len(names) < LEAST_CLASSES or all(sizes[part] >= min(2, wanted[part]) for part in PARTS):
+        return by_hash
+    _warn(
+        f"{name_of(place)}: its {len(names)} classes are too few to be split by each name alone, so they are shared "
+        "out: "
+        + ", ".join(f"{wanted[part]} {part}" for part in PARTS)
+        + "; when classes come or go, others may change their split"
+    )
+    parts = [part for part in PARTS for _ in range(wanted[part])]
+    return dict(zip(sorted(names, key=_share), parts, strict=True))
+
+
+def _fair(classes: int) -> dict[str, int]:
+    """60 / 20 / 20 % of the classes: at least two for test, and no val where it would be one class."""
+    fifth = round(classes / 5)
+    val = fifth if fifth >= 2 else 0
+    test = max(2, fifth)
+    return {"train": classes - val - test, "val": val, "test": test}
+
+
+def _least_with_val() -> int:
+    return next(classes for classes in range(LEAST_CLASSES, 100) if _fair(classes)["val"])
+
+
+# ------------------------------------------------------------------------------------------------- classes and files
+
+
+def _gather(place: Path, inside: str, folders: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Class name -> its picture files relative to `place`. Says which files are no pictures.
+
+    Raises CourseError for pictures in a format that is not read, and where two folders have the same name.
+    """
+    classes: dict[str, tuple[str, ...]] = {}
+    other, foreign = [], []
+    for folder in folders:
+        name = printable(unicodedata.normalize("NFC", folder))
+        if name in classes:
+            raise CourseError(f"{place / inside} has two class folders {name!r}, written in two ways: join them")
+        nested, present = local.listing(place / inside / folder)
+        paths = [f"{inside}{folder}/{file}" for file in present]
+        classes[name] = tuple(path for path in paths if _is_picture(path))
+        rest = [path for path in paths if not _is_picture(path)]
+        foreign += [path for path in rest if Path(path).suffix.lower() in FOREIGN]
+        other += [path for path in rest if Path(path).suffix.lower() not in FOREIGN]
+        other += [f"{inside}{folder}/{one}/" for one in nested]
+    if foreign:
+        read = sum(len(files) for files in classes.values())
+        raise CourseError(
+            f"{place} has {len(foreign)} pictures in a format that is not read here ({_kinds(foreign)}), besides "
+            f"{read} that are: convert them to JPEG or PNG, or move them out"
+        )
+    if other:
+        _warn(
+            f"{name_of(place)}: left out of the class folders, for it is no picture: {_kinds(other)}; convert to JPEG "
+            "or PNG what should be a picture, and move pictures out of inner folders"
+        )
+    return classes
+
+
+def _is_picture(file: str) -> bool:
+    known = Image.registered_extensions()  # extension -> format; Pillow can also write some that it cannot read
+    return known.get(Path(file).suffix.lower()) in Image.OPEN
+
+
+def _kinds(paths: list[str]) -> str:
+    """How many of which kind, the most frequent first, and an example: "38 .heic, such as cats/1.heic"."""
+    kinds = Counter(
+        "inner folder" if path.endswith("/") else Path(path).suffix.lower() or "without an ending" for path in paths
+    )
+    return printable(", ".join(f"{number} {kind}" for kind, number in kinds.most_common(4)) + f", such as {paths[0]}")
+
+
+def _large_enough(place: Path, classes: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The classes with two pictures or more; the others are named in a warning."""
+    small = {name: len(files) for name, files in classes.items() if len(files) < LEAST_PICTURES}
+    if small:
+        some = ", ".join(f"{name!r} ({count})" for name, count in list(small.items())[:5])
+        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+        _warn(
+            f"{name_of(place)}: {len(small)} of {len(classes)} classes have fewer than {LEAST_PICTURES} pictures and "
+            f"are left out: {some}{more}; add pictures, or remove the folders"
+        )
+    return {name: files for name, files in classes.items() if name not in small}
+
+
+def _warn(message: str) -> None:
+    warnings.warn(printable(message), CourseWarning, stacklevel=2)

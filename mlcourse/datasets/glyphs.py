@@ -46,11 +46,9 @@ def load(split: str, *, size: int | None) -> tuple[ClassImages, torch.Tensor, bo
     """
     if size not in (None, SIZE):
         raise CourseError(f"size {size} is not there: glyphs are stored at {SIZE}×{SIZE}, leave size out")
-    index = files.read_json(folder() / "index.json")["scripts"]
-    scripts = sorted(script for part in local.parts_of(split) for script in SPLITS[part])
-    classes = [(script, one) for script in scripts for one in index[script]]
+    scripts, classes = _classes(split)
     upright = ClassImages(
-        images=torch.cat([sheet_of(script, len(index[script])) for script in scripts]),
+        images=torch.cat([sheet_of(script, rows) for script, rows in scripts.items()]),
         counts=torch.full((len(classes),), SAMPLES),
         names=tuple(f"{script}/{one['name']}" for script, one in classes),
         groups=tuple(script for script, _ in classes),
@@ -58,6 +56,18 @@ def load(split: str, *, size: int | None) -> tuple[ClassImages, torch.Tensor, bo
         split=split,
     )
     return upright, torch.tensor([one["rotates"] for _, one in classes]), split == "train"
+
+
+def counts(split: str) -> dict[str, int]:
+    """Class name -> number of its pictures; see `mlcourse.datasets.counts`."""
+    return {f"{script}/{one['name']}": SAMPLES for script, one in _classes(split)[1]}
+
+
+def _classes(split: str) -> tuple[dict[str, int], list[tuple[str, dict]]]:
+    """The scripts of a split with the number of their characters, and each (script, what the index says of it)."""
+    index = files.read_json(folder() / "index.json")["scripts"]
+    scripts = sorted(script for part in local.parts_of(split) for script in SPLITS[part])
+    return {script: len(index[script]) for script in scripts}, [(s, one) for s in scripts for one in index[s]]
 
 
 def sheet_of(script: str, rows: int) -> torch.Tensor:

@@ -8,10 +8,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mlcourse.errors import CourseError
 
 QUARTER_TURNS = (0, 90, 180, 270)
+LUMA = (0.299, 0.587, 0.114)  # of red, green, blue
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +108,34 @@ class ClassImages:
         names = (f"{name}/rot{QUARTER_TURNS[k]:03d}" if rotates else name for name, k, rotates in named)
         return replace(turned, names=tuple(names))
 
+    def with_at_least(self, samples: int) -> tuple[ClassImages, tuple[str, ...]]:
+        """Only the classes with that many samples, and the names of the others.
+
+        Raises CourseError, with the size of the largest class, when no class has as many.
+        """
+        enough = self.counts >= samples
+        if not enough.any():
+            largest = int(self.counts.argmax())
+            raise CourseError(
+                f"no class of {self.name} {self.split} has {samples} samples; {self.names[largest]!r} has most, "
+                f"{int(self.counts[largest])}: ask for fewer, or add pictures"
+            )
+        left_out = tuple(name for name, kept in zip(self.names, enough.tolist()) if not kept)
+        return (self.select(enough) if left_out else self), left_out
+
+    def in_shape(self, shape: tuple[int, int, int]) -> ClassImages:
+        """The same pictures as uint8 [total, C, H, W] of another `shape` (C, H, W): C is 1 (grey) or 3 (RGB).
+
+        Colours become their luma (ITU-R BT.601, as Pillow's "L"); grey becomes three equal channels. Sizes are scaled
+        bilinearly, with antialiasing. Bright stays bright: dark ink on white paper is not turned into the bright ink
+        of `glyphs` and `omniglot`.
+        """
+        if len(shape) != 3 or shape[0] not in (1, 3) or self.shape[0] not in (1, 3) or min(shape) < 1:
+            raise CourseError(f"{self.name} cannot turn from {self.shape} into {tuple(shape)}: give (1 or 3, H, W)")
+        if tuple(shape) == self.shape:
+            return self
+        return replace(self, images=torch.cat([_converted(some, shape) for some in self.images.split(1024)]))
+
     def to(self, device: torch.device | str) -> ClassImages:
         """The same with `images` on `device`. `counts` stays on the CPU, where indices are drawn."""
         return replace(self, images=self.images.to(device))
@@ -115,6 +145,16 @@ class ClassImages:
             f"ClassImages({self.name} {self.split}: {self.classes} classes in {len(set(self.groups))} groups, "
             f"{len(self.images)} images of {'×'.join(map(str, self.shape))})"
         )
+
+
+def _converted(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 [n, C, H, W] in another shape; see `ClassImages.in_shape`."""
+    values = images.float()
+    if len(LUMA) == values.shape[1] != shape[0]:
+        values = (values * torch.tensor(LUMA, device=values.device).view(3, 1, 1)).sum(1, keepdim=True)
+    if tuple(values.shape[2:]) != tuple(shape[1:]):
+        values = functional.interpolate(values, tuple(shape[1:]), mode="bilinear", antialias=True)
+    return values.round().clamp(0, 255).to(torch.uint8).expand(-1, shape[0], -1, -1).contiguous()
 
 
 def positions(counts: Tensor) -> Tensor:

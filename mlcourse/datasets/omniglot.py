@@ -63,9 +63,7 @@ def load(
     split: str, *, protocol: str | None, root: Path | None, size: int | None, download: bool
 ) -> tuple[ClassImages, bool]:
     """One split, and whether its classes turn by default (in the Vinyals protocol); see `mlcourse.datasets.load`."""
-    protocol = protocol or "vinyals"
-    if protocol not in PROTOCOLS:
-        raise CourseError(f"unknown protocol {protocol!r} for omniglot: choose {' or '.join(PROTOCOLS)}")
+    protocol = _known(protocol)
     size = size or 28
     place = local.find(FOLDER, root, _download if download else None)
     listed = _listing(place)
@@ -78,9 +76,26 @@ def load(
         name="omniglot",
         split=split,
     )
+    return everything.select(_chosen(listed, split, protocol)), protocol == "vinyals"
+
+
+def counts(split: str, *, protocol: str | None, root: str | Path | None) -> dict[str, int]:
+    """Class name -> number of its drawings, without decoding any; see `mlcourse.datasets.counts`."""
+    listed = _listing(local.find(FOLDER, root, None))
+    return {listed[i][1]: len(listed[i][2]) for i in _chosen(listed, split, _known(protocol))}
+
+
+def _known(protocol: str | None) -> str:
+    protocol = "vinyals" if protocol is None else protocol
+    if protocol not in PROTOCOLS:
+        raise CourseError(f"unknown protocol {protocol!r} for omniglot: choose {' or '.join(PROTOCOLS)}")
+    return protocol
+
+
+def _chosen(listed: list[tuple[str, str, list[str]]], split: str, protocol: str) -> list[int]:
+    """The positions in `listed` of the characters of a split."""
     wanted = local.parts_of(split)
-    chosen = [i for i, (half, character, _) in enumerate(listed) if split_of(half, character, protocol) in wanted]
-    return everything.select(chosen), protocol == "vinyals"
+    return [i for i, (half, character, _) in enumerate(listed) if split_of(half, character, protocol) in wanted]
 
 
 def _listing(place: Path) -> list[tuple[str, str, list[str]]]:

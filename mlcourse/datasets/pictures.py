@@ -9,13 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from mlcourse.errors import CourseError
 
-# What Pillow raises on files that are cut off, damaged, hostile (too many pixels) or no pictures at all.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, UnidentifiedImageError)
+# EXIF's orientation -> how a picture that was stored so is turned upright
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+PHOTOMETRIC = 262  # TIFF's tag for what 0 means, white (0) or black (1)
+NEARLY_BLACK = "reach less than 1/16 of their range, which is nearly black; save it with 8 bits per channel"
 
 
 def read_ink(root: Path, files: Sequence[str], size: int) -> Tensor:
@@ -29,44 +41,85 @@ def read_photos(root: Path, files: Sequence[str], size: int) -> Tensor:
 
 
 def _ink(picture: Image.Image, size: int) -> np.ndarray:
-    ink = ImageOps.invert(picture.convert("L"))
+    ink = ImageOps.invert(_eight_bits(picture).convert("L"))
     return np.asarray(ink.resize((size, size), Image.Resampling.BILINEAR))[None]
 
 
 def _photo(picture: Image.Image, size: int) -> np.ndarray:
     picture.draft("RGB", (2 * size, 2 * size))  # JPEG: decode no more pixels than the scaling below can use
-    upright = ImageOps.exif_transpose(picture)
-    photo = ImageOps.fit(_rgb(upright), (size, size), Image.Resampling.BICUBIC)
+    deep = any("16" in str(tile[3]) for tile in picture.tile)  # known before the picture is loaded only
+    colours = _rgb(_upright(picture))
+    if deep and max(high for _, high in colours.getextrema()) < 16:  # Pillow keeps the upper 8 of 16 bits per channel
+        raise ValueError(f"its 16-bit pixels {NEARLY_BLACK}")
+    photo = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(photo).transpose(2, 0, 1)
 
 
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture as its orientation tag (EXIF or XMP) says.
+
+    Pillow's `exif_transpose` also writes all other tags anew, and fails where one of them is of an odd type.
+    """
+    picture.load()
+    try:
+        turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # whatever damaged tags raise: they are remarks beside a picture that is sound without them
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
 def _decode_all(root: Path, files: Sequence[str], decode: Callable[[Image.Image], np.ndarray]) -> Tensor:
-    """`decode` of every file, stacked, in order. Pillow decodes outside the GIL, so threads help."""
+    """`decode` of every file, stacked, in order. Pillow decodes outside the GIL, so threads help.
+
+    Raises CourseError, which names the first unreadable file and counts the others.
+    """
     # Long runs of files per job: handing out each of 32,460 small files alone costs more than reading it.
     runs = [files[start : start + 200] for start in range(0, len(files), 200)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        chunks = list(pool.map(lambda names: np.stack([_decode(root / name, decode) for name in names]), runs))
-    return torch.from_numpy(np.concatenate(chunks))
+        chunks = pool.map(lambda names: [_decode(root / name, decode) for name in names], runs)
+        decoded = [one for chunk in chunks for one in chunk]
+    faults = [one for one in decoded if isinstance(one, str)]
+    if faults:
+        more = f", nor are {len(faults) - 1} more of {len(files)}" if len(faults) > 1 else ""
+        raise CourseError(f"{faults[0]}{more}: replace or remove the file{'s' * (len(faults) > 1)}")
+    return torch.from_numpy(np.stack(decoded))
 
 
-def _decode(path: Path, decode: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def _decode(path: Path, decode: Callable[[Image.Image], np.ndarray]) -> np.ndarray | str:
+    """`decode` of one file; a text that names it where it is no readable picture."""
     try:
         with Image.open(path) as picture:
             return decode(picture)
-    except UNREADABLE as error:
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on files that are cut, damaged or hostile
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CourseError(f"{path} is no readable picture ({reason}): replace or remove the file") from None
+        return f"{path} is no readable picture ({reason.replace(repr(os.fspath(path)), 'the file')})"
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB. 16-bit grey is scaled (Pillow would clip it), transparency is laid on white."""
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((grey // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
+    """Any Pillow mode as RGB. Transparency is laid on white."""
+    picture = _eight_bits(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8 bits; Pillow would clip it. Every other mode as it is.
+
+    Raises ValueError for pixels of no agreed range, and where a 16-bit picture uses so few of its bits that it would
+    become black: there the numbers mean something else than a grey from 0 to 65,535.
+    """
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; save it with 8 bits per channel")
+    if not picture.mode.startswith("I"):
+        return picture
+    if picture.mode == "I" and picture.format not in ("PNG", "PPM"):  # those two hold 16 bits at most
+        raise ValueError("32-bit or signed integer pixels have no agreed range; save it with 8 bits per channel")
+    grey = np.asarray(picture).astype(np.int64)
+    if grey.max() < 2**12:
+        raise ValueError(f"its 16-bit pixels {NEARLY_BLACK}")
+    if getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # a TIFF that stores white as 0; Pillow leaves it so
+        grey = 65535 - grey
+    return Image.fromarray(((grey + 128) // 257).clip(0, 255).astype(np.uint8))

@@ -28,13 +28,19 @@ class Learner(nn.Module, ABC):
     support_x: [tasks, way·shot, C, H, W]; support_y: [tasks, way·shot], labels 0 … way−1;
     query_x: [tasks, queries, C, H, W]. Targets may also be values, masks or boxes: see `Episode`.
 
-    A learner of one's own defines `inner_process` and `predict`, and where its task is another one `loss`, `score` and
-    `metric`. Where the outer loss is more than the loss of `predict` it defines `outer_process`.
+    A learner of one's own defines `inner_process` and `predict` (or all of `adapt` and `predict`), and where its task
+    is another one `loss`, `score` and `metric`. Where the outer loss is more than the loss of `predict` it defines
+    `outer_process`.
     """
 
     trains_on = "episodes"  # or "images" (x, global class), or "nothing"
     normalisation = "none"
     metric = ACCURACY  # what validation looks at, and which way is better
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "adapt" in vars(cls) and cls.inner_process is Learner.inner_process:
+            cls.inner_process = None  # who defines all of `adapt` owes no hook for it
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,15 +112,15 @@ class Learner(nn.Module, ABC):
         """
         if self.training:
             batch = self.augment(batch, generator)
-        loss, prediction = self.outer_process(batch, step=step, generator=generator)
-        return loss, self.metrics(prediction, batch)
+        loss, prediction, *more = self.outer_process(batch, step=step, generator=generator)
+        return loss, self.metrics(prediction, batch) | (more[0] if more else {})
 
     def augment(self, batch: Any, generator: torch.Generator | None) -> Any:
         """The batch that the outer loss is taken on: by default as it came. For augmentation of images or of tasks."""
         return batch
 
-    def outer_process(self, batch: Any, *, step: int | None, generator: torch.Generator | None) -> tuple[Tensor, Any]:
-        """The outer loss of a batch, and the predictions that it was taken on."""
+    def outer_process(self, batch: Any, *, step: int | None, generator: torch.Generator | None) -> tuple:
+        """The outer loss of a batch, the predictions that it was taken on, and, where wanted, more metrics by name."""
         prediction = self(batch.support_x, batch.support_y, batch.query_x)
         return self.loss(prediction, batch.query_y), prediction
 

@@ -54,16 +54,8 @@ P = 7.0  # of `preprocess`: gradients below e^−7 are small
 
 
 def preprocess(gradient: Tensor, p: float = P) -> Tensor:
-    """Two numbers for each coordinate g, both of moderate size: [...] → [..., 2].
-
-        (log|g| / p, sign g)  where |g| ≥ e^−p,      (−1, e^p·g)  elsewhere
-
-    Andrychowicz et al., *Learning to learn by gradient descent by gradient descent*, 2016, appendix A,
-    https://arxiv.org/abs/1606.04474.
-    """
-    smallest = torch.exp(torch.tensor(-p, dtype=gradient.dtype, device=gradient.device))
-    size = gradient.abs().clamp_min(smallest).log() / p  # never the logarithm of 0, whose derivative is not finite
-    return torch.stack([size, (gradient / smallest).clamp(-1, 1)], -1)
+    """Two numbers for each coordinate of a gradient, [...] → [..., 2]: see `inner.log_and_sign`."""
+    return inner.log_and_sign(gradient, p)
 
 
 def with_one(x: Tensor) -> Tensor:

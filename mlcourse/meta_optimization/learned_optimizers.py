@@ -36,7 +36,8 @@ from torch.func import functional_call
 
 from mlcourse import files
 from mlcourse.episodes import check_positive
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
+from mlcourse.inner import log_and_sign
 from mlcourse.meta_optimization.evolution import Tree, Unroll
 from mlcourse.meta_optimization.small_tasks import Family, Parameters, Task
 
@@ -74,6 +75,7 @@ class SGD(Rule):
     def __init__(self, rate: float = 0.1, momentum: float = 0.0, schedule: Callable[[int], float] | None = None):
         super().__init__()
         self.config = {"rule": "sgd", "options": {"rate": rate, "momentum": momentum}}
+        check_number("momentum", momentum, least=0)
         self.rate, self.momentum, self.schedule = _rate(rate), momentum, schedule
 
     def init(self, params: Parameters) -> State:
@@ -99,6 +101,9 @@ class Adam(Rule):
     ):
         super().__init__()
         self.config = {"rule": "adam", "options": {"rate": rate, "betas": list(betas), "eps": eps}}
+        for beta in betas:
+            _check_share("beta", beta)
+        check_number("eps", eps, least=0)
         self.rate, self.betas, self.eps, self.schedule = _rate(rate), tuple(betas), eps, schedule
 
     def init(self, params: Parameters) -> State:
@@ -108,13 +113,27 @@ class Adam(Rule):
         g, (b1, b2) = joined(grads), self.betas
         m = b1 * state["mean"] + (1 - b1) * g
         v = b2 * state["square"] + (1 - b2) * g.square()
-        direction = (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + self.eps)
+        direction = (m / (1 - b1**t)) / (_root(v / (1 - b2**t)) + self.eps)
         return moved(params, -self.rate * _factor(self.schedule, t) * direction), {"mean": m, "square": v}
 
 
+def _root(v: Tensor) -> Tensor:
+    """√v with a derivative of 0 at v = 0, where PyTorch's is infinite, and infinite · 0 is nan.
+
+    Where a mean of g² is 0, g was 0 in every step, and so is what is divided by the root: the root's slope counts 0.
+    """
+    return torch.where(v == 0, v, torch.where(v == 0, 1.0, v).sqrt())
+
+
+def _check_share(name: str, value: float) -> None:
+    """How much of a moving mean stays: 1 would let nothing in."""
+    check_number(name, value, least=0)
+    if value >= 1:
+        raise CourseError(f"{name} is {value}; give a number below 1")
+
+
 def _rate(rate: float) -> nn.Parameter:
-    if not (math.isfinite(rate) and rate > 0):
-        raise CourseError(f"rate is {rate}; give a number above 0")
+    check_number("rate", rate, above=0)
     return nn.Parameter(torch.tensor(rate, dtype=torch.float64))
 
 
@@ -166,6 +185,13 @@ class MLPRule(Rule):
         if activation not in ("relu", "tanh"):
             raise CourseError(f"activation {activation!r} is unknown; use relu or tanh")
         check_positive("hidden", hidden)
+        check_number("layers", layers, least=0)
+        for name, value in (*(("momentum", beta) for beta in self.momenta), ("squares", squares)):
+            _check_share(name, value)
+        for value in self.times:
+            check_number("time", value, above=0)
+        for name, value in (("scale", scale), ("gain", gain)):
+            check_number(name, value)
         self.squares, self.normalise, self.scale, self.gain = squares, normalise, scale, gain
         widths = [self.inputs(), *layers * [hidden]]
         kind = nn.ReLU if activation == "relu" else nn.Tanh
@@ -232,6 +258,8 @@ class LSTMRule(Rule):
         super().__init__()
         check_positive("hidden", hidden)
         check_positive("layers", layers)
+        check_number("scale", scale)
+        check_number("p", p, above=0)
         self.hidden, self.scale, self.p = hidden, scale, p
         self.cells = nn.ModuleList([nn.Linear((2 if i == 0 else hidden) + hidden, 4 * hidden) for i in range(layers)])
         self.out = nn.Linear(hidden, 1)
@@ -250,14 +278,6 @@ class LSTMRule(Rule):
             x = show.sigmoid() * c.tanh()
             hs, cs = [*hs, x], [*cs, c]
         return moved(params, self.scale * self.out(x).squeeze(-1)), {"h": torch.stack(hs, -2), "c": torch.stack(cs, -2)}
-
-
-def log_and_sign(g: Tensor, p: float) -> Tensor:
-    """Gradients [n] → [n, 2]: (log|g| / p, sign g) where |g| ≥ e^−p, else (−1, e^p g)."""
-    size = g.abs()
-    large = size >= math.exp(-p)
-    log = torch.where(large, size, 1.0).log() / p  # a 1 in the place of small ones: log 0 would spoil gradients
-    return torch.stack([torch.where(large, log, -1.0), torch.where(large, g.sign(), math.exp(p) * g)], -1)
 
 
 def joined(params: Parameters) -> Tensor:
@@ -302,8 +322,8 @@ def inner_training(
         problem = inner_training(rule, family, horizon=40)
         training.train(Estimator(problem, rule, estimator="pes", truncation=10, particles=32), family, tasks=16, …)
     """
-    if ceiling is not None and not math.isfinite(ceiling):
-        raise CourseError(f"ceiling is {ceiling}; give a finite loss, or None")
+    if ceiling is not None:
+        check_number("ceiling", ceiling)
 
     def init(lam: Parameters, draw: Task) -> Tree:
         task = {name: value for name, value in draw.items() if name != "start"}
@@ -350,8 +370,14 @@ def tune_rate(
 ) -> tuple[float, Tensor]:
     """(the best rate, the mean validation loss at the horizon for each rate); a loss that is not finite counts as inf.
 
-    Raises CourseError when the best is the first or the last of the rates: a better one may lie outside.
+    rates: three or more. Raises CourseError for a rate that is not finite and above 0, and when the best is the first
+    or the last of the rates: a better one may lie outside.
     """
+    rates = list(rates)
+    for rate in rates:
+        check_number("a rate", rate, above=0)
+    if not rates:
+        raise CourseError("rates is empty; give three or more, with the best one inside")
     rates = torch.tensor(sorted(rates), dtype=torch.float64)
     ends = [curves(rule, family, tasks, horizon=horizon, lam={"rate": rate})[:, -1].mean() for rate in rates]
     losses = torch.stack(ends).nan_to_num(nan=math.inf, posinf=math.inf)
@@ -372,8 +398,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], rule: Rule, lr: float = 1.0):
-        if not (math.isfinite(lr) and lr >= 0):
-            raise CourseError(f"lr is {lr}; give a factor of 0 or more on the learned update")
+        check_number("lr", lr, least=0)
         self.rule = rule
         super().__init__(params, {"lr": lr})
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from mlcourse import devices, training
-from mlcourse.errors import CourseError
+from mlcourse.episodes import check_positive
+from mlcourse.errors import CourseError, check_number
 from mlcourse.meta_optimization import learned_optimizers, small_tasks
 from mlcourse.meta_optimization.evolution import Estimator
 from mlcourse.meta_optimization.learned_optimizers import SGD, Adam, MLPRule, Rule, curves, inner_training, tune_rate
@@ -76,6 +77,8 @@ def meta_train(
 
 def late(horizon: int, power: int = 6) -> Callable[[int], float]:
     """Weights of the losses that grow as (t/T)^power, with a sum of about 1: the end counts."""
+    check_positive("horizon", horizon)
+    check_number("power", power, least=0)
     return lambda t: (power + 1) / horizon * (t / horizon) ** power
 
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mlcourse.episodes import check_positive
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
 
 Parameters = dict[str, Tensor]
 Task = dict[str, Any]
@@ -42,8 +42,7 @@ def quadratics(size: int = 10, *, condition: float = 100.0, dtype: torch.dtype =
     and nothing to generalise to: the validation loss is the inner loss.
     """
     check_positive("size", size)
-    if not condition >= 1:
-        raise CourseError(f"condition is {condition}; the ratio of the largest to the smallest eigenvalue is 1 or more")
+    check_number("condition", condition, least=1)  # the ratio of the largest to the smallest eigenvalue
 
     def sample(tasks: int, generator: Generator) -> Task:
         axes = torch.linalg.qr(torch.randn(tasks, size, size, generator=generator, dtype=dtype)).Q
@@ -165,8 +164,7 @@ def scaled(family: Family, *, loss: float = 1.0, units: float = 1.0) -> Family:
     `units` times as large. A step of SGD that is right for φ is off by units², one of Adam by units.
     """
     for name, value in (("loss", loss), ("units", units)):
-        if not (math.isfinite(value) and value > 0):
-            raise CourseError(f"{name} is {value}; give a factor above 0")
+        check_number(name, value, above=0)
 
     def phi(params: Parameters) -> Parameters:
         return {name: units * value for name, value in params.items()}

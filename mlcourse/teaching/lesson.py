@@ -1,6 +1,6 @@
 """How each notebook begins and ends.
 
-session = lesson.start("01", seed=SEED, budget=BUDGET, device=DEVICE, dataset=DATASET)
+session = lesson.start("01", seed=SEED, budget=BUDGET, device=DEVICE, dataset=DATASET, takes=("glyphs", "omniglot"))
 steps = session.pick(smoke=5, lesson=300, paper=60_000)
 generator = session.generator()
 ...
@@ -11,14 +11,14 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from mlcourse import devices
+from mlcourse import datasets, devices
 from mlcourse.errors import CourseError
 from mlcourse.teaching import figures
 from mlcourse.teaching.progress import predict, reveal
@@ -69,8 +69,17 @@ class Session:
         print(f"Notebook {self.notebook}, {self.budget}: {seconds:.0f} s, peak memory {peak_memory():.0f} MiB{gpu}.")
 
 
-def start(notebook: str, *, seed: int, budget: str, device: str = "auto", dataset: str = "glyphs") -> Session:
-    """Begin a notebook: read the parameters, set style and threads, print one line.
+def start(
+    notebook: str,
+    *,
+    seed: int,
+    budget: str,
+    device: str = "auto",
+    dataset: str = "glyphs",
+    takes: Sequence[str] = (*datasets.NAMES, datasets.FOLDER),
+    least: Mapping[str, tuple[int, int]] | None = None,
+) -> Session:
+    """Begin a notebook: read and check the parameters, set style and threads, print one line.
 
     Args:
         notebook: its number, "01".
@@ -78,8 +87,11 @@ def start(notebook: str, *, seed: int, budget: str, device: str = "auto", datase
         budget: "smoke", "lesson" or "paper"; the environment variable MLCOURSE_BUDGET overrides it, for tests.
         device: "auto", "cpu" or "cuda".
         dataset: a name that `mlcourse.datasets.load` takes, or a folder.
+        takes: which data sets the notebook works with: such names, and "folder" for a folder of class folders.
+        least: split → (classes, pictures in each class) that the notebook needs of its data.
 
-    Raises CourseError for a value that is none of these.
+    Raises CourseError for a value that is none of these, for data that the notebook does not take, and for a local copy
+    that is missing: now, and not in the cell that needs it.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise CourseError(f"SEED is {seed!r}; set a whole number from 0 to {2**64 - 1}")
@@ -87,6 +99,7 @@ def start(notebook: str, *, seed: int, budget: str, device: str = "auto", datase
     if budget not in BUDGETS:
         raise CourseError(f"BUDGET is {budget!r}; set one of {', '.join(BUDGETS)}")
     where = devices.pick(device)
+    datasets.check(dataset, takes, least or {})
     # PyTorch says this of itself, when `torch.func.jvp` is first called; a learner can do nothing about it
     warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=FutureWarning)
     figures.use_style()
@@ -94,7 +107,8 @@ def start(notebook: str, *, seed: int, budget: str, device: str = "auto", datase
     torch.manual_seed(seed)
     cpu = f"CPU, {threads} thread" + "s" * (threads != 1)
     chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu
-    print(f"Notebook {notebook}: budget {budget}, seed {seed}, data {dataset}, {chosen}, PyTorch {torch.__version__}")
+    data = f"data {dataset} (taken: {datasets.taken(takes)})"
+    print(f"Notebook {notebook}: budget {budget}, seed {seed}, {data}, {chosen}, PyTorch {torch.__version__}")
     return Session(notebook, seed, budget, where, str(dataset))
 
 

@@ -213,3 +213,15 @@ def test_outcome_says_which_cell_was_slow(tmp_path):
     assert outcome.slowest_cell == 3  # the parameters are the first
     assert 0.6 < outcome.slowest_seconds < outcome.seconds
     assert json.dumps(outcome.notebook) == '"01_small"'
+
+
+def test_a_relative_folder_of_data_means_the_folder_of_the_command(tmp_path):
+    """The kernel works in the notebook's folder, where `photos` is another folder, or none."""
+    (tmp_path / "photos {x} a%20b").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    path = write(tmp_path / "elsewhere", "import os\nprint(DATASET)\nprint(os.environ['MLCOURSE_DATA'])")
+    options = ("--budget", "smoke", "-p", "DATASET=photos {x} a%20b", "--out", "out")
+    answer = command(path, *options, cwd=tmp_path, env=os.environ | {"MLCOURSE_DATA": "copies"})
+    assert answer.returncode == 0, answer.stderr
+    found = printed(tmp_path / "out" / path.name).splitlines()
+    assert found == [str(tmp_path / "photos {x} a%20b"), str(tmp_path / "copies")]

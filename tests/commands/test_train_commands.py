@@ -85,7 +85,7 @@ def test_a_folder_of_class_folders_is_a_data_set(tmp_path):
 def drawn_data(asked, monkeypatch):
     """Stands in for tracing, which takes minutes: notes what was asked for and gives the pictures as they are."""
 
-    def load(dataset, split, *, protocol=None, root=None, download=False, drawn=False, hands=0):
+    def load(dataset, split, *, protocol=None, root=None, download=False, drawn=False, hands=0, shape=None):
         asked.append((dataset, split, drawn, hands))
         return datasets.load(dataset, split)
 
@@ -145,6 +145,9 @@ def test_names_stay_names_and_folders_become_absolute(tmp_path, monkeypatch):
 
 BAD = {
     "unknown data set": (["train", "maml", "--dataset", "omnniglot"], "omnniglot"),
+    "empty data set": (["train", "maml", "--dataset", ""], "the data set's name is empty"),
+    "empty data set in evaluation": (["evaluate", "pixels", "--dataset", ""], "the data set's name is empty"),
+    "blank data set": (["train", "maml", "--dataset", " "], "the data set's name is empty"),
     "unknown method": (["train", "mamel"], "mamel"),
     "unknown budget": (["train", "maml", "--budget", "huge"], "huge"),
     "too few samples": (["train", "maml", "--shot", "15", "--query", "15", "--budget", "smoke"], "shot 15"),
@@ -214,3 +217,40 @@ def test_resume_of_a_finished_run_does_nothing(trained):
     again = command("train", "prototypical", *arguments[:-1])
     assert again.returncode == 2
     assert "--resume" in again.stderr
+
+
+def test_pictures_of_another_shape_are_converted_when_asked(trained, tmp_path, capsys):
+    for part in ("train", "test"):
+        for i in range(2):
+            (tmp_path / "mine" / part / f"{part} {i}").mkdir(parents=True)
+            for k in range(3):
+                Image.new("RGB", (40, 30), (90 * i, 20 * k, 9)).save(
+                    tmp_path / "mine" / part / f"{part} {i}" / f"{k}.jpg"
+                )
+    asked = ["evaluate", trained, "--dataset", tmp_path / "mine", "--way", 2, "--query", 2, "--episodes", 5]
+    done = command(*asked)
+    assert done.returncode == 2
+    assert "are (3, 84, 84) (channels, height, width), but" in done.stderr
+    assert "was trained on (1, 28, 28): add --convert" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    told = inside(capsys, *asked, "--convert", "--json")
+    assert told["dataset"] == str(tmp_path / "mine")
+    done = command("evaluate", "pixels", "--convert")
+    assert done.returncode == 2
+    assert "--convert is for a trained run of one shape" in done.stderr
+
+
+def test_what_a_folder_loses_is_one_line_on_stderr(trained, tmp_path):
+    for i, count in enumerate((3, 3, 3, 3, 1)):
+        (tmp_path / "mine" / f"kind {i}").mkdir(parents=True)
+        for k in range(count):
+            Image.new("L", (28, 28), 50 * i + k).save(tmp_path / "mine" / f"kind {i}" / f"{k}.png")
+    done = command("evaluate", trained, "--dataset", "mine", "--convert", "--way", 2, "--query", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    small, shared = done.stderr.strip().splitlines()
+    assert small.startswith("mlcourse: mine: 1 of 5 classes have fewer than 2 pictures and are left out: 'kind 4' (1);")
+    assert shared.startswith("mlcourse: mine: its 4 classes are too few")
+    for more, remedy in (([], "use --way 2 or less"), (["--way", 2], "(--shot + --query): use --query 2 or less")):
+        done = command("evaluate", "pixels", "--dataset", "mine", *more, folder=tmp_path)
+        assert done.returncode == 2
+        assert remedy in done.stderr.splitlines()[-1]

@@ -1,8 +1,10 @@
 """MAML's relatives, Reptile and implicit MAML: each against closed forms, finite differences and the plain loop."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from core_helpers import Smooth, flat_gradient, loss_at, random_episode
+from core_helpers import Fixed, Smooth, flat_gradient, loss_at, random_episode
 from torch import nn
 from torch.nn import functional as F
 
@@ -10,10 +12,11 @@ import mlcourse
 from mlcourse import inner, learners
 from mlcourse.episodes import Episode
 from mlcourse.errors import CourseError
+from mlcourse.evaluation import evaluate
 from mlcourse.learners import ANIL, MAML, ImplicitMAML, Reptile
 from mlcourse.meta_gradients import quadratics
 from mlcourse.meta_gradients.saved_bytes import saved_bytes
-from mlcourse.meta_gradients.surrogate import surrogate
+from mlcourse.meta_gradients.surrogate import surrogate, with_zeros
 from mlcourse.teaching.oracles import gradient_error, relative_error
 
 F64 = torch.float64
@@ -149,7 +152,6 @@ def test_anil_with_running_statistics_answers_each_query_by_itself():
     alone = torch.cat([learner.predict(state, q) for q in episode.query_x.split(1, 1)], 1)
     torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-12)
     assert all(torch.equal(value, kept[name]) for name, value in learner.named_buffers())
-    assert not learner.transductive
 
 
 W1, W2, W3 = (1, 28, 64, "stride"), (1, 28, 32, "pool"), (3, 84, 32, "pool")
@@ -544,7 +546,7 @@ def test_one_class_and_no_rate_and_no_steps_are_defined(method):
     loss, metrics = learners.build(method, way=5, size=16, seed=0, channels=4).double().outer_loss(one)
     loss.backward()
     assert loss.item() == 0
-    assert metrics == {"accuracy": 1.0}
+    assert metrics == {"accuracy": 1.0} | ({"indefinite": 0.0} if method == "imaml" else {})
     episode = random_episode(tasks=2, way=5, shot=1, query=1, size=16)
     for still in ({"inner_rate": 0.0}, {"steps": 0}):
         learner = learners.build(method, way=5, size=16, seed=0, channels=4, **still).double()
@@ -561,8 +563,8 @@ def test_answers_that_are_not_finite_are_an_error_in_evaluation(method):
     x = x * float("nan") if method == "anil" else x  # a linear head does not run away: its gradient is bounded
     with torch.no_grad():
         assert not learner(x, episode.support_y, q).isfinite().all()  # in training the outer loss is checked
-        with pytest.raises(CourseError, match=r"not finite.*inner rate"):
-            learner.eval()(x, episode.support_y, q)
+    with pytest.raises(CourseError, match=r"not finite.*inner rate"):
+        evaluate(learner, Fixed(replace(episode, support_x=x, query_x=q)), episodes=1)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -578,7 +580,6 @@ def test_saved_learners_come_back_with_their_learned_rates(tmp_path, method):
         learners.save(learner, tmp_path / "run")
         got = mlcourse.load(tmp_path / "run")(*data)
     assert torch.equal(got, expected)
-    assert learner.transductive is False
 
 
 def test_regression_is_the_same_learner_with_float_targets():
@@ -591,7 +592,7 @@ def test_regression_is_the_same_learner_with_float_targets():
     for cls in (MAML, Reptile, ImplicitMAML):
         learner = cls(network, steps=2, inner_rate=0.1)
         found = flat(gradients(learner, batch))
-        assert learner.outer_loss(batch)[1].keys() == {"error"}
+        assert learner.outer_loss(batch)[1].keys() - {"indefinite"} == {"error"}
         if cls is MAML:
             f, theta = loss_at(learner, batch)
             assert gradient_error(f, theta, found, generator) < 1e-8
@@ -658,3 +659,25 @@ def test_a_surrogate_leaves_its_gradients_and_adds_to_others():
     (0.5 * value + a.sum()).backward()
     assert a.grad.tolist() == [1.5, 2.0]
     assert b.grad.tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize("strength", [1e-3, 1e3])
+def test_the_implicit_learner_says_where_its_matrix_is_not_positive_definite(strength):
+    """At random weights a network with batch normalisation has negative curvature; a strong leash outweighs it."""
+    learner = smooth(ImplicitMAML, steps=1, strength=strength, inner_rate=1e-4, iterations=20)
+    episode = random_episode(tasks=3)
+    share = learner.outer_loss(episode)[1]["indefinite"]
+    assert share == (1.0 if strength < 1 else 0.0)
+
+
+def test_surrogates_that_do_not_fit_or_hide_a_lost_graph_are_refused():
+    w, v = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    with pytest.raises(CourseError, match=r"\(3,\), \(2,\); the parameters have \(2,\), \(3,\)"):
+        surrogate(torch.zeros(()), [w, v], [torch.zeros(3), torch.zeros(2)])
+    with pytest.raises(CourseError, match="give each its own"):
+        surrogate(torch.zeros(()), [w, v], [torch.zeros(2)])
+    with pytest.raises(CourseError, match="no graph"):
+        with_zeros(torch.zeros(()), [w])
+    with torch.no_grad():
+        lost = with_zeros(w.sum(), [v])
+    assert not lost.requires_grad  # a number, and no gradient of zeros

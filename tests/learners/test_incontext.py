@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from core_helpers import Smooth, flat_gradient, loss_at, random_episode, squares
+from core_helpers import Fixed, Smooth, flat_gradient, loss_at, random_episode, squares
 from torch import nn
 
 import mlcourse
 from mlcourse import learners, training
 from mlcourse.commands import app
-from mlcourse.episodes import EpisodeSampler
+from mlcourse.episodes import Episode, EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import InContextLearner
@@ -113,7 +113,6 @@ def test_other_queries_and_the_order_of_the_support_set_change_no_logit(normalis
         torch.testing.assert_close(alone, together, **close)
         torch.testing.assert_close(among_others, together[:, order], **close)
         torch.testing.assert_close(reordered, together, **close)
-        assert not learner.transductive
 
 
 def test_adapting_and_predicting_change_nothing_and_tasks_do_not_see_each_other():
@@ -189,8 +188,9 @@ def test_unbalanced_support_sets_one_class_and_a_missing_class_are_defined():
     assert learner(x, torch.zeros(3, 5, dtype=torch.long), q).shape == (3, 15, 1)
     with pytest.raises(CourseError, match="no image of some class below 5"):
         learner(x, torch.tensor([[0, 1, 1, 2, 4]] * 3), q)
+    labels = torch.tensor([[0, 1, 2, 3, 4]] * 3)
     with pytest.raises(CourseError, match="not finite"):
-        learner(x, torch.tensor([[0, 1, 2, 3, 4]] * 3), q * float("nan"))
+        evaluate(learner, Fixed(Episode(x, labels, q * float("nan"), labels.repeat(1, 3))), episodes=3)
 
 
 def test_more_classes_than_label_vectors_are_an_error_that_names_the_remedy():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from core_helpers import Smooth, flat_gradient, loss_at, random_episode, squares
+from core_helpers import Fixed, Smooth, flat_gradient, loss_at, random_episode, squares
 from torch import nn
 from torch.nn import functional as F
 
@@ -208,7 +208,6 @@ def test_no_query_sees_another(normalisation):
     learner, batch = made(normalisation=normalisation).double(), episode()
     support, queries = batch.support_x.double(), batch.query_x.double()
     learner.train().outer_loss(replace(batch, support_x=support, query_x=queries))  # running statistics of some data
-    assert not learner.transductive
     with torch.no_grad():
         for mode in (True, False):
             learner.train(mode)
@@ -379,9 +378,9 @@ def test_answers_that_are_not_finite_are_an_error_in_evaluation():
         kept = images[0, 0].clone()
         images[0, 0] = float("nan")
         with pytest.raises(CourseError, match="not finite"):
-            learner(batch.support_x, batch.support_y, batch.query_x)
+            evaluate(learner, Fixed(batch), episodes=3)
         images[0, 0] = kept
-    learner(batch.support_x, batch.support_y, batch.query_x)
+    evaluate(learner, Fixed(batch), episodes=3)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ import json
 
 import pytest
 import torch
-from core_helpers import flat_gradient, loss_at, random_episode, squares
+from core_helpers import Fixed, flat_gradient, loss_at, random_episode, squares
 from torch import nn
 from torch.nn import functional as F
 
 import mlcourse
 from mlcourse import learners, training
 from mlcourse.commands import app
-from mlcourse.episodes import EpisodeSampler
+from mlcourse.episodes import Episode, EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import FeatureModulation, HyperNetwork, squared_distances
@@ -204,7 +204,6 @@ def test_other_queries_and_the_order_of_the_support_set_change_no_logit(kind, no
         torch.testing.assert_close(alone, together, **close)
         torch.testing.assert_close(among_others, together[:, order], **close)
         torch.testing.assert_close(reordered, together, **close)
-        assert not learner.transductive
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -322,7 +321,7 @@ def test_answers_that_are_not_finite_are_an_error_in_evaluation(kind):
     learner = made(kind).double().eval()
     x, y, q = images()
     with pytest.raises(CourseError, match="not finite"):
-        learner(x, y, q * float("nan"))
+        evaluate(learner, Fixed(Episode(x, y, q * float("nan"), torch.zeros(q.shape[:2]).long())), episodes=1)
 
 
 def test_settings_that_do_not_fit_are_named():

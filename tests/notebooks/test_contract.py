@@ -1,8 +1,17 @@
 """Every notebook keeps the rules that can be read off the file, without running it."""
 
+import base64
+import re
+import shutil
+
 import harness
 import pytest
+import torch
+from PIL import Image
 
+from mlcourse import places
+from mlcourse.commands.run import write_html
+from mlcourse.errors import CourseError
 from mlcourse.teaching import tidy
 
 LESSONS = {path.stem: harness.Lesson.read(path) for path in harness.notebooks()}
@@ -18,3 +27,56 @@ def test_rule(name, rule):
 @pytest.mark.parametrize("name", LESSONS)
 def test_tidy(name):
     assert tidy.check([LESSONS[name].path]) == [], "run `make tidy`"
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_the_first_cell_says_and_checks_which_data_is_taken(name, tmp_path, monkeypatch, capsys):
+    """A data set that a notebook cannot work with is refused there, and not after thirty cells by a shape."""
+    code = LESSONS[name].code
+    (after,) = (code[k + 1] for k, cell in enumerate(code) if "parameters" in harness.tags(cell))
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("MLCOURSE_DATA", str(tmp_path))  # no local copies
+    folder = tmp_path / "photos"
+    for part in ("train", "test"):
+        for i in range(2):
+            (folder / part / f"{part}{i}").mkdir(parents=True)
+            for k in range(2):
+                Image.new("RGB", (8, 8), (i, k, 0)).save(folder / part / f"{part}{i}" / f"{k}.png")
+
+    def begin(data):
+        values = {"SEED": 0, "DATASET": data, "BUDGET": "smoke", "DEVICE": "cpu"}
+        try:
+            exec(compile(after.source, name, "exec"), values)
+        finally:
+            torch.set_num_threads(threads)
+        return values["session"]
+
+    assert begin("glyphs").dataset == "glyphs"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    known = dict.fromkeys(("omniglot", "caltech101"), "no folder .*download") | {str(folder): "has 2 t.* classes, but"}
+    for data, when_taken in known.items():
+        taken = ("a folder of class folders" if data == str(folder) else data) in said
+        with pytest.raises(CourseError, match=when_taken if taken else "this takes glyphs .*, but not") as error:
+            begin(data)
+        assert "\n" not in str(error.value)
+    with pytest.raises(CourseError, match="name is empty"):
+        begin("")
+    with pytest.raises(CourseError, match="unknown data set 'photo'"):
+        begin("photo")
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_page_of_it_holds_its_pictures(name, tmp_path):
+    copy = tmp_path / LESSONS[name].path.name
+    shutil.copy(LESSONS[name].path, copy)
+    page = write_html(copy).read_text(encoding="utf-8")
+    sources = re.findall(r"<img\b[^>]*?\bsrc=[\"']?([^\"'>]{0,40})", page)
+    assert sources
+    assert [source for source in sources if not source.startswith("data:image/")] == []
+
+
+@pytest.mark.skipif("00_start_here" not in LESSONS, reason="NB names another notebook")
+def test_the_pad_in_00_is_that_of_the_readme():
+    attached = LESSONS["00_start_here"].notebook.cells[0].attachments["pad.gif"]["image/gif"]
+    assert base64.b64decode(attached) == (places.repository() / "docs" / "pad.gif").read_bytes()

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from mlcourse.errors import CourseError
 from mlcourse.teaching import lesson
@@ -118,3 +119,47 @@ def test_a_lesson_hides_the_warning_that_forward_derivatives_bring():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch.jit.script" not in ran.stderr
     assert "something else" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (
+            {"dataset": "caltech101", "takes": ("glyphs", "omniglot")},
+            "this takes glyphs or omniglot, but not caltech101",
+        ),
+        ({"dataset": "glyphs", "takes": ("omniglot",)}, "this takes omniglot, but not glyphs: set DATASET"),
+        ({"takes": ("glyphs", "omniglto")}, "there is no data set 'omniglto' to take"),
+        (
+            {"least": {"test": (9999, 1)}},
+            "glyphs has .* test classes, but 9999 are needed here: add class folders, or set",
+        ),
+        ({"least": {"test": (5, 21)}}, "has 20 pictures, but each test class needs 21 here"),
+        ({"dataset": ""}, "name is empty"),
+        ({"dataset": None}, "data set None is no name"),
+        ({"dataset": "glpyhs"}, "did you mean 'glyphs'"),
+    ],
+)
+def test_data_that_a_notebook_cannot_work_with_is_refused_at_its_start(changes, part):
+    with pytest.raises(CourseError, match=part):
+        start(**changes)
+
+
+def test_start_says_which_data_is_taken(capsys):
+    start()
+    assert "data glyphs (taken: glyphs, omniglot, caltech101 or a folder of class folders)" in capsys.readouterr().out
+    start(takes=("glyphs",))
+    assert "data glyphs (taken: glyphs)" in capsys.readouterr().out
+
+
+def test_a_folder_is_taken_where_it_has_enough(tmp_path, capsys):
+    for i in range(8):
+        for k in range(3):
+            (tmp_path / "photos" / f"kind {i}").mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (i, k, 0)).save(tmp_path / "photos" / f"kind {i}" / f"{k}.png")
+    folder = {"dataset": tmp_path / "photos", "takes": ("glyphs", "folder")}
+    assert start(**folder, least={"train": (2, 3), "test": (2, 3)}).dataset == str(tmp_path / "photos")
+    with pytest.raises(CourseError, match="has 3 pictures, but each test class needs 4 here: add pictures, remove the"):
+        start(**folder, least={"test": (2, 4)})
+    with pytest.raises(CourseError, match="this takes glyphs, but not"):
+        start(**folder | {"takes": ("glyphs",)})

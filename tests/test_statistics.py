@@ -1,0 +1,148 @@
+"""Intervals against closed forms, tables, a library and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from mlcourse import statistics
+from mlcourse.errors import CourseError
+from mlcourse.statistics import Metric, bootstrap_interval, cluster_bootstrap_interval, holm, paired, ratio_interval
+
+F64 = torch.float64
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_students_interval_is_the_librarys(n):
+    values = torch.randn(n, generator=generator(n), dtype=F64)
+    mean, half = statistics.student_interval(values)
+    lower, upper = stats.t.interval(0.95, n - 1, values.mean().item(), stats.sem(values.numpy()))
+    assert (mean - half, mean + half) == pytest.approx((lower, upper), rel=1e-12)
+
+
+def test_the_normal_interval_is_the_one_that_papers_print():
+    values = torch.rand(400, generator=generator(), dtype=F64)
+    mean, half = statistics.mean_interval(values)
+    assert (mean, half) == pytest.approx((values.mean().item(), 1.96 * stats.sem(values.numpy())), rel=1e-12)
+
+
+def test_one_value_has_no_interval():
+    assert math.isnan(statistics.mean_interval([3.0])[1])
+    assert math.isnan(statistics.student_interval([3.0])[1])
+
+
+@pytest.mark.parametrize("call", [statistics.mean_interval, statistics.student_interval, bootstrap_interval])
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf, 2.0]])
+def test_no_value_and_values_that_are_not_finite_are_an_error(call, values):
+    with pytest.raises(CourseError, match=r"no values|not finite"):
+        call(values)
+
+
+def ratios(episodes, seed):
+    rng = np.random.default_rng(seed)
+    bottom = rng.integers(5, 200, episodes).astype(float)
+    return rng.binomial(bottom.astype(int), 0.3 + 0.3 * (bottom > 100)).astype(float), bottom
+
+
+def test_the_interval_of_a_ratio_covers_the_truth_about_95_times_in_100():
+    top, bottom = ratios(400_000, 0)
+    truth, covered = top.sum() / bottom.sum(), 0
+    for seed in range(1, 601):
+        value, half = ratio_interval(*ratios(100, seed))
+        covered += abs(value - truth) <= half
+    assert 0.92 < covered / 600 < 0.975
+
+
+def test_the_interval_of_a_ratio_agrees_with_the_bootstrap():
+    top, bottom = (torch.tensor(part) for part in ratios(300, 5))
+    value, half = ratio_interval(top, bottom)
+    pairs = torch.stack([top, bottom], 1)
+    same, lower, upper = bootstrap_interval(pairs, lambda p: p[:, 0].sum() / p[:, 1].sum())
+    assert same == pytest.approx(value)
+    assert (upper - lower) / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_a_ratio_with_nothing_to_divide_by_is_an_error():
+    with pytest.raises(CourseError, match="all denominators are 0"):
+        ratio_interval([0.0, 0.0], [0.0, 0.0])
+
+
+def test_pairs_by_hand_and_against_the_library():
+    a, b = torch.randn(2, 12, generator=generator(1), dtype=F64)
+    difference = paired(a, b, few=True)
+    interval = stats.ttest_rel(a.numpy(), b.numpy()).confidence_interval(0.95)
+    assert (difference.lower, difference.upper) == pytest.approx((interval.low, interval.high))
+    assert str(paired([0.5, 0.7], [0.4, 0.4])).startswith("+20.00 ± 19.60 points (2 paired episodes)")
+    with pytest.raises(CourseError, match="there are 2 and 3"):
+        paired([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_the_effect_size_by_hand():
+    assert statistics.effect_size([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]) == pytest.approx(2.0)
+    assert statistics.effect_size([1.0, 2.0], [1.0, 2.0]) == 0
+    assert statistics.effect_size([2.0, 3.0], [1.0, 2.0]) == math.inf
+    assert statistics.effect_size([1.0, 2.0], [2.0, 3.0]) == -math.inf
+
+
+def test_holm_by_hand_and_in_any_order():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.04, 0.03, 0.01]) == pytest.approx([0.06, 0.06, 0.03])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+    with pytest.raises(CourseError, match=r"there is 1\.2"):
+        holm([0.5, 1.2])
+
+
+def test_the_bootstrap_of_a_mean_is_near_the_normal_interval_and_repeats():
+    values = torch.rand(500, generator=generator(2), dtype=F64)
+    mean, half = statistics.mean_interval(values)
+    same, lower, upper = bootstrap_interval(values, seed=3)
+    assert same == pytest.approx(mean)
+    assert (upper - lower) / 2 == pytest.approx(half, rel=0.08)
+    assert bootstrap_interval(values, seed=3) == (same, lower, upper)
+    assert bootstrap_interval(values, seed=4) != (same, lower, upper)
+
+
+def test_clusters_make_the_interval_wider_and_right():
+    """20 alphabets of 50 values each: the spread lies between the alphabets, so there are 20 values and not 1,000."""
+    covered = {"clusters": 0, "values": 0}
+    for seed in range(100):
+        centres = torch.randn(20, 1, generator=generator(seed), dtype=F64)
+        values = centres + 0.1 * torch.randn(20, 50, generator=generator(seed + 1000), dtype=F64)
+        clusters = torch.arange(20).repeat_interleave(50)
+        _, lower, upper = cluster_bootstrap_interval(values.flatten(), clusters, draws=300)
+        covered["clusters"] += lower <= 0 <= upper
+        _, lower, upper = bootstrap_interval(values.flatten(), draws=200)
+        covered["values"] += lower <= 0 <= upper
+    assert covered["clusters"] >= 86
+    assert covered["values"] <= 40
+
+
+def test_clusters_of_any_names_and_sizes():
+    assert cluster_bootstrap_interval([1.0, 3.0, 5.0], [7, 7, 2])[0] == pytest.approx(3.0)
+    with pytest.raises(CourseError, match="one cluster"):
+        cluster_bootstrap_interval([1.0, 2.0], [0, 0])
+    with pytest.raises(CourseError, match="of 3 values 2 have one"):
+        cluster_bootstrap_interval([1.0, 2.0, 3.0], [0, 1])
+
+
+def test_metrics_say_what_they_miss_and_tell_shares_as_percentages():
+    with pytest.raises(CourseError, match=r"IoU needs the score 'union', but score\(\) gives intersection"):
+        Metric("IoU", ratio=("intersection", "union")).interval({"intersection": torch.ones(3)})
+    assert Metric("accuracy").told(0.5, 0.01) == "50.00 ± 1.00 %"
+    assert Metric("error", -1).told(0.5, 0.01) == "error 0.5 ± 0.01"
+    assert Metric("rate", -1, share=True).told(0.5, 0.01) == "50.00 ± 1.00 %"
+
+
+def test_the_difference_of_two_ratios_is_that_of_their_values():
+    a, b = (dict(zip(("i", "u"), map(torch.tensor, ratios(50, seed)))) for seed in (1, 2))
+    metric = Metric("IoU", ratio=("i", "u"))
+    difference = metric.compare(a, b)
+    assert difference.difference == pytest.approx(metric.interval(a)[0] - metric.interval(b)[0])
+    assert metric.compare(a, a).ci95 == 0
