@@ -6,7 +6,8 @@
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Any
 
@@ -22,6 +23,10 @@ Parameters = dict[str, Tensor]
 
 # In `call` a network's own tensors are taken out while it answers: another thread would find those of a task.
 _LENT = threading.RLock()
+NO_CHECKPOINT = (
+    "the network uses torch.utils.checkpoint, whose backward pass would find other parameters; leave it out of the "
+    "network (inner.adapt_checkpointed and MAML's checkpoint save memory, too)"
+)
 
 
 def parameters(module: nn.Module) -> Parameters:
@@ -41,10 +46,31 @@ def call(network: nn.Module, params: Parameters, *arguments: Any) -> Any:
     A layer that stands under two names, and a weight that two layers share, is given once and holds everywhere. (By
     itself `torch.func.functional_call` would put it in twice, and afterwards leave it there.) Buffers come in as
     copies, so nothing that the network writes into them stays. Attention is computed step by step, since PyTorch's
-    fused kernels of it cannot be differentiated twice. Threads wait for each other.
+    fused kernels cannot be differentiated twice, or not at all. Threads wait for each other.
     """
-    with _LENT, sdpa_kernel(SDPBackend.MATH):
+    with _LENT, _plain():
         return functional_call(network, _places(network, params), arguments, tie_weights=False)
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Nothing but operations that can be differentiated twice, and no layer that is done again in backward.
+
+    Then it would be done with the network's own parameters: those of the call are gone by that time.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack, sdpa_kernel(SDPBackend.MATH):
+        with suppress(RuntimeError):  # where hooks are at work outside, they stay
+            stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(NO_CHECKPOINT))
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        except RuntimeError as error:
+            if NO_CHECKPOINT in str(error):
+                raise CourseError(NO_CHECKPOINT) from None
+            raise
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _places(network: nn.Module, params: Parameters) -> Parameters:

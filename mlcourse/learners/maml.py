@@ -84,6 +84,7 @@ class MAML(Learner):
         zero_head: bool = False,
     ):
         super().__init__()
+        parts.check_ready(network)
         self.normalisation = normalisation_of(network)
         if "running" in normalisations_in(network) and not self.shares_body:
             raise CourseError(

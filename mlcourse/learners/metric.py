@@ -65,6 +65,7 @@ class MetricLearner(Learner):
 
 def check_encoder(network: nn.Module, who: str) -> None:
     """Raise CourseError, naming `who`, where a network's normalisation would let one query see another."""
+    parts.check_ready(network)
     for name in ("batch", "support"):
         if name in normalisations_in(network):
             raise CourseError(

@@ -36,6 +36,7 @@ class FineTune(Learner):
     ):
         super().__init__()
         self.network = network
+        parts.check_ready(network)
         self.size = parts.embedding_size(network, "FineTune")
         if not head_only and any(name.startswith("head.") for name in inner.parameters(network)):
             raise CourseError("FineTune fits a head of its own, but the network has one, too; make it nn.Identity()")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mlcourse.errors import CourseError
 
@@ -36,6 +37,12 @@ def check_has(there: bool, network: nn.Module, who: str, what: str) -> None:
     """Raise CourseError, naming `who` and `what` it needs, unless the network has it (`there`)."""
     if not there:
         raise CourseError(f"{who} needs a network with {what}, which {type(network).__name__} lacks; use Conv4")
+
+
+def check_ready(network: nn.Module) -> None:
+    """Raise CourseError for a network with lazy layers that have no weights yet."""
+    if any(is_lazy(value) for value in (*network.parameters(), *network.buffers())):
+        raise CourseError("the network has lazy layers without weights; call it once on images before it is used here")
 
 
 def takes_reference(network: nn.Module) -> bool:

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from core_helpers import Smooth, random_episode
 from torch import nn
 from torch.nn import functional as F
@@ -165,6 +166,12 @@ MAPPED = {
     "LayerNorm": lambda: Norms(nn.LayerNorm((4, 8, 8))),
     "InstanceNorm2d": lambda: Norms(nn.InstanceNorm2d(4, affine=True)),
     "RMSNorm": lambda: Norms(nn.RMSNorm((4, 8, 8))),
+    "encoder layer": lambda: Encoder(),
+    "weight_norm": lambda: nn.Sequential(
+        nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 5)), nn.Tanh(), nn.Linear(5, 3)
+    ),
+    "recurrent": lambda: Recurrent(),
+    "in place": lambda: InPlace(),
     "attention": lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 6), Attention(), nn.Flatten(), nn.Linear(6, 3)),
     "resnet12": lambda: networks.make("resnet12", channels=2, size=16, out=3, normalisation="batch"),
     "branching": Branching,
@@ -178,6 +185,52 @@ class Attention(nn.Module):
 
     def forward(self, x):
         return x + self.layer(x, x, x, need_weights=False)[0]
+
+
+class Encoder(nn.Module):
+    """A transformer layer, for which PyTorch has a fused kernel without derivatives in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x.squeeze(1)).mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.lstm(x.squeeze(1))[0][:, -1])
+
+
+class InPlace(nn.Module):
+    """It writes its answers into a tensor of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+
+    def forward(self, x):
+        out = torch.zeros(len(x), 3, dtype=x.dtype)
+        out[:] = torch.tanh(self.layer(x.flatten(1)))
+        return out
+
+
+class Checkpointed(nn.Module):
+    """It does a layer again in backward, where vmap is over."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(64, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        again = torch.utils.checkpoint.checkpoint
+        return self.head(again(lambda z: torch.tanh(self.layer(z)), x.flatten(1), use_reentrant=False))
 
 
 METHODS = {
@@ -214,7 +267,9 @@ def test_vmap_equals_the_plain_loop_in_second_order(name, everywhere):
     batch = random_episode(tasks=3, size=16 if name == "resnet12" else 8)
     (loop, wide), mapped = both_ways(MAML, network, {"steps": 2}, batch)
     assert error(wide, loop) < 1e-10
-    assert mapped == (name != "branching")
+    assert mapped == (name not in ("branching", "recurrent", "in place"))
+    result = [evaluate(MAML(network, steps=2, one_by_one=one), Fixed(batch), episodes=3) for one in (True, False)]
+    assert torch.equal(result[0].per_episode, result[1].per_episode)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -253,6 +308,22 @@ def test_a_third_derivative_is_right_too():
         length = sum(g.square().sum() for g in slope)
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(length, list(learner.parameters()))]))
     assert error(found[1], found[0]) < 1e-10
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_a_network_that_does_layers_again_in_backward_is_refused_not_wrong(one_by_one):
+    learner = MAML(Checkpointed().double(), one_by_one=one_by_one).train()
+    with pytest.raises(CourseError, match=r"uses torch.utils.checkpoint.*MAML's checkpoint"):
+        learner.outer_loss(random_episode(tasks=2))
+
+
+def test_lazy_layers_want_one_call_first():
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    for cls in (MAML, PrototypicalNetwork, FineTune):
+        with pytest.raises(CourseError, match="lazy layers without weights; call it once on images"):
+            cls(network)
+    network(torch.zeros(1, 1, 8, 8))
+    MAML(network)
 
 
 def test_dropout_is_drawn_for_each_task_and_its_gradient_is_right():
