@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,7 @@ class Workload:
     in_channels: int = 1
     size: int = 28
     way: int = 5
+    network: str = "conv4"  # or "mlp": two layers of `channels` numbers, a network that knows nothing of tasks
 
     def batch(self, dtype: torch.dtype, device: torch.device) -> SimpleNamespace:
         """support_x, support_y, query_x, query_y with a leading dimension of tasks, as of an Episode."""
@@ -64,19 +66,32 @@ class Workload:
         return SimpleNamespace(support_x=sx, support_y=sy, query_x=qx, query_y=qy)
 
     def learner(self, dtype: torch.dtype, device: torch.device, **options: Any) -> learners.Learner:
+        if self.network == "mlp":
+            built = learners.MAML(self.layers(), steps=self.steps, inner_rate=RATE, **options)
+            return built.to(device, dtype).train()
         built = learners.build(
             "maml", way=self.way, in_channels=self.in_channels, size=self.size, seed=0, steps=self.steps,
             channels=self.channels, downsample=self.downsample, inner_rate=RATE, normalisation="batch", **options,
         )  # fmt: skip
         return built.to(device, dtype).train()
 
+    def layers(self) -> nn.Sequential:
+        """The network "mlp", always with the same weights."""
+        sizes = [self.in_channels * self.size**2, self.channels, self.channels]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            hidden = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+            return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(self.channels, self.way))
 
-# The blocks of W1 are strided (Finn et al. 2017, Omniglot), those of W2 and W3 pool.
+
+# The blocks of W1 are strided (Finn et al. 2017, Omniglot), those of W2 and W3 pool. MLP is as large as their network
+# for waves, with 10 points a task.
 WORKLOADS = {
     "W1-q1": Workload(tasks=32, shot=1, query=1, steps=1, channels=64, downsample="stride"),
     "W1-q15": Workload(tasks=32, shot=1, query=15, steps=1, channels=64, downsample="stride"),
     "W2": Workload(tasks=4, shot=5, query=15, steps=5, channels=32, downsample="pool"),
     "W3": Workload(tasks=4, shot=5, query=15, steps=5, channels=32, downsample="pool", in_channels=3, size=84),
+    "MLP": Workload(tasks=25, shot=2, query=2, steps=5, channels=40, downsample="none", size=1, network="mlp"),
 }
 
 # The most GB of memory that one step of the hungriest way takes, `vmap(grad)`: from data/results/bench_maml.json.

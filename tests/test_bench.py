@@ -14,6 +14,7 @@ from mlcourse.errors import CourseError
 
 TINY = bench.Workload(tasks=2, shot=1, query=2, steps=2, channels=4, downsample="stride", size=16, way=3)
 CPU = torch.device("cpu")
+WORKLOADS = bench.WORKLOADS
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,13 @@ def test_a_first_order_step_would_be_found_out(monkeypatch):
 
     monkeypatch.setitem(bench.WAYS, "side by side", (first_order, False))
     assert bench.gradient_errors(["side by side"], TINY, CPU)["side by side"] > 1e-3
+
+
+def test_a_network_that_knows_nothing_of_tasks_takes_part_too():
+    tiny = bench.Workload(**vars(WORKLOADS["MLP"]) | {"tasks": 3})
+    errors = bench.gradient_errors(["side by side", "vmap(grad)"], tiny, CPU)
+    assert max(errors.values()) < 1e-10
+    assert tiny.learner(torch.float64, CPU).side_by_side(tiny.batch(torch.float64, CPU).support_x)
 
 
 def test_libraries_take_part_only_where_they_are_installed(monkeypatch):

@@ -8,7 +8,7 @@ import typer
 
 def bench(
     what: Annotated[str, typer.Argument(help="maml")],
-    workload: Annotated[list[str] | None, typer.Option(help="W1-q1, W1-q15, W2, W3 (default: all)")] = None,
+    workload: Annotated[list[str] | None, typer.Option(help="W1-q1, W1-q15, W2, W3, MLP (default: all)")] = None,
     rounds: Annotated[int, typer.Option(help="steps of each way, taking turns; 5 or more for a figure to report")] = 5,
     growth: Annotated[bool, typer.Option(help="also the growth with tasks and with inner steps")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
