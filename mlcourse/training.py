@@ -278,6 +278,7 @@ class Run:
         self.step, self.resumes = 0, 0
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.metric: str | None = None  # of the validation
+        self.shown_metric: str | None = None  # of the steps
         self.log = None
         self.finished = False
 
@@ -317,7 +318,7 @@ class Run:
         seconds = time.perf_counter() - started
         self.history.seconds += seconds
         self.history.losses.append(total)
-        self.history.values.append(next(iter(metrics.values()), float("nan")))
+        self.history.values.append(self._value_in(metrics))
         self._write_log({"step": self.step, "loss": total, **metrics, "seconds": round(seconds, 4)})
 
     def _check_loss(self, loss: Tensor) -> None:
@@ -348,8 +349,8 @@ class Run:
 
     def shown(self) -> dict[str, str]:
         """The metric beside the progress bar: a mean over the last steps, and the last validation."""
-        last, name = self.history.values[-20:], getattr(self.learner, "metric", ("metric",))[0]
-        if math.isnan(sum(last)):
+        last, name = self.history.values[-20:], self.shown_metric
+        if name is None or math.isnan(sum(last)):
             last, name = self.history.losses[-20:], "loss"
         shown = {name: f"{sum(last) / len(last):.3f}"}
         if self.history.validations:
@@ -509,9 +510,11 @@ class Run:
             files.write_text(path, "".join(kept[step][0] + "\n" for step in sorted(kept)))
 
     def _value_in(self, entry: dict) -> float:
-        """The metric in a line of the log: what stands between the loss and the seconds."""
-        names = [name for name in entry if name not in ("step", "loss", "seconds", "resumes")]
-        value = entry[names[0]] if names else None
+        """The learner's metric among the metrics of a step, or in a line of the log: the first after the loss."""
+        if not hasattr(self.learner, "metric"):  # as of a learned optimizer: it has a loss only
+            return math.nan
+        self.shown_metric = next((name for name in entry if name not in ("step", "loss", "seconds", "resumes")), None)
+        value = entry.get(self.shown_metric)
         return float(value) if isinstance(value, (int, float)) else math.nan
 
     def _write_log(self, entry: dict) -> None:

@@ -25,6 +25,7 @@ from mlcourse.learners.base import State, way_of
 from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, members
 from mlcourse.learners.prototypical import ENCODER, recipes_of_encoders
+from mlcourse.networks import parts
 
 
 class Layer(nn.Module):
@@ -88,7 +89,8 @@ class InContextLearner(MetricLearner):
         if width % heads:
             raise CourseError(f"width {width} does not divide into {heads} heads; give a multiple of {heads}")
         self.most_ways = most_ways
-        self.project = nn.Sequential(nn.LayerNorm(network.embedding_size), nn.Linear(network.embedding_size, width))
+        size = parts.embedding_size(network, "InContextLearner")
+        self.project = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
         self.labels = nn.Parameter(0.5 * torch.randn(most_ways, width))  # images have the larger part in a token
         self.unknown = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
@@ -130,7 +132,7 @@ class InContextLearner(MetricLearner):
     def outer_process(self, batch, generator=None, **_) -> tuple[Tensor, Tensor]:
         """As in MetricLearner, with label vectors that `generator` draws for each task (None: the first)."""
         labels = self.assigned(batch.support_y, generator)
-        z = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
+        z = self.encode(torch.cat([batch.support_x, batch.query_x], 1))
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y, labels), query)
         return self.loss(logits, batch.query_y), logits

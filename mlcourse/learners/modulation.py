@@ -20,6 +20,7 @@ from mlcourse.learners.base import State, evaluation_mode, way_of
 from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, log_of
 from mlcourse.learners.prototypical import ENCODER, prototypes, recipes_of_encoders, squared_distances
+from mlcourse.networks import parts
 
 
 class ModulationWriter(nn.Module):
@@ -51,9 +52,13 @@ class FeatureModulation(MetricLearner):
     def __init__(self, network: nn.Module, *, hidden: int = 64, scale: float = 1.0):
         super().__init__(network)
         check_positive("hidden", hidden)
-        self.writers = nn.ModuleList(
-            ModulationWriter(network.embedding_size, hidden, block.conv.out_channels) for block in network.blocks
+        blocks = list(getattr(network, "blocks", ()))
+        there = blocks and all(hasattr(block, "conv") and hasattr(block, "finish") for block in blocks)
+        parts.check_has(
+            bool(there), network, "FeatureModulation", "blocks that have a conv and a finish(x, modulation=…)"
         )
+        size = parts.embedding_size(network, "FeatureModulation")
+        self.writers = nn.ModuleList(ModulationWriter(size, hidden, block.conv.out_channels) for block in blocks)
         self.log_scale = log_of("scale", scale)
 
     def modulation(self, support_x: Tensor, support_y: Tensor) -> State:

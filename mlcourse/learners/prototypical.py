@@ -31,7 +31,13 @@ def prototypes(embeddings: Tensor, labels: Tensor, way: int) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖a_i − b_j‖² for [tasks, n, D] and [tasks, m, D] → [tasks, n, m]. Squared, as the paper has it."""
+    """‖a_i − b_j‖² for [tasks, n, D] and [tasks, m, D] → [tasks, n, m]. Squared, as the paper has it.
+
+    By ‖a‖² − 2a·b + ‖b‖², which takes one product of matrices. Far from 0 that would be a small difference of large
+    numbers; so both are moved first, by the mean of b (a constant: no distance and no derivative depends on it).
+    """
+    centre = b.detach().mean(-2, keepdim=True)
+    a, b = a - centre, b - centre
     return a.square().sum(-1).unsqueeze(-1) - 2 * a @ b.transpose(1, 2) + b.square().sum(-1).unsqueeze(-2)
 
 
@@ -40,13 +46,20 @@ class PrototypicalNetwork(MetricLearner):
 
     network: as in MetricLearner. distance: "euclidean" (squared), or "cosine": logits are s·cos(f(x), c_k), with a
     scale s > 0 that is learned, and starts at 1 / temperature. Only cosines need the temperature.
+    scaled: logits are −‖f(x) − c_k‖²/√D for D numbers, as attention divides its products (Vaswani et al., *Attention Is
+    All You Need*, 2017, https://arxiv.org/abs/1706.03762). The distances of an untrained network grow with D, so that
+    without it training may start from answers that are sure and wrong. The paper has no scale.
     """
 
-    def __init__(self, network: nn.Module, *, distance: str = "euclidean", temperature: float = 0.1):
+    def __init__(
+        self, network: nn.Module, *, distance: str = "euclidean", temperature: float = 0.1, scaled: bool = False
+    ):
         super().__init__(network)
         if distance not in DISTANCES:
             raise CourseError(f"distance {distance!r} is unknown; use one of {', '.join(DISTANCES)}")
-        self.distance = distance
+        if scaled and distance == "cosine":
+            raise CourseError("scaled is for Euclidean distances; cosines have a temperature")
+        self.distance, self.scaled = distance, scaled
         log_temperature = log_of("temperature", temperature)
         # No parameter without cosines: the files of learners from before them hold none.
         self.log_temperature = log_temperature if distance == "cosine" else None
@@ -56,7 +69,8 @@ class PrototypicalNetwork(MetricLearner):
 
     def compare(self, state: State, z: Tensor) -> Tensor:
         if self.log_temperature is None:
-            return -squared_distances(z, state["prototypes"])
+            distances = squared_distances(z, state["prototypes"])
+            return -distances / z.shape[-1] ** 0.5 if self.scaled else -distances
         return cosines(z, state["prototypes"]) / self.log_temperature.exp()
 
 

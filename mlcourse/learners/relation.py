@@ -22,6 +22,7 @@ from mlcourse.learners.base import State, way_of
 from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, members
 from mlcourse.learners.prototypical import ENCODER, recipes_of_encoders
+from mlcourse.networks import normalisation_of, parts
 from mlcourse.networks.conv4 import Block
 
 
@@ -68,10 +69,13 @@ class RelationNetwork(MetricLearner):
     def __init__(self, network: nn.Module, *, hidden: int = 8):
         super().__init__(network)
         check_positive("hidden", hidden)
-        channels, size, _ = network.feature_shape
-        self.relation = RelationModule(channels, size, network.normalisation, hidden)
+        shape = getattr(network, "feature_shape", ())
+        there = hasattr(network, "features") and len(shape) == 3 and shape[1] == shape[2]
+        parts.check_has(there, network, "RelationNetwork", "features(x), square maps of a feature_shape (C, h, w)")
+        channels, size, _ = shape
+        self.relation = RelationModule(channels, size, normalisation_of(network), hidden)
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """Feature maps: [tasks, images, C, H, W] → [tasks, images, channels, h, w]."""
         return self.network.features(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 

@@ -79,7 +79,6 @@ class Conv4(Recorded):
         if downsample == "pool" and size < 2**halvings:
             vanish = f"images of size {size} vanish in {halvings} poolings"
             raise CourseError(f"{vanish}; use {2**halvings} or more, or downsample='stride'")
-        self.normalisation = normalisation
         widths = [in_channels] + 4 * [channels]
         kinds = halvings * [downsample] + (4 - halvings) * ["none"]
         self.blocks = nn.ModuleList(
