@@ -425,7 +425,9 @@ def test_training_and_evaluating_print_in_any_encoding(encoding, tmp_path):
     python = [sys.executable, "-m", "mlcourse"]
     run = str(tmp_path / "run")
     words = ["train", "prototypical", "--budget", "smoke", "--steps", "1", "--out", run]
-    subprocess.run([*python, *words], env=environment, check=True, capture_output=True)
+    for command_words in (words, ["evaluate", run, "--episodes", "3"], ["train", "--help"], ["evaluate", "--help"]):
+        done = subprocess.run([*python, *command_words], env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_damaged_run_is_evaluated_from_its_checkpoint(trained, tmp_path, capsys):

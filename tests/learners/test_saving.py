@@ -1,5 +1,7 @@
 """Learners of one's own in files, refusals before the first step, and runs whose files are damaged."""
 
+import importlib
+import inspect
 import shutil
 import subprocess
 import sys
@@ -92,9 +94,7 @@ def own(tmp_path, monkeypatch):
     (folder / "own_learner.py").write_text(OWN, encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "own_learner", raising=False)
-    import own_learner
-
-    yield own_learner
+    yield importlib.import_module("own_learner")
     sys.modules.pop("own_learner", None)
 
 
@@ -172,8 +172,6 @@ def test_arguments_are_those_at_the_start_and_defaults_are_kept(own):
 
 
 def test_the_signature_is_that_of_the_constructor():
-    import inspect
-
     assert list(inspect.signature(learners.MAML).parameters)[:2] == ["network", "steps"]
     assert next(iter(inspect.signature(Conv4).parameters)) == "in_channels"
     assert not inspect.signature(learners.PixelNeighbours).parameters
