@@ -1,6 +1,7 @@
 """One contract for every task: a tiny learner of each kind trains, is evaluated and compared by the same functions."""
 
 import math
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -316,6 +317,24 @@ def test_answers_and_scores_that_are_not_finite_are_an_error(value):
     ):
         with pytest.raises(CourseError, match=words):
             evaluate(learner, sampler(), episodes=3)
+
+
+def test_what_is_no_learner_and_what_are_no_episodes_is_one_line():
+    with pytest.raises(CourseError, match="Linear is no learner"):
+        evaluate(nn.Linear(2, 2), sampler(), episodes=3)
+    with pytest.raises(CourseError, match="Images gives images"):
+        evaluate(learners.PixelNeighbours(), training.Images(squares()), episodes=3)
+
+
+def test_an_episode_of_ones_own_with_more_fields_stays_one():
+    @dataclass
+    class Named(Episode):
+        weights: Tensor = None
+
+    x, y = torch.rand(3, 2, 1, 4, 4), torch.zeros(3, 2).long()
+    batch = Named(x, y, x, y, weights=torch.arange(3.0))
+    assert batch.task(1).weights.tolist() == [1.0]
+    assert type(batch.shuffled(torch.Generator())) is Named
 
 
 def test_a_learner_in_float64_and_one_without_parameters_are_evaluated():

@@ -23,13 +23,15 @@ def bench(
     import json
 
     from mlcourse import bench, devices
-    from mlcourse.commands import say
+    from mlcourse.commands.console import Progress
     from mlcourse.errors import CourseError
 
     if what != "maml":
         raise CourseError(f"{what!r} has no benchmark; use maml")
     place = devices.pick(device)
-    report = bench.bench(workload or list(bench.WORKLOADS), rounds=rounds, device=place, grow=growth, say=say, out=out)
+    names = workload or list(bench.WORKLOADS)
+    with Progress("bench") as progress:
+        report = bench.bench(names, rounds=rounds, device=place, grow=growth, say=progress.say, at=progress.at, out=out)
     print(json.dumps(report)) if as_json else show(report)
 
 
