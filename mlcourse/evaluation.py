@@ -127,7 +127,7 @@ def evaluate(
     transductive = metric = None
     with torch.no_grad(), evaluation_mode(learner):
         for batch in _batches(source, episodes, tasks_at_once, generator, digest):
-            batch = batch.shuffled(shuffler).to(*_home(learner))
+            batch = batch.shuffled(shuffler).to(*home_of(learner))
             state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
             prediction = _finite(learner, learner.predict(state, batch.query_x))
             if metric is None:
@@ -267,7 +267,7 @@ def _add(digest: "hashlib._Hash", *tensors: Tensor) -> None:
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
 
 
-def _home(learner: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+def home_of(learner: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
     """The device and the number format of a learner's parameters; without parameters batches stay as they are."""
     first = next((value for value in learner.parameters() if value.is_floating_point()), None)
     return (None, None) if first is None else (first.device, first.dtype)

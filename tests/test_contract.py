@@ -478,6 +478,18 @@ def test_settings_of_a_training_that_make_no_sense_are_one_line():
             training.train(learner, sampler(), **{"steps": 2, "tasks": 2, "progress": False} | words)
 
 
+@pytest.mark.parametrize("method", ["prototypical", "maml", "images"])
+def test_a_learner_in_float64_is_trained_on_pictures_in_float32(method):
+    if method == "images":
+        network = learners.build("prototypical", way=4, size=16, channels=4).network
+        learner, source = learners.FineTune(network, classes=12).double(), training.Images(squares())
+    else:
+        learner, source = learners.build(method, way=4, size=16, channels=4, seed=0).double(), sampler()
+    history = training.train(learner, source, steps=3, tasks=2, progress=False)
+    assert all(math.isfinite(loss) for loss in history.losses)
+    assert all(p.dtype == torch.float64 for p in learner.parameters())
+
+
 def test_mixed_precision_trains_and_its_parameters_stay_in_float32():
     learner = learners.build("prototypical", way=4, size=16, channels=8, seed=0)
     history = training.train(learner, sampler(), steps=30, tasks=2, rate=1e-2, precision="bfloat16", progress=False)

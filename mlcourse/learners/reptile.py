@@ -62,6 +62,7 @@ class Reptile(MAML):
         x, y = batch.support_x, batch.support_y
         if self.all_images:
             x, y = torch.cat([x, batch.query_x], 1), torch.cat([y, batch.query_y], 1)
+        generator = generator or torch.Generator().manual_seed(0)  # never the global one: it is not ours to move
         tasks, images = y.shape[:2]
         way, number = self._way(y), torch.arange(tasks).unsqueeze(1)
         fast = {name: value.expand(tasks, *value.shape) for name, value in self.start().items()}

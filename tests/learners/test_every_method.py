@@ -286,3 +286,24 @@ def test_scaled_distances_are_divided_by_the_root_of_their_dimension():
     assert learners.options_of("prototypical")["scaled"] is False  # stored figures are the paper's
     with pytest.raises(CourseError, match="scaled is for Euclidean distances"):
         PrototypicalNetwork(nn.Identity(), distance="cosine", scaled=True)
+
+
+# ------------------------------------------------------------------ randomness
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [*((m, {}) for m in learners.METHODS if m != "pixels"), ("reptile", {"inner_batch": 2, "steps": 2})],
+)
+def test_no_method_draws_from_the_global_generator(method, options):
+    """What a notebook draws next must not depend on which learner it has looked at."""
+    learner = made(method, **options)
+    batch = random_episode(tasks=2, way=3, shot=2, query=2, size=16)
+    before = torch.random.get_rng_state()
+    for mode in (True, False):
+        learner.train(mode)
+        losses = [learner.outer_loss(batch)[0].item() for _ in range(2)]
+        learner(batch.support_x, batch.support_y, batch.query_x)
+        if not mode:
+            assert losses[0] == losses[1], "without a generator of the caller's, draws are the same each time"
+    assert torch.equal(torch.random.get_rng_state(), before)
