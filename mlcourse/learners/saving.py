@@ -29,7 +29,7 @@ def check_saving(learner: nn.Module) -> None:
     if type(again) is not type(learner):
         raise CourseError(f"{name} is another class now (was its file read anew?); make the learner again")
     mine, other = ({key: tuple(value.shape) for key, value in one.state_dict().items()} for one in (learner, again))
-    for key in mine.keys() | other.keys():
+    for key in mine | other:
         if mine.get(key) != other.get(key):
             raise CourseError(
                 f"{name} was changed after it was made: {key} has the shape {mine.get(key)}, made again from its "
