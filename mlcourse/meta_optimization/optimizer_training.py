@@ -123,7 +123,7 @@ def factor(schedule: str, horizon: int) -> Callable[[int], float] | None:
 
 def best_adam(
     family: Family,
-    tasks: Task,
+    tasks: Sample,
     *,
     horizon: int = HORIZON,
     rates: Sequence[float] = ADAM_RATES,
@@ -153,11 +153,11 @@ def stretched(tuned: Tuned, horizon: int) -> Rule:
 
 
 @torch.no_grad()
-def _at_the_end(rule: Adam, family: Family, tasks: Task, horizon: int, rates: Sequence[float]) -> Tensor:
+def _at_the_end(rule: Adam, family: Family, tasks: Sample, horizon: int, rates: Sequence[float]) -> Tensor:
     """Mean validation losses at the horizon [rates]; all tasks and all rates side by side."""
     problem = inner_training(rule, family, horizon=horizon)
 
-    def one(rate: Tensor, task: Task) -> Tensor:
+    def one(rate: Tensor, task: Sample) -> Tensor:
         state = problem.init({"rate": rate}, task)
         for t in range(1, horizon + 1):
             state = problem.step(state, {"rate": rate}, t)
