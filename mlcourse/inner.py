@@ -5,22 +5,96 @@
     φ_0 = θ,    φ_{t+1} = φ_t − α ∇_φ L_inner(φ_t; D_s),    θ_inner* = φ_T
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlcourse.errors import CourseError
 
 Parameters = dict[str, Tensor]
 
+# In `call` a network's own tensors are taken out while it answers: another thread would find those of a task.
+_LENT = threading.RLock()
+NO_CHECKPOINT = (
+    "the network uses torch.utils.checkpoint, whose backward pass would find other parameters; leave it out of the "
+    "network (inner.adapt_checkpointed and MAML's checkpoint save memory, too)"
+)
+
 
 def parameters(module: nn.Module) -> Parameters:
     """The trainable parameters of a module by name: the θ that an inner process starts from (shared, not copied)."""
-    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+    return {name: value for name, value in all_parameters(module).items() if value.requires_grad}
+
+
+def all_parameters(module: nn.Module) -> Parameters:
+    """The same, with the frozen ones. While another thread has put others in their place (see `call`), this waits."""
+    with _LENT:
+        return dict(module.named_parameters())
+
+
+def call(network: nn.Module, params: Parameters, *arguments: Any) -> Any:
+    """`network(*arguments)` with `params` in place of its own parameters: a pure function of `params`.
+
+    A layer that stands under two names, and a weight that two layers share, is given once and holds everywhere. (By
+    itself `torch.func.functional_call` would put it in twice, and afterwards leave it there.) Buffers come in as
+    copies, so nothing that the network writes into them stays. Attention is computed step by step, since PyTorch's
+    fused kernels cannot be differentiated twice, or not at all. Threads wait for each other.
+    """
+    with _LENT, _plain():
+        return functional_call(network, _places(network, params), arguments, tie_weights=False)
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Nothing but operations that can be differentiated twice, and no layer that is done again in backward.
+
+    Then it would be done with the network's own parameters: those of the call are gone by that time.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack, sdpa_kernel(SDPBackend.MATH):
+        with suppress(RuntimeError):  # where hooks are at work outside, they stay
+            stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(NO_CHECKPOINT))
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        except RuntimeError as error:
+            if NO_CHECKPOINT in str(error):
+                raise CourseError(NO_CHECKPOINT) from None
+            raise
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _places(network: nn.Module, params: Parameters) -> Parameters:
+    """`params`, and copies of the buffers, by every place where a module holds them; each module has one name here."""
+    held: dict[int, list[str]] = {}
+    found: Parameters = {}
+    copies: dict[int, Tensor] = {}
+    for prefix, module in network.named_modules():
+        start = f"{prefix}." if prefix else ""
+        for name, value in module.named_parameters(recurse=False, remove_duplicate=False):
+            held.setdefault(id(value), []).append(start + name)
+        for name, value in module.named_buffers(recurse=False, remove_duplicate=False):
+            found[start + name] = copies.setdefault(id(value), value.clone())
+    own = dict(network.named_parameters(remove_duplicate=False))
+    for name, value in params.items():
+        found |= dict.fromkeys(held[id(own[name])], value)
+    return found
+
+
+def by_every_name(network: nn.Module, params: Parameters) -> Parameters:
+    """`params` under all the names that they have in the network: two for a layer that stands in two places."""
+    own = dict(network.named_parameters(remove_duplicate=False))
+    values = {id(own[name]): value for name, value in params.items()}
+    return {name: values[id(held)] for name, held in own.items() if id(held) in values}
 
 
 def refuse_inference_mode() -> None:

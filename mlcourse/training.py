@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from mlcourse import files
 from mlcourse.datasets import ClassImages
-from mlcourse.episodes import check_seed
+from mlcourse.episodes import Episode, check_seed
 from mlcourse.errors import CourseError
-from mlcourse.evaluation import Episodes, Evaluator, Source
+from mlcourse.evaluation import Episodes, Evaluator, Source, home_of
 from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, restore, save
 from mlcourse.statistics import Metric
 
@@ -302,7 +302,7 @@ class Run:
     def outer_step(self, source: Source, tasks: int, accumulate: int = 1) -> None:
         started = time.perf_counter()
         self.learner.train()
-        batch = source.sample(tasks, self.generator)
+        batch = self._at_home(source.sample(tasks, self.generator))
         self.optimizer.zero_grad()
         total, metrics = 0.0, {}
         for part, share in _parts(batch, accumulate):
@@ -320,6 +320,15 @@ class Run:
         self.history.losses.append(total)
         self.history.values.append(self._value_in(metrics))
         self._write_log({"step": self.step, "loss": total, **metrics, "seconds": round(seconds, 4)})
+
+    def _at_home(self, batch: Any) -> Any:
+        """The batch on the learner's device, its images in the learner's number format."""
+        device, dtype = home_of(self.learner)
+        if isinstance(batch, Episode):
+            return batch.to(device, dtype)
+        if isinstance(batch, tuple):
+            return tuple(part.to(device, dtype if part.is_floating_point() else None) for part in batch)
+        return batch
 
     def _check_loss(self, loss: Tensor) -> None:
         if not loss.requires_grad:
@@ -419,7 +428,7 @@ class Run:
                 "metric": self.metric,
                 "scaler": self.scaler.state_dict() if self.scaler else None,
                 "history": history,
-                "learner": self.learner.config,
+                "learner": self.learner.recorded(),
                 "settings": self.settings,
             },
         )
@@ -427,7 +436,7 @@ class Run:
     def _restore(self) -> None:
         path, tensors, about = self._newest()
         theirs_and_mine = {
-            "learner": (completed(about.get("learner") or {}), self.learner.config),
+            "learner": (completed(about.get("learner") or {}), self.learner.recorded()),
             "settings": (about.get("settings"), self.settings),
         }
         for name, (theirs, mine) in theirs_and_mine.items():

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
-from mlcourse.learners.maml import MAML
+from mlcourse.learners.maml import ADAPTED, MAML, recipes_of_relatives
+from mlcourse.learners.methods import Paper, register
 from mlcourse.meta_gradients.linear_solvers import truncated_conjugate_gradient
 from mlcourse.meta_gradients.surrogate import surrogate
 
@@ -111,3 +112,20 @@ class ImplicitMAML(MAML):
 def rows(tensors: inner.Parameters) -> Tensor:
     """Tensors by name, [tasks, …], as one row a task: [tasks, n]."""
     return torch.cat([value.reshape(len(value), -1) for value in tensors.values()], 1)
+
+
+register(
+    "imaml",
+    learner=ImplicitMAML,
+    help="MAML by the implicit gradient of the optimum",
+    title="implicit MAML",
+    paper=Paper(
+        "Rajeswaran, Finn, Kakade, Levine",
+        "Meta-Learning with Implicit Gradients",
+        2019,
+        "https://arxiv.org/abs/1909.04630",
+    ),
+    network=ADAPTED,
+    head=True,
+    recipes=recipes_of_relatives(2500, steps=8, evaluation_steps=8),
+)

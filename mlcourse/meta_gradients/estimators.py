@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlcourse import inner
@@ -183,7 +182,7 @@ def as_function(network: nn.Module) -> tuple[Callable[[Tensor, Tensor], Tensor],
     def forward(theta: Tensor, x: Tensor) -> Tensor:
         parts = theta.split(sizes)
         params = {name: part.view_as(value) for part, (name, value) in zip(parts, weights.items(), strict=True)}
-        return functional_call(network, params, (x,))
+        return inner.call(network, params, x)
 
     return forward, torch.cat([value.flatten() for value in weights.values()])
 

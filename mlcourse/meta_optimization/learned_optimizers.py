@@ -39,9 +39,9 @@ from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError, check_number
 from mlcourse.inner import log_and_sign
 from mlcourse.meta_optimization.evolution import Tree, Unroll
-from mlcourse.meta_optimization.small_tasks import Family, Parameters, Task
+from mlcourse.meta_optimization.small_tasks import Family, Parameters, Sample
 
-State = dict[str, Tensor]
+Memory = dict[str, Tensor]
 
 
 class Rule(nn.Module):
@@ -49,15 +49,15 @@ class Rule(nn.Module):
 
     config: dict[str, Any]
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         """What the rule remembers, before the first step."""
         raise NotImplementedError
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         """One step. t: its number, from 1. Returns new parameters and a new state."""
         raise NotImplementedError
 
-    def forward(self, *args: Any) -> tuple[Parameters, State]:
+    def forward(self, *args: Any) -> tuple[Parameters, Memory]:
         """`update`, under the name by which `torch.func.functional_call` finds it."""
         return self.update(*args)
 
@@ -78,10 +78,10 @@ class SGD(Rule):
         check_number("momentum", momentum, least=0)
         self.rate, self.momentum, self.schedule = _rate(rate), momentum, schedule
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         return {"momentum": torch.zeros_like(joined(params))}
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         m = self.momentum * state["momentum"] + joined(grads)
         return moved(params, -self.rate * _factor(self.schedule, t) * m), {"momentum": m}
 
@@ -106,10 +106,10 @@ class Adam(Rule):
         check_number("eps", eps, least=0)
         self.rate, self.betas, self.eps, self.schedule = _rate(rate), tuple(betas), eps, schedule
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         return {"mean": torch.zeros_like(joined(params)), "square": torch.zeros_like(joined(params))}
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         g, (b1, b2) = joined(grads), self.betas
         m = b1 * state["mean"] + (1 - b1) * g
         v = b2 * state["square"] + (1 - b2) * g.square()
@@ -211,11 +211,11 @@ class MLPRule(Rule):
         many = {"momentum": len(self.momenta), "scaled": 1 + len(self.momenta), "time": len(self.times)}
         return sum(many.get(name, 1) for name in self.features)
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         flat = joined(params)
         return {"momenta": flat.new_zeros(len(flat), len(self.momenta)), "square": torch.zeros_like(flat)}
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         g = joined(grads)
         decay = g.new_tensor(self.momenta)
         state = {
@@ -225,7 +225,7 @@ class MLPRule(Rule):
         direction, magnitude = self.mlp(self.see(params, g, state, t)).unbind(-1)
         return moved(params, -self.scale * direction * (self.gain * magnitude).exp()), state
 
-    def see(self, params: Parameters, g: Tensor, state: State, t: int) -> Tensor:
+    def see(self, params: Parameters, g: Tensor, state: Memory, t: int) -> Tensor:
         """All features of all coordinates, [coordinates, inputs]. g: the gradients, joined; state: g is in it."""
         momenta, square = state["momenta"], state["square"] / (1 - self.squares**t)
         columns = {
@@ -265,12 +265,12 @@ class LSTMRule(Rule):
         self.out = nn.Linear(hidden, 1)
         self.config = {"rule": "lstm", "options": {"hidden": hidden, "layers": layers, "scale": scale, "p": p}}
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         flat = joined(params)
         zeros = flat.new_zeros(len(flat), len(self.cells), self.hidden)
         return {"h": zeros, "c": zeros}
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         x, hs, cs = log_and_sign(joined(grads), self.p), [], []
         for cell, h, c in zip(self.cells, state["h"].unbind(-2), state["c"].unbind(-2), strict=True):
             keep, take, show, new = cell(torch.cat([x, h], -1)).chunk(4, -1)
@@ -325,7 +325,7 @@ def inner_training(
     if ceiling is not None:
         check_number("ceiling", ceiling)
 
-    def init(lam: Parameters, draw: Task) -> Tree:
+    def init(lam: Parameters, draw: Sample) -> Tree:
         task = {name: value for name, value in draw.items() if name != "start"}
         return {"params": draw["start"], "rule": rule.init(draw["start"]), "task": task}
 
@@ -346,7 +346,7 @@ def inner_training(
 
 
 @torch.no_grad()
-def curves(rule: Rule, family: Family, tasks: Task, *, horizon: int, lam: Parameters | None = None) -> Tensor:
+def curves(rule: Rule, family: Family, tasks: Sample, *, horizon: int, lam: Parameters | None = None) -> Tensor:
     """Validation losses [tasks, T + 1] before the first step and after each, all tasks side by side.
 
     tasks: from family.sample. lam: weights in the place of the rule's own. Losses may be inf or nan: rules diverge.
@@ -354,7 +354,7 @@ def curves(rule: Rule, family: Family, tasks: Task, *, horizon: int, lam: Parame
     problem = inner_training(rule, family, horizon=horizon)
     lam = rule.weights() if lam is None else lam
 
-    def one(task: Task) -> Tensor:
+    def one(task: Sample) -> Tensor:
         state = problem.init(lam, task)
         losses = [family.validation(state["params"], state["task"])]
         for t in range(1, horizon + 1):
@@ -366,7 +366,7 @@ def curves(rule: Rule, family: Family, tasks: Task, *, horizon: int, lam: Parame
 
 
 def tune_rate(
-    rule: SGD | Adam, family: Family, tasks: Task, *, horizon: int, rates: Iterable[float]
+    rule: SGD | Adam, family: Family, tasks: Sample, *, horizon: int, rates: Iterable[float]
 ) -> tuple[float, Tensor]:
     """(the best rate, the mean validation loss at the horizon for each rate); a loss that is not finite counts as inf.
 

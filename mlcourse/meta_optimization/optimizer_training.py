@@ -24,7 +24,7 @@ from mlcourse.errors import CourseError, check_number
 from mlcourse.meta_optimization import learned_optimizers, small_tasks
 from mlcourse.meta_optimization.evolution import Estimator
 from mlcourse.meta_optimization.learned_optimizers import SGD, Adam, MLPRule, Rule, curves, inner_training, tune_rate
-from mlcourse.meta_optimization.small_tasks import Family, Task
+from mlcourse.meta_optimization.small_tasks import Family, Sample
 from mlcourse.statistics import mean_interval
 
 HORIZON = 50
@@ -83,7 +83,7 @@ def late(horizon: int, power: int = 6) -> Callable[[int], float]:
 
 
 def best_baseline(
-    name: str, family: Family, tasks: Task, *, horizon: int = HORIZON, rates: list[float] | None = None
+    name: str, family: Family, tasks: Sample, *, horizon: int = HORIZON, rates: list[float] | None = None
 ) -> Tuned:
     """The baseline (one of BASELINES), constant or with a cosine, whose best rate has the lowest loss at the horizon.
 
@@ -143,7 +143,7 @@ def compare(rule: Rule, *, tasks: int = 256, tuning_tasks: int = 128, seed: int 
     return lines
 
 
-def _timed(rule: Rule, family: Family, tasks: Task) -> tuple[Tensor, str]:
+def _timed(rule: Rule, family: Family, tasks: Sample) -> tuple[Tensor, str]:
     """(losses at the horizon [tasks], the time of a step in words): the quicker one of two runs."""
     seconds = []
     for _ in range(2):

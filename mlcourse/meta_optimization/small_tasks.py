@@ -17,22 +17,22 @@ from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError, check_number
 
 Parameters = dict[str, Tensor]
-Task = dict[str, Any]
+Sample = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Family:
     """A distribution of tasks, and a source for `training.train`.
 
-    sample(tasks, generator) → a Task with a leading dimension of tasks; task["start"] holds the first parameters.
+    sample(tasks, generator) → a Sample with a leading dimension of tasks; task["start"] holds the first parameters.
     loss(params, task, t) → the inner loss of ONE task on its minibatch number t (1, 2, …), a scalar.
     validation(params, task) → its loss on data that training never sees, a scalar.
     """
 
     name: str
-    sample: Callable[[int, Generator], Task]
-    loss: Callable[[Parameters, Task, int], Tensor]
-    validation: Callable[[Parameters, Task], Tensor]
+    sample: Callable[[int, Generator], Sample]
+    loss: Callable[[Parameters, Sample, int], Tensor]
+    validation: Callable[[Parameters, Sample], Tensor]
 
 
 def quadratics(size: int = 10, *, condition: float = 100.0, dtype: torch.dtype = torch.float32) -> Family:
@@ -44,14 +44,14 @@ def quadratics(size: int = 10, *, condition: float = 100.0, dtype: torch.dtype =
     check_positive("size", size)
     check_number("condition", condition, least=1)  # the ratio of the largest to the smallest eigenvalue
 
-    def sample(tasks: int, generator: Generator) -> Task:
+    def sample(tasks: int, generator: Generator) -> Sample:
         axes = torch.linalg.qr(torch.randn(tasks, size, size, generator=generator, dtype=dtype)).Q
         place = torch.rand(tasks, size, generator=generator, dtype=dtype) - 0.5
         root = axes * (0.5 * math.log(condition) * place).exp().unsqueeze(-2)  # A = root rootᵀ
         centre = torch.randn(tasks, size, generator=generator, dtype=dtype)
         return {"start": {"phi": torch.zeros(tasks, size, dtype=dtype)}, "root": root, "centre": centre}
 
-    def validation(params: Parameters, task: Task) -> Tensor:
+    def validation(params: Parameters, task: Sample) -> Tensor:
         return 0.5 * (task["root"].mT @ (params["phi"] - task["centre"])).square().sum() / size
 
     return Family("quadratics", sample, lambda params, task, t: validation(params, task), validation)
@@ -140,17 +140,17 @@ def _network_family(
     if examples % batch:
         raise CourseError(f"batch {batch} does not divide the {examples} examples; minibatches are equally large")
 
-    def sample(tasks: int, generator: Generator) -> Task:
+    def sample(tasks: int, generator: Generator) -> Sample:
         x, y = data(tasks, generator)
         parts = {"x": x[:, :examples], "y": y[:, :examples], "x_val": x[:, examples:], "y_val": y[:, examples:]}
         return {"start": first_weights(tasks, sizes, generator, dtype)} | parts
 
-    def inner_loss(params: Parameters, task: Task, t: int) -> Tensor:
+    def inner_loss(params: Parameters, task: Sample, t: int) -> Tensor:
         first = (t - 1) * batch % examples  # the examples are in random order as they are
         x, y = (task[part][first : first + batch] for part in ("x", "y"))
         return loss(network(params, x, activation), y)
 
-    def validation(params: Parameters, task: Task) -> Tensor:
+    def validation(params: Parameters, task: Sample) -> Tensor:
         return loss(network(params, task["x_val"], activation), task["y_val"])
 
     return Family(name, sample, inner_loss, validation)
@@ -169,7 +169,7 @@ def scaled(family: Family, *, loss: float = 1.0, units: float = 1.0) -> Family:
     def phi(params: Parameters) -> Parameters:
         return {name: units * value for name, value in params.items()}
 
-    def sample(tasks: int, generator: Generator) -> Task:
+    def sample(tasks: int, generator: Generator) -> Sample:
         drawn = family.sample(tasks, generator)
         return drawn | {"start": {name: value / units for name, value in drawn["start"].items()}}
 
