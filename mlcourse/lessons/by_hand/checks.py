@@ -372,9 +372,11 @@ detector = Check(
 
 def _rate_probe(answer: Callable, inputs: Tensors) -> Tensors:
     result = answer(inputs["theta"].clone(), make_task(inputs))
-    if not isinstance(result, float | Tensor) or torch.as_tensor(result).numel() != 1:
-        raise TypeError("it needs one number: α is one number, so its gradient is one too")
-    return {"slope": torch.as_tensor(result, dtype=torch.float64 if isinstance(result, float) else None).reshape(())}
+    if isinstance(result, float):  # a number of Python has no dtype: it is in double precision
+        result = torch.tensor(result, dtype=torch.float64)
+    if not isinstance(result, Tensor) or result.dim():
+        raise TypeError("it needs one number, of shape []: α is one number, so its gradient is one too")
+    return {"slope": result}
 
 
 def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:

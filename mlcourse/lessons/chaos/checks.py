@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import partial
+from operator import index
 
 import torch
 from torch import Tensor
@@ -434,15 +435,26 @@ def _choose_inputs(generator: torch.Generator) -> Tensors:
     }
 
 
+def _is_whole(value) -> bool:
+    """Whether a list can be asked for its element of this number: 2.0 cannot be used so."""
+    try:
+        index(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _choose_probe(answer: Callable, inputs: Tensors) -> Tensors:
     chosen = []
     for bias, spread, cost, memory, budget, limit in zip(*(inputs[name] for name in COLUMNS)):
         one = answer(bias.clone(), spread.clone(), cost.clone(), memory.clone(), float(budget), int(limit))
         if isinstance(one, Tensor) and one.numel() != 1:
             raise TypeError(f"it needs the number of one estimator, and got a tensor of shape {list(one.shape)}")
-        if isinstance(one, bool) or int(one) != one or not 0 <= int(one) < ESTIMATORS:
-            raise TypeError(f"it needs the number of one estimator, 0 to {ESTIMATORS - 1}, and got {one}")
-        chosen.append(int(one))
+        if isinstance(one, bool) or not _is_whole(one) or not 0 <= index(one) < ESTIMATORS:
+            raise TypeError(
+                f"it needs the number of one estimator, a whole number from 0 to {ESTIMATORS - 1}, not {one}"
+            )
+        chosen.append(index(one))
     return {"chosen": torch.tensor(chosen)}
 
 

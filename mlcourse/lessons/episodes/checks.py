@@ -5,7 +5,7 @@ that share no code with the package (bookkeeping on numbered images, plain loops
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import torch
 from torch import Tensor, nn
@@ -235,7 +235,7 @@ def _moved_probe(answer: Callable, inputs: Tensors) -> Tensors:
             value.data.add_(step)
 
     names = answer(module, train)
-    if isinstance(names, str | dict) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, Set | list | tuple) or not all(isinstance(name, str) for name in names):
         raise TypeError("it needs a set of names, such as {'head.weight'}")
     names = set(names)
     return {

@@ -62,7 +62,7 @@ def _block_inputs(low: float, high: float, *, rounding: bool = False) -> Callabl
 
 def _block_probe(answer: Callable, inputs: Tensors) -> Tensors:
     value = answer(*(int(inputs[name]) for name in ("steps", "step_bytes", "phi_bytes")))
-    return {"n": torch.as_tensor(value, dtype=torch.float64).reshape(())}
+    return {"n": torch.as_tensor(value, dtype=torch.float64)}
 
 
 def _block_judge(inputs: Tensors, outputs: Tensors) -> str | None:

@@ -517,3 +517,8 @@ def test_references_pass_many_problems():
 def test_the_module_is_reached_as_notebooks_do():
     names = {name for name in every_check() if name.startswith("by_hand.")}
     assert names == {f"by_hand.{name}" for name in ("hessian_vector", "by_hand", "detector", "rate_gradient")}
+
+
+def test_a_list_of_one_number_is_not_what_the_lesson_prints():
+    said = checks.rate_gradient.run(lambda theta, task: estimators.rate_gradient(theta, task).reshape(1)).diagnosis
+    assert "it needs one number, of shape []" in said

@@ -397,7 +397,7 @@ def test_choose():
             "upside down": (choose_by(lambda b, s, n: b**2 + s**2 * n), "Upside down"),
             "the largest": (choose_by(lambda b, s, n: b**2 + s**2 / n, torch.argmax), "the largest error"),
             "all errors": (choose_error, "got a tensor of shape"),
-            "the error itself": (choose_number, "number of one estimator, 0 to 4, and got"),
+            "the error itself": (choose_number, "number of one estimator, a whole number from 0 to 4, not"),
         },
     )
     assert "of 60 choices are not" in checks.choose.run(lambda *table: 2).diagnosis
@@ -412,3 +412,11 @@ def test_the_references_pass_for_many_seeds():
 def test_the_module_is_reached_as_notebooks_do():
     names = {name for name in every_check() if name.startswith("chaos.")}
     assert names == {f"chaos.{name}" for name in ("es_gradient", "pes_window", "report", "es_variance", "choose")}
+
+
+def test_a_number_that_is_no_place_in_a_list_is_refused():
+    def my_choice(*parts):
+        return float(checks.choose.reference(*parts))
+
+    assert "a whole number from 0 to 4" in checks.choose.run(my_choice).diagnosis
+    assert checks.choose.run(lambda *parts: torch.tensor(checks.choose.reference(*parts))).passed

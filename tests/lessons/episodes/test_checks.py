@@ -628,3 +628,8 @@ def test_outer_loss():
     )
     assert "class means are cut" in checks.outer_loss.run(outer_without_graph).diagnosis
     assert "are sums of features" in checks.outer_loss.run(outer_of_sums).diagnosis  # at one shot sum = mean
+
+
+def test_names_that_can_be_read_once_only_are_refused():
+    said = checks.moved.run(lambda module, train: (n for n in sorted(checks.moved_parameters(module, train)))).diagnosis
+    assert "it needs a set of names" in said

@@ -131,7 +131,8 @@ def cg_forgets_old(product, b, *, iterations):
 
 
 def cg_alias(product, b, *, iterations):
-    v, r, p, old = torch.zeros_like(b), b, b, b @ b
+    v, r = torch.zeros_like(b), b.clone()
+    p, old = r, b @ b
     for _ in range(iterations):
         if old == 0:
             break
