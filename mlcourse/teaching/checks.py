@@ -33,10 +33,11 @@ How to write one (in `mlcourse/lessons/<lesson>/checks.py`, which a notebook imp
 its outputs in another (`judge_outputs`). `judge` sees the outputs detached; whether a graph is there must be measured
 by `probe`, which may call `autograd.grad` itself. What every check finds without help of its judge: a stub that was not
 written, an exception (with its line), a missing or superfluous output, a wrong type, shape or kind of dtype, and traces
-that a call leaves in what it received, also inside dicts, lists and episodes: a changed value, a gradient that adds up in
-`.grad`, a hook. So a probe need not clone what it hands over, and must not mend what it gets back (`torch.as_tensor`,
-`.reshape(())`): the lesson will not do so either. Answers run with gradients on, whatever a cell before has switched
-off. Outputs may be float32 where the reference gives float64: use `close`, which knows the precision.
+that a call leaves in what it received, also inside dicts, lists and episodes: a changed value, a hook, a gradient that
+adds up in `.grad`. So a probe need not clone what it hands over, and must not mend what it gets back
+(`torch.as_tensor`, `.reshape(())`): the lesson will not do so either. Answers run with gradients on, whatever a cell
+before has switched off. Outputs may be float32 where the reference gives float64: use `close`, which knows the
+precision.
 
 Each check is tested with `tests/check_helpers.py`.
 """

@@ -51,27 +51,44 @@ def _product_inputs(generator: torch.Generator) -> Tensors:
     }
 
 
+WAVES = 8.0
+
+
+def _bends(phi: Tensor) -> Tensor:
+    """Σ φ³ + sin(8φ)/64: with the cube alone the gradient is a parabola, and its central difference exact."""
+    return (phi**3 + (WAVES * phi).sin() / WAVES**2).sum()
+
+
+def _bends_slope(phi: Tensor) -> Tensor:
+    return 3 * phi**2 + (WAVES * phi).cos() / WAVES
+
+
+def _bends_curvature(phi: Tensor) -> Tensor:
+    return 6 * phi - (WAVES * phi).sin()
+
+
 def _product_probe(answer: Callable, inputs: Tensors) -> Tensors:
     def loss(phi: Tensor) -> Tensor:
         a, k = inputs["A"].to(phi.dtype), inputs["k"].to(phi.dtype)
-        return 0.5 * phi @ a @ phi + k * (phi**3).sum()
+        return 0.5 * phi @ a @ phi + k * _bends(phi)
 
     return {"Hv": _one_vector(answer(loss, inputs["phi"].clone(), inputs["v"].clone()))}
 
 
 def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     a, k, phi, v = (inputs[name] for name in ("A", "k", "phi", "v"))
-    hessian, slope = a + torch.diag(6 * k * phi), a @ phi + 3 * k * phi**2
+    hessian, slope = a + torch.diag(k * _bends_curvature(phi)), a @ phi + k * _bends_slope(phi)
     right, given = hessian @ v, outputs["Hv"]
-    if close(given, right):
+    # in double precision two derivatives are exact to rounding, and no difference is, whatever its step
+    if close(given, right, rtol=1e-11 if given.dtype == torch.float64 else None):
         return None
     if close(given, right, rtol=1e-3):
         return (
             f"Right to about {relative_error(given, right):.0e} only, as a difference of two gradients is. "
             "Differentiate twice: then it is exact."
         )
-    at_v = 0.5 * (a + a.T) @ v + 3 * k * v**2
-    there = a @ (phi + v) + 3 * k * (phi + v) ** 2
+    at_v = a @ v + k * _bends_slope(v)
+    there = a @ (phi + v) + k * _bends_slope(phi + v)
     mistakes = {
         "Sign: this is −H v.": -right,
         "This is the sum of each row of H, times v, entry by entry: you summed the gradient first, and v came in too "
@@ -88,7 +105,10 @@ def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is gradient × (gradient · v). It has no second derivative in it.": slope * (slope @ v),
         "This is the gradient, entry by entry times v: sum, then differentiate once more.": slope * v,
         "This is H times the gradient: multiply the gradient by v, not by itself.": hessian @ slope,
-        "The Hessian is taken at v, not at φ: differentiate with respect to φ.": (a + torch.diag(6 * k * v)) @ v,
+        "The Hessian is taken at v, not at φ: differentiate with respect to φ.": (
+            a + torch.diag(k * _bends_curvature(v))
+        )
+        @ v,
     }
     return (
         _first(given, mistakes)
@@ -212,6 +232,11 @@ def _gradient_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     )
 
 
+def _one_step_more(task: Closed) -> Tensor:
+    beyond = task.phis[-1] - task.rate * task.slope(task.phis[-1])
+    return task.pulled(task.phis, task.outer_slope(beyond))
+
+
 def gradient_mistakes(task: Closed) -> Tensors:
     """Vectors that well-known mistakes give, by diagnosis."""
     before, g, one, rate = task.before, task.g, task.one, task.rate
@@ -258,10 +283,14 @@ def gradient_mistakes(task: Closed) -> Tensors:
         ),
         "The factors are one step late: a step from φ_t uses the gradient at φ_t, before the step. "
         "Leave φ_T out and θ in.": task.pulled(task.phis[1:], g),
-        "All factors are taken at the end, φ_T. Step t has the Hessian at its own φ_t, where it began.": task.pulled(
+        "All factors are taken at the end, φ_T. Step t has the Hessian at its own φ_t, where it began. (If you kept the "
+        "places in a list and moved φ in place, `phi -= …`, all of them are one tensor, the last.)": task.pulled(
             [last] * task.steps, g
         ),
         "There is one factor too many: T steps give T factors, at φ_0 to φ_{T−1}.": task.pulled(task.phis, g),
+        "One inner step too many was taken: T steps, from φ_0 to φ_T.": _one_step_more(task),
+        "This is divided by the number of steps. Nothing is averaged: the factors multiply.": task.pulled(before, g)
+        / task.steps,
         "Only the last step's factor is there: go on back to θ, one factor for each step.": task.pulled(before[-1:], g),
         "Only the first step's factor is there: every step has one.": task.pulled(before[:1], g),
         "Each step subtracts αH_t g with the same g: multiply H_t by the new p, which holds the steps behind it.": g
@@ -272,7 +301,8 @@ def gradient_mistakes(task: Closed) -> Tensors:
 by_hand = Check(
     exercise="05.2",
     title="The meta-gradient of T steps",
-    inputs={"one step": _task_inputs(1), "three steps": _task_inputs(3)},
+    # three first: with one step "too late" and "too many" are the same, and much is right that is not with three
+    inputs={"three steps": _task_inputs(3), "one step": _task_inputs(1)},
     probe=_gradient_probe,
     judge=_gradient_judge,
     reference=estimators.by_hand,
@@ -430,7 +460,8 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
 rate_gradient = Check(
     exercise="05.4",
     title="The gradient of the inner rate",
-    inputs={"one step": _task_inputs(1), "three steps": _task_inputs(3)},
+    # three first: with one step "too late" and "too many" are the same, and much is right that is not with three
+    inputs={"three steps": _task_inputs(3), "one step": _task_inputs(1)},
     probe=_rate_probe,
     judge=_rate_judge,
     reference=estimators.rate_gradient,

@@ -19,10 +19,10 @@ from mlcourse.teaching.least_squares import (
     first_slip,
     flat,
     forward,
-    mse,
     outer_inputs,
     outer_mistakes,
     slopes_of,
+    tilted,
 )
 from mlcourse.teaching.oracles import randn, uniform
 
@@ -105,7 +105,7 @@ def _outer_probe(answer: Callable, inputs: Tensors) -> Tensors:
 
     def call(steps: int, **options: bool) -> tuple[Tensor | None, Tensor | None]:
         theta = {name: inputs[name].clone().requires_grad_() for name in ("w", "b")}
-        value = answer(forward, theta, episode, steps=steps, rate=float(inputs["rate"]), loss=mse, **options)
+        value = answer(forward, theta, episode, steps=steps, rate=float(inputs["rate"]), loss=tilted, **options)
         if not isinstance(value, Tensor):
             raise TypeError("a Python number has no graph; return the tensor itself, without .item() or float()")
         return value, flat(dict(zip(theta, slopes_of(value, list(theta.values())), strict=True)))
@@ -346,7 +346,8 @@ common_start = Check(
 # ------------------------------------------------------------------ 01.5 the inner loop
 
 
-ADAPT_STEPS = (0, 1, 3)
+ADAPT_STEPS = (0, 3, 1)  # with one step, "nothing moved" and "one step too few" are the same: three come first
+MANY = 3
 
 
 def adapt_inputs(generator: torch.Generator) -> Tensors:
@@ -362,23 +363,23 @@ def _adapt_probe(answer: Callable, inputs: Tensors) -> Tensors:
         leaves = {name: inputs[name].clone().requires_grad_() for name in ("w", "b")}
         theta = {name: leaf * 1 for name, leaf in leaves.items()}
         support = inputs["support_x"], inputs["support_y"]
-        phi = answer(forward, theta, *support, steps=steps, rate=float(inputs["rate"]), loss=mse, **options)
+        phi = answer(forward, theta, *support, steps=steps, rate=float(inputs["rate"]), loss=tilted, **options)
         if not (isinstance(phi, dict) and all(isinstance(phi.get(name), Tensor) for name in leaves)):
             raise TypeError("it needs the fast weights, a dictionary with a tensor for each name in params")
         phi = {name: phi[name].double() for name in leaves}  # an answer may compute in float32
-        loss = mse(forward(phi, inputs["query_x"]), inputs["query_y"])
+        loss = tilted(forward(phi, inputs["query_x"]), inputs["query_y"])
         key = f"T = {steps}" + ", first order" * bool(options)
         outputs[f"φ, {key}"] = flat(phi)
         outputs[f"gradient, {key}"] = flat(dict(zip(leaves, slopes_of(loss, list(leaves.values())), strict=True)))
 
     for steps in ADAPT_STEPS:
         call(steps)
-    call(ADAPT_STEPS[-1], first_order=True)
+    call(MANY, first_order=True)
     return outputs
 
 
 def _adapt_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    theta, rate, last = flat(inputs), inputs["rate"], ADAPT_STEPS[-1]
+    theta, rate, last = flat(inputs), inputs["rate"], MANY
     support, query = (
         LeastSquares(inputs["support_x"], inputs["support_y"]),
         LeastSquares(inputs["query_x"], inputs["query_y"]),
@@ -418,6 +419,9 @@ def _landing_mistake(phi: Tensor, steps: int, theta: Tensor, rate: Tensor, suppo
         - steps * rate * support.gradient(theta),
         "One step too many was taken.": support.adapted(theta, rate, steps + 1),
         "One step too few was taken.": support.adapted(theta, rate, steps - 1),
+        "This descends the mean squared error, whatever loss was given: call `loss`.": support.plain().adapted(
+            theta, rate, steps
+        ),
     }
     if steps == 1:  # one step cannot tell these apart from the right answer
         expected = support.adapted(theta, rate, 1)

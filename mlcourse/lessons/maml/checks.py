@@ -19,10 +19,10 @@ from mlcourse.teaching.least_squares import (
     first_slip,
     flat,
     forward,
-    mse,
     outer_inputs,
     outer_mistakes,
     slopes_of,
+    tilted,
 )
 from mlcourse.teaching.oracles import randn, uniform
 
@@ -40,7 +40,7 @@ def _meta_probe(answer: Callable, inputs: Tensors) -> Tensors:
     theta = {name: inputs[name].clone().requires_grad_() for name in ("w", "b")}
 
     def call(steps: int) -> tuple[Tensor, Tensor]:
-        result = answer(forward, theta, episode, steps=steps, rate=float(inputs["rate"]), loss=mse)
+        result = answer(forward, theta, episode, steps=steps, rate=float(inputs["rate"]), loss=tilted)
         if not (isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[1], dict)):
             raise TypeError("it needs a pair: the outer loss, and a dictionary with the gradient of each parameter")
         value, grads = result
@@ -170,7 +170,7 @@ def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
     names = ("body", *HEAD)
     leaves = {name: inputs[name].clone().requires_grad_() for name in names}
     params = {name: value * 1 for name, value in leaves.items()}  # no leaves: writing into them raises no error
-    settings = {"steps": HEAD_STEPS, "rate": float(inputs["rate"]), "loss": mse}
+    settings = {"steps": HEAD_STEPS, "rate": float(inputs["rate"]), "loss": tilted}
     calls = 0
 
     def forward(params: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
     fast = answer(forward, params, inputs["support_x"].clone(), inputs["support_y"].clone(), **settings)
     if not isinstance(fast, dict) or not all(isinstance(fast.get(name), Tensor) for name in names):
         raise TypeError("it needs a dictionary with all names of params, those of the body too: forward needs them")
-    loss = mse(body_and_head(fast, inputs["query_x"].to(fast["body"].dtype)), inputs["query_y"])
+    loss = tilted(body_and_head(fast, inputs["query_x"].to(fast["body"].dtype)), inputs["query_y"])
     slopes = dict(zip(names, slopes_of(loss, list(leaves.values())), strict=True))
     outputs = {name: fast[name] for name in names}
     outputs["forward passes"] = torch.tensor(calls)  # tells steps that were lost from steps that were not taken
@@ -258,7 +258,7 @@ def _with_moving_body(inputs: Tensors) -> Tensor:
     for _ in range(HEAD_STEPS):
         task = LeastSquares(x @ body, y)
         rest = task.x @ head - y
-        turn = 2 * x.T @ (rest[:, None] * head[:-1]) / len(y)
+        turn = 2 * task.weight * x.T @ (rest[:, None] * head[:-1]) / len(y)
         head, body = head - rate * task.gradient(head), body - rate * turn
     return head
 
@@ -335,7 +335,7 @@ def _rates_probe(answer: Callable, inputs: Tensors) -> Tensors:
     params = {name: inputs[name].clone().requires_grad_() for name in ("w", "b")}
     rates = {name: inputs[f"rate of {name}"].clone().requires_grad_() for name in ("w", "b")}
     sets = [inputs[name].clone() for name in ("support_x", "support_y", "query_x", "query_y")]
-    grads = answer(forward, params, rates, *sets, loss=mse)
+    grads = answer(forward, params, rates, *sets, loss=tilted)
     if not isinstance(grads, dict) or not all(isinstance(grads.get(name), Tensor) for name in rates):
         raise TypeError("it needs a dictionary with the gradient of each rate, by name")
     return {f"gradient of the rate of {name}": grads[name] for name in rates}

@@ -418,7 +418,7 @@ def test_names_that_stay_are_told(permutation):
 
 def test_the_learners_of_the_check_have_the_faults_that_it_says():
     """By definition, not by the reference: each symmetry tried with every permutation of names and several orders."""
-    given = checks.symmetry_inputs(torch.Generator().manual_seed(0))
+    given = checks.symmetry_inputs(3, 4)(torch.Generator().manual_seed(0))
     x, y, q = given["support_x"], given["support_y"], given["query_x"]
     for name, (learner, truth) in checks.LEARNERS.items():
         logits = learner(x, y, q)

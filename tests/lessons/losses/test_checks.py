@@ -540,7 +540,7 @@ def test_the_oracle_is_the_package_in_closed_form():
             params = {"w": vector[:2], "b": vector[2]}
             x, y, rate = given["support_x"], given["support_y"], given["rate"]
             return least_squares.flat(
-                inner.adapt(least_squares.forward, params, x, y, steps=3, rate=rate, loss=least_squares.mse)
+                inner.adapt(least_squares.forward, params, x, y, steps=3, rate=rate, loss=least_squares.tilted)
             )
 
         leaf = theta.clone().requires_grad_()

@@ -413,7 +413,7 @@ def test_log_and_sign():
 
 def test_a_state_that_drags_its_graph_along_meets_the_words_of_the_hint():
     def my_window(step, loss, state, lam, *, t, length):
-        lam, value = lam.detach().clone().requires_grad_(), 0.0
+        lam, value = lam.requires_grad_(), 0.0
         for k in range(t + 1, t + length + 1):
             state = step(state, lam, k)
             value = value + loss(state, k)
