@@ -88,6 +88,7 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
         "unbent": torch.tensor(0),
         "logits": torch.zeros(len(images), classes),
         "alone": torch.zeros(len(images), classes),
+        "mirrored": torch.zeros(len(images), classes),
         "idle": torch.tensor(0),
     }
     try:
@@ -104,6 +105,10 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
         )
         outputs["idle"] = torch.tensor(sum(g is None or not bool(g.any()) for g in grads))
         outputs |= {"logits": logits, "alone": torch.cat([network(image[None]) for image in images])}
+        with torch.no_grad():  # the head with its signs changed gives minus the logits, if nothing bends them after it
+            for value in network[-1].parameters():
+                value.neg_()
+            outputs["mirrored"] = network(images)
     return outputs
 
 
@@ -147,6 +152,8 @@ def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return (
             "The rows add up to 1: there is a softmax at the end. Cross-entropy wants logits, it has its own softmax."
         )
+    if not _close(-outputs["mirrored"], logits):
+        return "Something bends the logits after the head, a ReLU for instance. It hides half of what the head can say."
     return _network_size(channels, size, classes, int(outputs["parameters"])) or _network_layers(outputs)
 
 

@@ -206,7 +206,7 @@ conjugate_gradient = Check(
         # with two numbers one iteration too many and a dense solve are the same: six come first
         "six by six": system_of(6, 30.0),
         "two by two": system_of(2, 10.0),
-        "a short right-hand side": system_of(6, 30.0, length=1e-4),
+        "a short right-hand side": system_of(6, 30.0, length=1e-6),
         "solved from the start": _solved_at_once,
     },
     probe=_cg_probe,

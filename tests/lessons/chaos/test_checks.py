@@ -420,3 +420,40 @@ def test_a_number_that_is_no_place_in_a_list_is_refused():
 
     assert "a whole number from 0 to 4" in checks.choose.run(my_choice).diagnosis
     assert checks.choose.run(lambda *parts: torch.tensor(checks.choose.reference(*parts))).passed
+
+
+def test_a_window_may_be_called_once_for_each_half():
+    def my_window(window, lam, states, shift, noise, sigma):
+        shift = shift + noise
+        plus, first = window(lam + noise, states[: len(noise)])
+        minus, second = window(lam - noise, states[len(noise) :])
+        return (plus - minus) @ shift / (2 * sigma**2 * len(shift)), torch.cat([first, second]), shift
+
+    assert checks.pes_window.run(my_window).passed
+
+
+def test_the_sum_over_pairs_is_not_called_twice_too_large():
+    def my_window(window, lam, states, shift, noise, sigma):
+        gradient, states, shift = checks.pes_window.reference(window, lam, states, shift, noise, sigma)
+        return len(shift) * gradient, states, shift
+
+    assert "the sum over the pairs" in checks.pes_window.run(my_window).diagnosis
+
+
+def test_the_absolute_value_of_a_bias_is_found_in_every_call():
+    def my_report(estimates, truth):
+        bias, error, off = checks.report.reference(estimates, truth)
+        return bias.abs(), error, off.abs()
+
+    for seed in range(50):
+        assert "do not take the absolute value" in checks.report.run(my_report, seed=seed).diagnosis
+
+
+@pytest.mark.parametrize("rounded", [math.floor, round, math.ceil])
+def test_a_number_of_estimates_that_is_rounded_is_found(rounded):
+    def my_choice(bias, spread, cost, memory, budget, limit):
+        n = torch.tensor([rounded(budget / one) for one in cost.tolist()])
+        return int(torch.where(memory <= limit, bias**2 + spread**2 / n, torch.inf).argmin())
+
+    for seed in range(5):
+        assert not checks.choose.run(my_choice, seed=seed).passed

@@ -558,3 +558,25 @@ def test_the_module_is_reached_as_notebooks_do():
         "losses.adapt",
     }
     assert "first_order" in inspect.signature(checks.outer_loss.reference).parameters
+
+
+def test_the_given_loss_is_called_and_in_its_order():
+    def swapped(forward, theta, episode, *, steps, rate, loss, first_order=False):
+        values = []
+        for sx, sy, x, y in rows(episode):
+            phi = inner.adapt(forward, theta, sx, sy, steps=steps, rate=rate, loss=loss, first_order=first_order)
+            values.append(loss(y, forward(phi, x)))
+        return torch.stack(values).mean()
+
+    def own_loss(forward, theta, episode, *, loss, **options):
+        return outer_with_loop(forward, theta, episode, loss=torch.nn.functional.mse_loss, **options)
+
+    assert "called with swapped arguments" in checks.outer_loss.run(swapped).diagnosis
+    assert "whatever loss was given" in checks.outer_loss.run(own_loss).diagnosis
+
+
+def test_one_step_too_few_is_not_called_nothing():
+    def fewer(forward, params, x, y, *, steps, **options):
+        return inner.adapt(forward, params, x, y, steps=max(0, steps - 1), **options)
+
+    assert "One step too few" in checks.adapt.run(fewer).diagnosis
