@@ -2,10 +2,23 @@
 PYTHON ?= python3
 export NB TORCH
 
-.PHONY: lab test env test-full tidy golden
-lab:       ; @$(PYTHON) mlcourse/environment.py lab        # make .venv, open JupyterLab at the first notebook
-test:      ; @$(PYTHON) mlcourse/environment.py test       # everything that CI runs; NB=05 runs one notebook's tests
-env:       ; @$(PYTHON) mlcourse/environment.py env        # make .venv; TORCH=cpu takes PyTorch without CUDA
-test-full: ; @$(PYTHON) mlcourse/environment.py test-full  # the same as test, with every notebook at its full length
-tidy:      ; @$(PYTHON) mlcourse/environment.py tidy       # write the notebooks canonically
-golden:    ; @$(PYTHON) mlcourse/environment.py golden     # fill the golden outputs from a fresh run
+# A Python may be there and not run (a shim of pyenv): each is tried before it is taken.
+works = -c "import sys; sys.exit(sys.version_info < (3, 6))" 2>/dev/null
+course = @if $(PYTHON) $(works); then exec $(PYTHON) mlcourse/environment.py $@; fi; \
+	for python in python3 python3.13 python3.12 python3.11 python /usr/bin/python3; do \
+		if $$python $(works); then \
+			echo "mlcourse: PYTHON=$(PYTHON) does not run here; taking $$python" >&2; \
+			exec $$python mlcourse/environment.py $@; \
+		fi; \
+	done; \
+	echo "mlcourse: no Python runs here: install 3.11 or newer, then name it: make $@ PYTHON=python3.12" >&2; exit 2
+
+.PHONY: help lab test env test-full tidy golden clean
+help:      ; $(course)  # what there is
+lab:       ; $(course)  # make .venv, open JupyterLab at the first notebook
+test:      ; $(course)  # everything that CI runs; NB=05 runs one notebook's tests
+env:       ; $(course)  # make .venv; TORCH=cpu takes PyTorch without CUDA
+test-full: ; $(course)  # the same as test, with every notebook at its full length
+tidy:      ; $(course)  # write the notebooks canonically
+golden:    ; $(course)  # fill the golden outputs from a fresh run
+clean:     ; $(course)  # remove caches and build folders; work/, runs/ and .venv stay

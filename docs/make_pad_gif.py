@@ -3,10 +3,11 @@
     python docs/make_pad_gif.py
 
 It opens the widget's own JavaScript in a headless Chromium and answers with the meta-trained network in
-`data/checkpoints/pad`, as a notebook would. The mouse draws; a drawn arrow shows where it is. Needs the packages of
-`pip install -e .[test]` and Chromium.
+`data/checkpoints/pad`, as a notebook would. The mouse draws; a drawn arrow shows where it is. Then the picture is
+attached to notebook 00. Needs the packages of `pip install -e .[test]` and Chromium.
 """
 
+import base64
 import io
 import json
 import shutil
@@ -17,11 +18,11 @@ from playwright.sync_api import sync_playwright
 
 import mlcourse
 from mlcourse import files, places
-from mlcourse.teaching import pad
+from mlcourse.teaching import pad, tidy
 
 TARGET = Path(__file__).with_name("pad.gif")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, COLOURS, LARGEST = 780, 48, 1_000_000
+WIDTH, COLOURS, LARGEST = 780, 48, 250_000
 FRAME_MS, REST_MS, END_MS = 60, 900, 2500
 
 PAGE = """<html><head><style>{css}
@@ -103,6 +104,15 @@ def play(film: Film, widget: pad.DrawingPad) -> None:
             film.shoot(REST_MS // 2)
 
 
+def attach(picture: Path, notebook: Path) -> None:
+    """Put the picture into the notebook's first cell: a learner's copy lies elsewhere, and a path would be broken."""
+    content = files.read_json(notebook)
+    code = base64.b64encode(picture.read_bytes()).decode()
+    content["cells"][0]["attachments"] = {picture.name: {"image/gif": code}}
+    files.write_json(notebook, content)
+    tidy.tidy_file(notebook)
+
+
 def main() -> None:
     widget = pad.DrawingPad(mlcourse.load(places.data() / "checkpoints" / "pad"))
 
@@ -111,7 +121,7 @@ def main() -> None:
         return widget.answer
 
     folder = Path(pad.__file__).parent
-    script = (folder / "pad.js").read_text(encoding="utf-8").replace("export default { render };", "")
+    script = pad.SCRIPT.replace("export default { render };", "")
     names = ("support", "query", "number", "chosen", "names", "samples", "answer")
     state = json.dumps({name: getattr(widget, name) for name in names})
     css = (folder / "pad.css").read_text(encoding="utf-8")
@@ -126,6 +136,7 @@ def main() -> None:
         play(film, widget)
         browser.close()
     film.save(TARGET)
+    attach(TARGET, places.notebooks() / "00_start_here.ipynb")
     size = TARGET.stat().st_size
     print(f"{TARGET}: {len(film.frames)} frames, {size / 1000:.0f} kB")
     if size > LARGEST:

@@ -1,92 +1,97 @@
 """The results tables of README.md, made from data/results: `python docs/make_results.py`.
 
-A test makes the tables anew and compares: no figure in them is typed by hand.
+A test makes the tables anew and compares: no figure in them is typed by hand. Titles, papers and published figures of
+the methods are those that the methods' own files register.
 """
 
 import json
-import math
-import statistics
 import textwrap
 from collections import defaultdict
 from pathlib import Path
+from statistics import mean
+
+from mlcourse.learners import METHODS
+from mlcourse.statistics import student_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE, README = ROOT / "data" / "results" / "omniglot.json", ROOT / "README.md"
 BENCH = ROOT / "data" / "results" / "bench_maml.json"
 BEGIN, END = "<!-- results: begin", "<!-- results: end -->"
-NAMES = {
-    "pixels": "nearest neighbour in pixels",
-    "untrained-prototypical": "untrained network, prototypes",
-    "prototypical": "prototypical networks",
-    "matching": "matching networks",
-    "relation": "relation networks",
-    "r2d2": "R2-D2 (ridge regression)",
-    "cosine-prototypical": "prototypical networks, cosine",
-    "metanet": "Meta-Networks",
-    "hypernet": "hypernetwork",
-    "film": "feature-wise modulation",
-    "incontext": "in-context learner",
-    "maml": "MAML (second order)",
-    "anil": "ANIL, head from zero",
-}
-# 5-way and 20-way accuracy of the papers, after their own, longer training: Snell et al. 2017, Vinyals et al. 2016,
-# Sung et al. 2018, Munkhdalai & Yu 2017, Finn et al. 2017
-PAPERS = {
-    "prototypical": "98.8, 96.0",
-    "matching": "98.1, 93.8",
-    "relation": "99.6, 97.6",
-    "metanet": "98.95, 97.0",
-    "maml": "98.7, 95.8",
-}
+UNTRAINED = "untrained-"
 HEAD = f"""{BEGIN} (made by docs/make_results.py from data/results) -->
 
 Omniglot, 1-shot, Vinyals split with rotations, trained for 5-way tasks from random weights at the budget `short`
 (ANIL with `batch`: half its steps, which validation classes preferred), the best step chosen on validation classes;
-1,000 test episodes, 15 queries a class. Mean ± 95 % interval over training runs; where there is one run, over its
-episodes. `data/results/omniglot.json` has each run, the commands and the machine. Seconds: of one run on 2 quiet
-cores, where it was taken. Paper: 5-way and 20-way figures (%) of the method's own paper, after its longer training.
-`data/results/glyphs.json` has the same for the embedded characters.
+1,000 test episodes, 15 queries per class. Two 95 % intervals: over training runs (Student's), where there are several;
+and over episodes, as for one run (the mean of the runs' own intervals), which more runs do not shrink: all runs of a
+row answered the same episodes. `data/results/omniglot.json` has each run, the commands and the machine. Seconds: of one
+run on 2 quiet cores, where it was taken. Paper: 5-way and 20-way figures (%) of the method's own paper, after its
+longer training. `data/results/glyphs.json` has the same for the embedded characters.
 
-| method | 5-way | worst tenth of the 5-way tasks | 20-way | normalisation | runs | training | paper |
-|---|---|---|---|---|---|---|---|"""
-# 97.5 % quantile of Student's t for n − 1 degrees of freedom
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+| method | 5-way | worst tenth of the 5-way tasks | 20-way | normalisation | training | paper |
+|---|---|---|---|---|---|---|"""
 
 
 def figure(runs: list[dict]) -> str:
-    """Mean ± 95 % interval in percent: over runs where there are several, else over the episodes of the one."""
-    accuracies = [run["accuracy"] for run in runs]
-    if len(runs) == 1:
-        half = runs[0]["ci95"]
-    else:
-        half = STUDENT[len(runs)] * statistics.stdev(accuracies) / math.sqrt(len(runs))
-    return f"{100 * statistics.mean(accuracies):.2f} ± {100 * half:.2f} %"
+    """The mean accuracy in percent, with both sources of what it may be off by: training runs, and episodes."""
+    accuracy, half = student_interval([run["accuracy"] for run in runs])
+    episodes = f"± {100 * mean(run['ci95'] for run in runs):.2f} over episodes"
+    over_runs = f"± {100 * half:.2f} over {len(runs)} runs, " if len(runs) > 1 else ""
+    return f"{100 * accuracy:.2f} % {over_runs}{episodes}"
+
+
+def title(method: str) -> str:
+    """A method's name in the table."""
+    name = method.removeprefix(UNTRAINED)
+    known = METHODS[name].title if name in METHODS else name
+    return known if name == method else f"{known}, untrained"
+
+
+def paper(method: str) -> str:
+    """A link to the method's paper, and its published figures for 5 and 20 ways."""
+    if method not in METHODS or METHODS[method].paper is None:
+        return "–"
+    cited, published = METHODS[method].paper, METHODS[method].published
+    figures = [published.get(f"omniglot {way}-way 1-shot") for way in (5, 20)]
+    told = (
+        ": " + ", ".join("–" if one is None else f"{one:.2f}".removesuffix("0") for one in figures)
+        if any(figures)
+        else ""
+    )
+    return f"[{cited.short}]({cited.link}){told}"
 
 
 def rows(runs: list[dict], seconds: dict[str, float]) -> list[str]:
-    """One line a method and normalisation, in the order of NAMES."""
+    """A line per method and normalisation: what needs no training first, then the most accurate method first."""
     groups = defaultdict(lambda: defaultdict(list))
     for run in runs:
         groups[run["method"], run["normalisation"]][run["way"]].append(run)
+    best = defaultdict(float)
+    for (method, _), ways in groups.items():
+        best[method] = max(best[method], *(run["accuracy"] for run in ways[5]))
+    trained = {method: any(run["steps"] for run in runs if run["method"] == method) for method in best}
     lines = []
-    for method, normalisation in sorted(groups, key=lambda key: (list(NAMES).index(key[0]), key[1] == "batch")):
+    for method, normalisation in sorted(groups, key=lambda key: (trained[key[0]], -best[key[0]], key)):
         five, twenty = (groups[method, normalisation][way] for way in (5, 20))
-        worst = f"{100 * statistics.mean(run['worst_tenth'] for run in five):.1f} %"
+        worst = f"{100 * mean(run['worst_tenth'] for run in five):.1f} %"
         mode = "transductive" if five[0]["transductive"] else "inductive"
         steps = f"{five[0]['steps']:,} steps" if five[0]["steps"] else "–"
         taken = seconds.get(f"{method}, {normalisation}")
         training = steps + (f", {taken:.0f} s" if taken else "")
-        accuracies = [figure(five), worst, figure(twenty) if twenty else "–"]
-        how = [f"{normalisation}, {mode}", str(len(five)), training, PAPERS.get(method, "–")]
-        lines.append(f"| {' | '.join([NAMES[method], *accuracies, *how])} |")
+        cells = [title(method), figure(five), worst, figure(twenty) if twenty else "–"]
+        lines.append(f"| {' | '.join([*cells, f'{normalisation}, {mode}', training, paper(method)])} |")
     return lines
 
 
+# Meta-Networks are compared with these (data/results/omniglot.json, "paired"): one asks whether what was written for
+# this episode matters, the other whether writing it was worth more than taking means.
+OTHER = "fast weights of another episode"
+TWIN = "the same slow network trained with a prototype head by the same recipe"
 PAIRED = """
 Differences on the same episodes, 95 % intervals over episodes: each of the {count} learners that were compared is
-{pixels:.1f} points or more above pixels and {untrained:.1f} or more above an untrained network (lowest lower ends).
-Meta-Networks, seeds {seeds}: accuracy minus that of {against} points. So the fast weights are used, but they did not
-beat prototypes here.
+{pixels:.1f} points or more above pixels and {untrained:.1f} or more above an untrained network of seed 1 (lowest lower
+ends).
+Meta-Networks, seeds {seeds}: accuracy minus that of {against} points. {verdict}
 """
 
 
@@ -99,12 +104,46 @@ def pairs(paired: dict) -> list[str]:
     }
     against = defaultdict(list)
     for one in paired["metanet"]:
-        points = f"{one['points']:+.2f}".replace("-", "−")
-        against[one["against"]].append(f"{points} ± {one['half_width']:.2f}")
+        against[one["against"]].append(one)
     seeds = ", ".join(str(seed) for seed in sorted({one["seed"] for one in paired["metanet"]}))
-    differences = "; ".join(f"{what}: {', '.join(points)}" for what, points in against.items())
-    words = PAIRED.format(count=len(ours), **lowest, seeds=seeds, against=differences)
+    differences = "; ".join(
+        f"{what}: {', '.join(points(one['points'], one['half_width']) for one in runs)}"
+        for what, runs in against.items()
+    )
+    told = verdict(against[OTHER], against[TWIN])
+    words = PAIRED.format(count=len(ours), **lowest, seeds=seeds, against=differences, verdict=told)
     return ["", *textwrap.wrap(words.strip(), 120, break_on_hyphens=False)]
+
+
+def points(difference: float, half: float) -> str:
+    """A difference with its interval: "−0.45 ± 0.22"."""
+    return f"{difference:+.2f} ± {half:.2f}".replace("-", "−")
+
+
+def verdict(other: list[dict], twin: list[dict]) -> str:
+    """What the runs say of Meta-Networks: whether the fast weights are used, and whether they beat prototypes."""
+    used, _, _ = _sides(other)
+    above, below, open_ = _sides(twin)
+    difference, half = student_interval([one["points"] for one in twin])
+    over_runs = f" ({points(difference, half)} over the runs)" if len(twin) > 1 else ""
+    half = half if len(twin) > 1 else twin[0]["half_width"]
+    beat = "they beat" if difference > half else "they lost to" if difference < -half else "they did not beat"
+    return (
+        f"So the fast weights of the episode are used in {used} of {_runs(len(other))}; against prototypes trained in "
+        f"the same way they are ahead in {above}, behind in {below}, undecided in {open_}: {beat} prototypes "
+        f"here{over_runs}."
+    )
+
+
+def _sides(runs: list[dict]) -> tuple[int, int, int]:
+    """In how many runs the interval lies above 0, below it, around it."""
+    above = sum(one["points"] > one["half_width"] for one in runs)
+    below = sum(-one["points"] > one["half_width"] for one in runs)
+    return above, below, len(runs) - above - below
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 SPEED = """

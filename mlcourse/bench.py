@@ -13,11 +13,14 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mlcourse import devices, files, learners
+from mlcourse import devices, files, learners, memory
 from mlcourse.errors import CourseError
 from mlcourse.meta_gradients.saved_bytes import saved_bytes
 
@@ -48,6 +51,7 @@ class Workload:
     in_channels: int = 1
     size: int = 28
     way: int = 5
+    network: str = "conv4"  # or "mlp": two layers of `channels` numbers, a network that knows nothing of tasks
 
     def batch(self, dtype: torch.dtype, device: torch.device) -> SimpleNamespace:
         """support_x, support_y, query_x, query_y with a leading dimension of tasks, as of an Episode."""
@@ -62,20 +66,38 @@ class Workload:
         return SimpleNamespace(support_x=sx, support_y=sy, query_x=qx, query_y=qy)
 
     def learner(self, dtype: torch.dtype, device: torch.device, **options: Any) -> learners.Learner:
+        if self.network == "mlp":
+            built = learners.MAML(self.layers(), steps=self.steps, inner_rate=RATE, **options)
+            return built.to(device, dtype).train()
         built = learners.build(
             "maml", way=self.way, in_channels=self.in_channels, size=self.size, seed=0, steps=self.steps,
             channels=self.channels, downsample=self.downsample, inner_rate=RATE, normalisation="batch", **options,
         )  # fmt: skip
         return built.to(device, dtype).train()
 
+    def layers(self) -> nn.Sequential:
+        """The network "mlp", always with the same weights."""
+        sizes = [self.in_channels * self.size**2, self.channels, self.channels]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            hidden = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+            return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(self.channels, self.way))
 
-# The blocks of W1 are strided (Finn et al. 2017, Omniglot), those of W2 and W3 pool.
+
+# The blocks of W1 are strided (Finn et al. 2017, Omniglot), those of W2 and W3 pool. MLP is as large as their network
+# for waves, with 10 points a task.
 WORKLOADS = {
     "W1-q1": Workload(tasks=32, shot=1, query=1, steps=1, channels=64, downsample="stride"),
     "W1-q15": Workload(tasks=32, shot=1, query=15, steps=1, channels=64, downsample="stride"),
     "W2": Workload(tasks=4, shot=5, query=15, steps=5, channels=32, downsample="pool"),
     "W3": Workload(tasks=4, shot=5, query=15, steps=5, channels=32, downsample="pool", in_channels=3, size=84),
+    "MLP": Workload(tasks=25, shot=2, query=2, steps=5, channels=40, downsample="none", size=1, network="mlp"),
 }
+
+# The most GB of memory that one step of the hungriest way takes, `vmap(grad)`: from data/results/bench_maml.json.
+# The gradients in float64 are of two tasks at most, and take no more.
+PEAK_GB = {"W1-q1": 0.64, "W1-q15": 1.29, "W2": 2.19, "W3": 16.21}
+ROOM_GB = 1.0  # for the process itself, with PyTorch in it
 
 # ------------------------------------------------------------------ the ways to take the step
 
@@ -216,8 +238,16 @@ class Contestant:
 
 # ------------------------------------------------------------------ measurements
 
+Tick = Callable[[], None]  # called after each step
 
-def times(ways: list[str], workload: Workload, *, rounds: int, device: torch.device) -> dict[str, list[float]]:
+
+def unheard() -> None:
+    """Nobody wants to know how far it is."""
+
+
+def times(
+    ways: list[str], workload: Workload, *, rounds: int, device: torch.device, tick: Tick = unheard
+) -> dict[str, list[float]]:
     """Seconds of one step by way, `rounds` of each, taking turns; one round before it does not count."""
     batch = workload.batch(torch.float32, device)
     contestants = {way: Contestant(way, workload, torch.float32, device) for way in ways}
@@ -225,12 +255,15 @@ def times(ways: list[str], workload: Workload, *, rounds: int, device: torch.dev
     for index in range(rounds + 1):
         for way, contestant in contestants.items():
             taken = contestant.run(batch)
+            tick()
             if index:
                 seconds[way].append(taken)
     return seconds
 
 
-def gradient_errors(ways: list[str], workload: Workload, device: torch.device) -> dict[str, float]:
+def gradient_errors(
+    ways: list[str], workload: Workload, device: torch.device, tick: Tick = unheard
+) -> dict[str, float]:
     """‖g − g_loop‖ / ‖g_loop‖ of each way in float64, where rounding hides nothing."""
     # two tasks show whether they get mixed up; four of W3 in float64 would take 24 GB
     small = Workload(**asdict(workload) | {"tasks": min(workload.tasks, 2)})
@@ -239,18 +272,21 @@ def gradient_errors(ways: list[str], workload: Workload, device: torch.device) -
     for way in [LOOP, *ways]:
         contestant = Contestant(way, small, torch.float64, device)
         contestant.run(batch)
+        tick()
         gradients[way] = contestant.gradient()
     exact = gradients[LOOP]
     return {way: ((gradients[way] - exact).norm() / exact.norm()).item() for way in ways}
 
 
-def kept_bytes(way: str, workload: Workload, device: torch.device) -> int | None:
+def kept_bytes(way: str, workload: Workload, device: torch.device, tick: Tick = unheard) -> int | None:
     """The most bytes that autograd keeps at one moment of the step. None for torch.func, which lets nobody look."""
     if way == "vmap(grad)":
+        tick()
         return None
     contestant, batch = Contestant(way, workload, torch.float32, device), workload.batch(torch.float32, device)
     with saved_bytes() as saved:
         contestant.run(batch)
+    tick()
     return saved.peak
 
 
@@ -280,7 +316,7 @@ def convolution_peak(device: torch.device) -> float:
     return 2 * 64 * 64 * 64 * 9 * 56 * 56 / best
 
 
-def peak_memory(way: str, workload: Workload, device: torch.device) -> int:
+def peak_memory(way: str, workload: Workload, device: torch.device, tick: Tick = unheard) -> int:
     """Bytes by which a step raises the memory of the process (on a GPU: of the allocator) at its highest moment.
 
     The process is looked at each millisecond. Call it in a process of its own: memory that is there already hides some.
@@ -290,6 +326,7 @@ def peak_memory(way: str, workload: Workload, device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         contestant.run(batch)
+        tick()
         return torch.cuda.max_memory_allocated(device) - before
     process, done = psutil.Process(), threading.Event()
     seen = [process.memory_info().rss]
@@ -303,6 +340,7 @@ def peak_memory(way: str, workload: Workload, device: torch.device) -> int:
     contestant.run(batch)
     done.set()
     watcher.join()
+    tick()
     return max(seen) - seen[0]
 
 
@@ -317,16 +355,33 @@ TASKS: dict[str, Callable[..., Any]] = {
 }
 
 
-def elsewhere(what: str, *, tuned: bool, threads: int, **arguments: Any) -> Any:
-    """Call a measurement in a new process; tuned: with the allocator that keeps freed memory."""
+STEP = "a step is done"  # what a measurement's process writes after each
+
+
+def elsewhere(what: str, *, tuned: bool, threads: int, tick: Tick = unheard, **arguments: Any) -> Any:
+    """Call a measurement in a new process; tuned: with the allocator that keeps freed memory. tick: after each step."""
     request = {"what": what, "tuned": tuned, "threads": threads, "arguments": arguments}
-    done = subprocess.run(
-        [sys.executable, "-m", "mlcourse.bench"], input=json.dumps(request), capture_output=True, text=True
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CourseError(f"the measurement {what} of {arguments} stopped with exit code {done.returncode}: {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+    answer = ""
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "mlcourse.bench"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+        ) as process,
+    ):  # fmt: skip
+        with suppress(BrokenPipeError):  # it ended at once: its exit code says so
+            process.stdin.write(json.dumps(request))
+            process.stdin.close()
+        for line in process.stdout:
+            if line.strip() == STEP:
+                tick()
+            else:
+                answer = line
+        if process.wait():
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["no message"])[-1]
+            raise CourseError(f"the measurement {what} of {arguments} stopped with exit code {process.wait()}: {last}")
+    return json.loads(answer)
 
 
 def _serve() -> None:
@@ -337,7 +392,51 @@ def _serve() -> None:
     arguments = request["arguments"]
     arguments["workload"] = Workload(**arguments["workload"])
     arguments["device"] = devices.pick(arguments["device"])
-    print(json.dumps(TASKS[request["what"]](**arguments)))
+    print(json.dumps(TASKS[request["what"]](**arguments, tick=lambda: print(STEP, flush=True))))
+
+
+# ------------------------------------------------------------------ before it starts, and while it works
+
+
+class Steps:
+    """How far the whole benchmark is: its steps, each counted with the work that its workload makes.
+
+    at: told the share that is done (0 to 1) and what is measured.
+    """
+
+    def __init__(self, at: Callable[[float, str], None]):
+        self.at, self.total, self.done = at, 0.0, 0.0
+
+    def expect(self, workload: Workload, count: int) -> None:
+        self.total += count * work(workload)
+
+    def tick(self, workload: Workload, text: str) -> Tick:
+        """Say what begins; the result is to be called after each of its steps."""
+
+        def step() -> None:
+            self.done += work(workload)
+            self.at(self.done / self.total, text)
+
+        self.at(self.done / self.total, text)
+        return step
+
+
+def work(workload: Workload) -> float:
+    """The work of one step, up to a factor: operations go with pictures, their pixels, and channels squared."""
+    pictures = workload.tasks * workload.way * (3 * workload.steps * workload.shot + workload.query)
+    return pictures * workload.size**2 * workload.channels**2 / (4 if workload.downsample == "stride" else 1)
+
+
+def check_memory(names: list[str], device: torch.device) -> str:
+    """What the workloads need and what is free, in one line. Raises CourseError when it is not enough."""
+    free = (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory.available()) / 1e9
+    needs = {name: PEAK_GB.get(name, 0.0) + ROOM_GB for name in names}
+    fitting = [f"--workload {name}" for name, need in needs.items() if need <= free]
+    most = max(needs, key=needs.get)
+    if needs[most] > free:
+        rest = f"leave it out ({' '.join(fitting)})" if fitting else "close other programs"
+        raise CourseError(f"{most} takes up to {needs[most]:.0f} GB of memory, and {free:.1f} GB are free: {rest}")
+    return f"{most} takes up to {needs[most]:.0f} GB of memory, {free:.0f} GB are free"
 
 
 # ------------------------------------------------------------------ the report
@@ -349,15 +448,22 @@ def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"median": statistics.median(each), "least": min(each), "most": max(each)}
 
 
-def measure(name: str, *, ways: list[str], rounds: int, device: torch.device, peak: float) -> dict[str, Any]:
+def measure(
+    name: str, *, ways: list[str], rounds: int, device: torch.device, peak: float, steps: Steps
+) -> dict[str, Any]:
     """All that is measured of one workload, as plain numbers: seconds, bytes, ratios to the plain loop."""
     workload = WORKLOADS[name]
     settings = {"threads": torch.get_num_threads(), "workload": asdict(workload), "device": str(device)}
-    errors = elsewhere("gradient_errors", tuned=False, ways=ways, **settings)
+
+    def tick(text: str) -> Tick:
+        return steps.tick(workload, f"{name}, {text}")
+
+    errors = elsewhere("gradient_errors", tuned=False, ways=ways, tick=tick("gradients in float64"), **settings)
     count = operations(workload)
     report: dict[str, Any] = {"workload": asdict(workload), "operations": count, "ways": {}}
     for tuned in (False, True):
-        seconds = elsewhere("times", tuned=tuned, ways=ways, rounds=rounds, **settings)
+        text = f"times, {'tuned' if tuned else 'default'} allocator"
+        seconds = elsewhere("times", tuned=tuned, ways=ways, rounds=rounds, tick=tick(text), **settings)
         for way in ways:
             about = report["ways"].setdefault(way, {"gradient_error": errors[way]})
             median = statistics.median(seconds[way])
@@ -369,19 +475,24 @@ def measure(name: str, *, ways: list[str], rounds: int, device: torch.device, pe
             }
     for way in ways:
         for key, what in (("saved_bytes", "kept_bytes"), ("peak_bytes", "peak_memory")):
-            report["ways"][way][key] = elsewhere(what, tuned=False, way=way, **settings)
+            report["ways"][way][key] = elsewhere(what, tuned=False, way=way, tick=tick(f"memory of {way}"), **settings)
     return report
 
 
-def growth(*, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+def growing() -> list[tuple[str, str, int, Workload]]:
+    """The cases of `growth`: the workload's name, what is changed in it, to which value, and the result."""
+    cases = [("W1-q1", "tasks", n) for n in (4, 8, 16, 32, 64)] + [("W2", "steps", n) for n in (1, 2, 5, 10)]
+    return [(name, what, value, Workload(**asdict(WORKLOADS[name]) | {what: value})) for name, what, value in cases]
+
+
+def growth(*, rounds: int, device: torch.device, steps: Steps) -> list[dict[str, Any]]:
     """How the step grows with tasks (W1-q1) and with inner steps (W2): median seconds and saved bytes."""
     rows = []
-    cases = [("W1-q1", "tasks", n) for n in (4, 8, 16, 32, 64)] + [("W2", "steps", n) for n in (1, 2, 5, 10)]
-    for name, what, value in cases:
-        workload = Workload(**asdict(WORKLOADS[name]) | {what: value})
-        seconds = times([LOOP, FAST], workload, rounds=rounds, device=device)
+    for name, what, value, workload in growing():
+        tick = steps.tick(workload, f"growth, {name} with {value} {what}")
+        seconds = times([LOOP, FAST], workload, rounds=rounds, device=device, tick=tick)
         for way in (LOOP, FAST):
-            kept = kept_bytes(way, workload, device)
+            kept = kept_bytes(way, workload, device, tick)
             row = {"workload": name, what: value, "way": way, "seconds": statistics.median(seconds[way])}
             rows.append(row | {"saved_bytes": kept})
     return rows
@@ -421,24 +532,34 @@ def bench(
     device: torch.device,
     grow: bool,
     say: Callable[[str], None],
+    at: Callable[[float, str], None] = lambda share, text: None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """The whole report. say: told what is measured next. out: a JSON file, written anew after each workload."""
+    """The whole report. say: told what is measured next. out: a JSON file, written anew after each workload.
+
+    at: told after each step which share of the work is done, and what is measured.
+    """
     for name in names:
         if name not in WORKLOADS:
             raise CourseError(f"workload {name!r} is unknown; use one of {', '.join(WORKLOADS)}")
     if rounds < 1:
         raise CourseError(f"rounds is {rounds}; give 1 or more (5 for a figure to report)")
     ways = installed()
+    say(check_memory(names, device))
+    steps = Steps(at)
+    for name in names:  # float64, the times twice, two kinds of memory
+        steps.expect(WORKLOADS[name], 1 + len(ways) + 2 * (rounds + 1) * len(ways) + 2 * len(ways))
+    for *_, workload in growing() if grow else ():
+        steps.expect(workload, 2 * (rounds + 1) + 2)
     peak = convolution_peak(device)
     report = {"machine": machine(device), "rounds": rounds, "convolution_peak": peak, "workloads": {}}
     for name in names:
         say(f"{name}: {', '.join(ways)}")
-        report["workloads"][name] = measure(name, ways=ways, rounds=rounds, device=device, peak=peak)
+        report["workloads"][name] = measure(name, ways=ways, rounds=rounds, device=device, peak=peak, steps=steps)
         keep(report, out)
     if grow:
         say("growth with tasks and inner steps")
-        report["growth"] = growth(rounds=rounds, device=device)
+        report["growth"] = growth(rounds=rounds, device=device, steps=steps)
         keep(report, out)
     return report
 

@@ -1,10 +1,12 @@
 """Make the course's environment, open the lessons, run the tests: what `make` does, with the standard library only.
 
+    python mlcourse/environment.py help                say what there is
     python mlcourse/environment.py env [TORCH=cpu]     make .venv, or repair it; the second time costs nothing
-    python mlcourse/environment.py lab                 open JupyterLab at the first notebook
+    python mlcourse/environment.py lab [NB=05]         open JupyterLab at the first notebook, or at another one
     python mlcourse/environment.py test [NB=05]        run everything that CI runs, or one notebook's tests
     python mlcourse/environment.py test-full           the same, with every notebook at the budget `lesson`
     python mlcourse/environment.py tidy | golden       write the notebooks canonically | fill their golden outputs
+    python mlcourse/environment.py clean               remove what tools left behind; your work and .venv stay
 
 This file runs before anything is installed, so it imports nothing of the course. Linux, macOS and Windows run the same.
 """
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +35,20 @@ STAMP = "mlcourse-environment.json"  # written last: an environment without it i
 SIZE_GB = {"default": 6.0, "cpu": 2.0}
 FREE_GB = {"default": 9.0, "cpu": 4.0}  # the finished environment, and pip's temporary files beside it
 PROOF = "import torch, torchvision, jupyterlab, ipykernel, ipywidgets, anywidget, papermill, nbval, pytest, mlcourse"
+
+# What a user may tell pip in the environment about how it reaches and shows packages. Everything else that begins with
+# PIP_ would change what is installed, or where to (PIP_USER, PIP_TARGET, PIP_PREFIX, PIP_NO_DEPS, PIP_CONSTRAINT, ...).
+PIP_KEPT = {
+    "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_CERT",
+    "PIP_CLIENT_CERT", "PIP_PROXY", "PIP_CACHE_DIR", "PIP_NO_CACHE_DIR", "PIP_CONFIG_FILE", "PIP_RETRIES",
+    "PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_KEYRING_PROVIDER", "PIP_PROGRESS_BAR", "PIP_QUIET", "PIP_VERBOSE",
+    "PIP_NO_COLOR", "PIP_LOG",
+}  # fmt: skip
+# What would make the environment's Python look for modules elsewhere.
+PYTHON_DROPPED = {
+    "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE", "PYTHONSTARTUP",
+    "PYTHONINSPECT", "__PYVENV_LAUNCHER__",
+}  # fmt: skip
 
 NETWORK_SIGNS = (
     "newconnectionerror",
@@ -69,10 +86,26 @@ def check_python(version=None):
         )
 
 
+def pythons():
+    """The paths of interpreters that may be new enough, the newest first: all on the PATH, then those that pyenv keeps.
+
+    A shim of pyenv lies on the PATH for each version that is installed, and runs only for those that are chosen.
+    """
+    names = [f"python3.{minor}" for minor in range(NEWEST_TRIED[1], OLDEST[1] - 1, -1)] + ["python3", "python"]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for name in names:
+        for folder in os.environ.get("PATH", "").split(os.pathsep):
+            found = shutil.which(name, path=folder) if folder else None
+            if found:
+                yield found
+        for found in sorted(pyenv.glob(name[len("python") :] + ".*/bin/python")):
+            yield str(found)
+
+
 def newer_python():
-    """The path of a Python on this machine that is new enough, or None."""
-    names = [f"python3.{minor}" for minor in range(NEWEST_TRIED[1], OLDEST[1] - 1, -1)]
-    return next(filter(None, map(shutil.which, names)), None)
+    """The path of a Python on this machine that runs and is new enough, or None."""
+    code = f"import sys, venv; sys.exit(sys.version_info[:2] < {OLDEST})"
+    return next((python for python in pythons() if runs(python, code)), None)
 
 
 def check_disk(folder, torch):
@@ -116,12 +149,22 @@ def write_stamp(folder, content):
     os.replace(name, str(folder / STAMP))
 
 
+def clean_variables():
+    """The environment variables for pip and the environment's Python: without what would send modules elsewhere."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in PYTHON_DROPPED and (name in PIP_KEPT or not name.upper().startswith("PIP_"))
+    }
+
+
 def runs(python, code="import pip"):
     """True when the interpreter `python` can run `code`."""
     try:
         answer = subprocess.run(
             [str(python), "-c", code],
             cwd=str(ROOT),
+            env=clean_variables(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=300,
@@ -132,23 +175,60 @@ def runs(python, code="import pip"):
 
 
 def chosen_torch(options, stamp):
-    """`cpu` or `default`: what this call asks for, else what the environment has, else the default."""
-    value = options.get("TORCH") or os.environ.get("TORCH") or stamp.get("torch") or "default"
-    if value not in SIZE_GB:
-        raise Problem(f"TORCH={value} is unknown: say TORCH=cpu (without CUDA) or TORCH=default")
-    return value
+    """Which PyTorch, and whether nobody asked for it.
+
+    Returns:
+        (`cpu` or `default`, automatic). In this order: what this call asks for, what the environment has, and without
+        either the small one on a Linux machine that has no NVIDIA GPU and reaches PyTorch's own index (elsewhere the
+        default one is small already).
+    """
+    value = options.get("TORCH") or os.environ.get("TORCH") or stamp.get("torch")
+    if value:
+        if value not in SIZE_GB:
+            raise Problem(f"TORCH={value} is unknown: say TORCH=cpu (without CUDA) or TORCH=default")
+        return value, False
+    small = sys.platform == "linux" and not has_gpu() and reaches(CPU_INDEX + "/torch/")
+    return ("cpu" if small else "default"), True
 
 
-def announce(folder, torch):
+def has_gpu():
+    """Whether NVIDIA's driver names a GPU."""
+    try:
+        said = subprocess.run(
+            ["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b"GPU" in said
+
+
+def reaches(address):
+    """Whether a page is there; it is given five seconds."""
+    if os.environ.get("PIP_NO_INDEX"):
+        return False
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status == 200
+    except (OSError, ValueError):  # no network, no such page, an odd proxy
+        return False
+
+
+def announce(folder, torch, automatic=False):
     """Say what is going to happen, and what it costs, before it starts."""
     print(f"Making the Python environment of the course in {folder}", flush=True)
     if torch == "cpu":
-        print(f"  PyTorch without CUDA, from PyTorch's own index {CPU_INDEX}")
+        why = "No NVIDIA GPU was found, so it takes " if automatic else ""
+        print(f"  {why}PyTorch without CUDA, from PyTorch's own index {CPU_INDEX}")
         print("  (only the default index was tried by the authors). It needs about 2 GB of disk: an estimate.")
+        if automatic:
+            print("  The one with CUDA: make env TORCH=default")
     else:
         print(f"  It needs {SIZE_GB['default']:.0f} GB of disk and downloads about 3 GB (measured on Linux, x86-64).")
         print("  2 minutes from a local mirror; 3 GB are 8 minutes at 50 Mbit/s. No GPU? make env TORCH=cpu")
-    print("  It happens once. You may stop it with Ctrl-C: the next start goes on from there.", flush=True)
+    print('  The last step, "Installing collected packages", unpacks all that and says nothing for 1 to 5 minutes:')
+    print(
+        "  that is normal. It happens once. You may stop it with Ctrl-C: the next start goes on from there.", flush=True
+    )
 
 
 def create(folder):
@@ -159,7 +239,12 @@ def create(folder):
         print(f"  The environment in {folder} is broken or half made: making it anew.", flush=True)
         shutil.rmtree(str(folder))
     answer = subprocess.run(
-        [sys.executable, *VENV, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *VENV, str(folder)],
+        env=clean_variables(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     )
     if answer.returncode:
         if "ensurepip" in answer.stdout:
@@ -177,10 +262,12 @@ def last_line(text):
 
 def pip_install(python, arguments):
     """Run `pip install` in sight of the user; raise `Problem` with a remedy when it fails."""
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    # a user's pip.conf may say `user` or `target`; it is read all the same, because it may name the index
+    here = ["--no-user", "--target="]
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", *here, *arguments]
     # pip shows its progress on stdout, which is left alone; what it says on stderr is shown, and kept for the remedy
     process = subprocess.Popen(
-        command, cwd=str(ROOT), stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+        command, cwd=str(ROOT), env=clean_variables(), stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
     )
     said = []
 
@@ -220,12 +307,22 @@ def pip_remedy(said):
     return f"pip failed: {last_line(said)}"
 
 
-def fill(python, torch):
-    """Install the course, its dependencies and its tests in the tested versions."""
+def fill(python, torch, automatic=False):
+    """Install the course, its dependencies and its tests in the tested versions; return the torch that it has then.
+
+    automatic: nobody asked for this torch, so the default one may take its place.
+    """
     if torch == "cpu":
-        # torch and torchvision must come from the same index: a pair from two indexes fails at import
-        pip_install(python, ["-c", "constraints.txt", "--index-url", CPU_INDEX, "torch", "torchvision"])
+        try:
+            # torch and torchvision must come from the same index: a pair from two indexes fails at import
+            pip_install(python, ["-c", "constraints.txt", "--index-url", CPU_INDEX, "torch", "torchvision"])
+        except Problem:
+            if not automatic:
+                raise
+            print("  PyTorch's own index did not serve it: taking PyTorch from the default index.", flush=True)
+            torch = "default"
     pip_install(python, ["-c", "constraints.txt", "-e", ".[test]"])
+    return torch
 
 
 def make_environment(options=None, root=None):
@@ -240,28 +337,26 @@ def make_environment(options=None, root=None):
     root = root or ROOT
     folder = root / ".venv"
     stamp, python = read_stamp(folder), interpreter(folder)
-    torch = chosen_torch(options or {}, stamp)
+    torch, automatic = chosen_torch(options or {}, stamp)
     wanted = fingerprint(root, torch)
     if {name: stamp.get(name) for name in wanted} == wanted and runs(python):
         return python
     check_python()
     check_disk(root, torch)
-    announce(folder, torch)
+    announce(folder, torch, automatic)
     started = time.monotonic()
     (folder / STAMP).unlink(missing_ok=True)
-    switched = stamp.get("torch") not in (
-        None,
-        torch,
-    )  # a CUDA torch and a CPU torch do not mix: start from an empty folder
+    # a CUDA torch and a CPU torch do not mix: then start from an empty folder
+    switched = stamp.get("torch") not in (None, torch)
     if switched or not runs(python):
         create(folder)
-    fill(python, torch)
+    torch = fill(python, torch, automatic)
     if not runs(python, PROOF):
         create(folder)
-        fill(python, torch)
+        torch = fill(python, torch, automatic)
         if not runs(python, PROOF):
             raise Problem(f"The environment was made, but does not import: run {python} -m mlcourse doctor to see why")
-    write_stamp(folder, {**wanted, "python": platform.python_version()})
+    write_stamp(folder, {**fingerprint(root, torch), "python": platform.python_version()})
     print(f"The environment is ready ({(time.monotonic() - started) / 60:.1f} minutes).", flush=True)
     return python
 
@@ -272,10 +367,38 @@ def make_environment(options=None, root=None):
 def call(python, *arguments, **environment):
     """Run the environment's Python in the repository; return its exit status."""
     sys.stdout.flush()
+    # PYTHONPATH stays: it may name a user's own modules; PYTHONHOME would take the standard library of another Python
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
     try:
-        return subprocess.run([str(python), *arguments], cwd=str(ROOT), env={**os.environ, **environment}).returncode
+        return subprocess.run([str(python), *arguments], cwd=str(ROOT), env={**variables, **environment}).returncode
     except KeyboardInterrupt:
         return 130
+
+
+def become(python, *arguments):
+    """Go on as this Python program: one process less, so that one Ctrl-C reaches it, and it alone ends what it started.
+
+    A process that waits here instead would be ended by the same Ctrl-C, and would take the program with it before
+    that has ended its own processes. Windows cannot replace a process: it waits, and lets the program hear Ctrl-C.
+    """
+    os.chdir(str(ROOT))
+    os.environ.pop("PYTHONHOME", None)  # it would take the standard library of another Python
+    sys.stdout.flush()
+    command = [str(python), *arguments]
+    if os.name == "posix":
+        os.execv(command[0], command)
+    process = subprocess.Popen(command)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def open_lab(python, options):
+    """Open JupyterLab at the first notebook, or at the one that NB=05 names."""
+    number = options.get("NB") or os.environ.get("NB") or ""
+    return become(python, "-m", "mlcourse", "lab", *(["--notebook", number] if number else []))
 
 
 def selected(number):
@@ -292,8 +415,15 @@ def selected(number):
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run(['--no-logo', '--no-cache'])"
 
 
+# Minutes on two quiet cores: of the tests, and of all lessons (only those that changed are run by `make test`).
+TEST_MINUTES, LESSON_MINUTES = 20, 10
+
+
 def run_tests(python, options, lesson="changed"):
-    """Run what CI runs: the style, all tests at `smoke` on two workers, then the lessons one by one on all cores."""
+    """Run what CI runs: the style, all tests at `smoke` on two workers, then the lessons one by one on all cores.
+
+    Every stage runs, also after one that failed; all are reported together at the end.
+    """
     number = options.get("NB") or os.environ.get("NB") or ""
     paths = selected(number) if number else ["tests", "notebooks"]
     stages = [
@@ -303,7 +433,7 @@ def run_tests(python, options, lesson="changed"):
         ("Style: the notebooks are tidy", ["-m", "mlcourse", "tidy", "--check"], {}),
         (
             "Tests: units, checks, widgets, every notebook at `smoke` in all its states",
-            ["-m", "pytest", *paths, "-m", "not lesson", "-n", "2", "--dist", "loadscope"],
+            ["-m", "pytest", *paths, "-m", "not lesson", "-n", "2", "--dist", "loadscope", "-rs"],
             # one thread for each of the two workers: more threads than cores make everything slower
             {"OMP_NUM_THREADS": "1", "MLCOURSE_BUDGET": "smoke"},
         ),
@@ -313,19 +443,72 @@ def run_tests(python, options, lesson="changed"):
             {},
         ),
     ]
+    lessons = "all lessons" if lesson == "all" else "up to as many as all lessons take, for those that changed"
+    about = f"about {TEST_MINUTES} minutes on two quiet cores, then {LESSON_MINUTES} for {lessons}"
+    print(f"{len(stages)} stages, {'a few minutes' if number else about}.", flush=True)
+    ended = []
     for title, arguments, environment in stages:
         print(f"\n== {title}", flush=True)
+        started = time.monotonic()
         code = call(python, *arguments, NB=number, MLCOURSE_LESSON=lesson, **environment)
-        if code:
-            print(f"\nFailed: {title}. Run this stage alone: {python} {' '.join(arguments)}", file=sys.stderr)
-            return code
-    print("\nAll stages passed.")
+        ended.append((title, arguments, code, (time.monotonic() - started) / 60))
+        if code == 130:  # Ctrl-C asks for an end, not for the next stage
+            break
+    return report(python, ended)
+
+
+def report(python, ended):
+    """Print how each stage ended; return 0, or the status of the first that failed."""
+    print("\n== Together")
+    for title, _, code, minutes in ended:
+        print(f"{'passed' if code == 0 else 'FAILED':6} {minutes:5.1f} min  {title}")
+    failed = [(title, arguments, code) for title, arguments, code, _ in ended if code]
+    sys.stdout.flush()
+    for title, arguments, _ in failed:
+        again = " ".join(f'"{word}"' if " " in word else word for word in [str(python), *arguments])
+        print(f"Failed: {title}. Run this stage alone: {again}", file=sys.stderr)
+    return failed[0][2] if failed else 0
+
+
+HELP = """\
+make lab               make the environment (once), open JupyterLab at the first notebook; NB=05 at another one
+make env               make or repair the environment only; TORCH=cpu takes PyTorch without CUDA, TORCH=default with it
+make test              everything that CI runs; NB=05 runs one notebook's tests
+make test-full         the same, with every notebook at its full length
+make tidy              write the notebooks canonically (for authors)
+make golden            fill the golden outputs from a fresh run (for authors)
+make clean             remove what tools left behind: caches, build folders; work/, runs/ and .venv stay
+make help              this list
+
+PYTHON=python3.12 names the Python to start with. Without make: python mlcourse/environment.py lab"""
+
+LEFT_BEHIND = (".pytest_cache", ".ruff_cache", ".mypy_cache", "build", "dist")
+
+
+def clean():
+    """Remove the caches of Python and of the tools, and build folders; nothing that anybody wrote."""
+    folders = [ROOT / name for name in LEFT_BEHIND]
+    for room in ("mlcourse", "tests", "notebooks", "docs", "data"):
+        folders += [*(ROOT / room).rglob("__pycache__"), *(ROOT / room).rglob(".ipynb_checkpoints")]
+    there = [folder for folder in folders if folder.is_dir()]
+    for folder in there:
+        shutil.rmtree(str(folder))
+    print(
+        f"{len(there)} folders of caches removed. work/, runs/ and .venv stay; without .venv: make env makes it anew."
+    )
     return 0
 
 
+def tell():
+    """Say what there is."""
+    print(HELP)
+    return 0
+
+
+BARE = {"help": tell, "clean": clean}  # what needs no environment
 VERBS = {
     "env": lambda python, options: call(python, "-c", f"print('The environment is ready: {Path(python).as_posix()}')"),
-    "lab": lambda python, options: call(python, "-m", "mlcourse", "lab"),
+    "lab": open_lab,
     "test": run_tests,
     "test-full": lambda python, options: run_tests(python, options, lesson="all"),
     "tidy": lambda python, options: call(python, "-m", "mlcourse", "tidy"),
@@ -336,21 +519,28 @@ VERBS = {
 def read_arguments(arguments):
     """Split `["test", "NB=05"]` into the verb and a dict of the options."""
     verbs = [word for word in arguments if "=" not in word]
-    if len(verbs) != 1 or verbs[0] not in VERBS:
-        raise Problem(f"say one of: {', '.join(VERBS)} (got: {' '.join(arguments) or 'nothing'})")
+    known = [*VERBS, *BARE]
+    if len(verbs) != 1 or verbs[0] not in known:
+        raise Problem(f"say one of: {', '.join(known)} (got: {' '.join(arguments) or 'nothing'})")
     options = dict(word.split("=", 1) for word in arguments if "=" in word)
     unknown = sorted(set(options) - {"NB", "TORCH"})
     if unknown:
-        raise Problem(f"{unknown[0]}=… is unknown: the options are NB=05 and TORCH=cpu")
+        raise Problem(f"{unknown[0]}=... is unknown: the options are NB=05 and TORCH=cpu")
     return verbs[0], options
 
 
 def main(arguments=None):
     """Run one verb; return the exit status. Every problem is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # since Python 3.7; a path may hold letters that the terminal has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         verb, options = read_arguments(sys.argv[1:] if arguments is None else arguments)
-        if sys.version_info[:2] < OLDEST and newer_python():
-            return subprocess.run([newer_python(), __file__, *(arguments or sys.argv[1:])]).returncode
+        if verb in BARE:
+            return BARE[verb]()
+        newer = newer_python() if sys.version_info[:2] < OLDEST else None
+        if newer:
+            return become(newer, str(Path(__file__).resolve()), *(arguments or sys.argv[1:]))
         return VERBS[verb](make_environment(options), options)
     except Problem as problem:
         print(f"mlcourse: {problem}", file=sys.stderr)

@@ -9,7 +9,7 @@ https://arxiv.org/abs/1606.04080.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ class Episode:
                 made[one.name] = {key: change(one.name, part) for key, part in value.items()}
             else:
                 made[one.name] = change(one.name, value)
-        return Episode(**made)
+        return replace(self, **made)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
         """All tensors on `device`; the images, and targets that are values, in `dtype`. None: as they are."""

@@ -1,5 +1,6 @@
-"""The one error that the course raises on purpose, and the one warning."""
+"""The one error that the course raises on purpose, the one warning, and the check that nearly every number needs."""
 
+import math
 import unicodedata
 
 
@@ -30,3 +31,18 @@ class CourseError(ValueError):
 
 class CourseWarning(UserWarning):
     """What a person should know of an input that is used all the same: one line that names it and the remedy."""
+
+
+def check_number(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:
+    """Raise CourseError for what is no finite number above `above`, or of `least` or more."""
+    wanted = "a finite number"
+    if above is not None:
+        wanted += f" above {above:g}"
+    if least is not None:
+        wanted += f", {least:g} or more"
+    try:
+        right = math.isfinite(value) and (above is None or value > above) and (least is None or value >= least)
+    except (TypeError, ValueError):  # no number at all
+        right = False
+    if not right:
+        raise CourseError(f"{name} is {value!r}; give {wanted}")

@@ -118,6 +118,7 @@ def evaluate(
         raise CourseError(f"episodes is {episodes!r}; give 1 or more (1,000 for a figure to report)")
     check_positive("tasks_at_once", tasks_at_once)
     check_seed(seed)
+    _check_fit(learner, source)
     about = source.describe() if hasattr(source, "describe") else {"data": type(source).__name__, "split": "all"}
     generator = torch.Generator().manual_seed(seed)
     shuffler = torch.Generator().manual_seed((seed + 0x5EED) % 2**64)  # its own: the episodes stay as they were drawn
@@ -126,13 +127,14 @@ def evaluate(
     transductive = metric = None
     with torch.no_grad(), evaluation_mode(learner):
         for batch in _batches(source, episodes, tasks_at_once, generator, digest):
-            batch = batch.shuffled(shuffler).to(*_home(learner))
+            batch = batch.shuffled(shuffler).to(*home_of(learner))
             state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
             prediction = _finite(learner, learner.predict(state, batch.query_x))
             if metric is None:
                 metric = learner.metric_for(batch)
                 transductive = depends_on_company(learner, batch, steps=steps)
-            parts.append({name: value.double().cpu() for name, value in learner.score(prediction, batch).items()})
+            scores = learner.score(prediction, batch)
+            parts.append({name: torch.as_tensor(value).double().cpu() for name, value in scores.items()})
     scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     _check_scores(scores, episodes, type(learner).__name__)
     value, ci95 = metric.interval(scores)
@@ -218,6 +220,16 @@ def _finite(learner: nn.Module, prediction: Any) -> Any:
     return detached(prediction)
 
 
+def _check_fit(learner: nn.Module, source: Source) -> None:
+    name = type(learner).__name__
+    if not all(hasattr(learner, part) for part in ("adapt", "predict", "score", "metric_for")):
+        raise CourseError(f"{name} is no learner; derive it from mlcourse.learners.Learner")
+    if getattr(source, "gives", "episodes") != "episodes":
+        raise CourseError(
+            f"{type(source).__name__} gives {source.gives}; evaluate on episodes, as of an EpisodeSampler"
+        )
+
+
 def _check_scores(scores: dict[str, Tensor], episodes: int, name: str) -> None:
     for what, value in scores.items():
         if value.shape != (episodes,):
@@ -255,7 +267,7 @@ def _add(digest: "hashlib._Hash", *tensors: Tensor) -> None:
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
 
 
-def _home(learner: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+def home_of(learner: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
     """The device and the number format of a learner's parameters; without parameters batches stay as they are."""
     first = next((value for value in learner.parameters() if value.is_floating_point()), None)
     return (None, None) if first is None else (first.device, first.dtype)

@@ -1,8 +1,10 @@
 """Files that are whole or not there, also after a power cut: written to a temporary name, flushed, then renamed."""
 
+import errno
 import json
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +13,11 @@ from typing import TYPE_CHECKING
 from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late: `mlcourse lab` and `mlcourse doctor` write files, and must not need it
+    import nbformat
     import torch
+
+UNNAMED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of writing: the system names no file with them
+NAME_START = 40  # letters of a file's name in its temporary name: at most 160 bytes, and a name may have 255
 
 
 @contextmanager
@@ -19,17 +25,23 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` when the block ends well, delete it when it does not.
 
     The bytes reach the disk before the new name does: otherwise a power cut could leave the name with an empty file.
+    The OSError of a disk that is full, or fails, names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of the name only the beginning: with an ending, a name as long as the disk allows would be too long.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:NAME_START]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         _flush(temporary, os.O_RDWR)  # Windows flushes only what is open for writing
         os.replace(temporary, path)
         with suppress(OSError):  # Windows and some network disks flush no folders; the file is whole all the same
             _flush(path.parent, os.O_RDONLY)
+    except OSError as error:
+        # the name of a temporary file, or none, would tell a person nothing
+        if str(error.filename) == str(temporary) or (error.filename is None and error.errno in UNNAMED):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -44,9 +56,12 @@ def _flush(path: Path, mode: int) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write `text` (UTF-8, newlines kept) to `path` in one piece."""
+    """Write `text` (UTF-8, newlines kept) to `path` in one piece.
+
+    Half characters, which stand for bytes of a file name that is no UTF-8, become `\\udce9`, which JSON reads back.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path | str, value: object) -> None:
@@ -66,6 +81,37 @@ def read_json(path: Path | str) -> dict:
     if not isinstance(value, dict):
         raise CourseError(f"{path} holds no JSON object; delete it, or take it from a backup")
     return value
+
+
+def read_notebook(path: Path | str) -> "nbformat.NotebookNode":
+    """Read a notebook, of nbformat 4 or brought up to it.
+
+    Raises CourseError for a missing file, and for one that is empty, cut, no notebook at all, or of a later format.
+    """
+    import nbformat
+
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        notebook = nbformat.convert(nbformat.reader.reads(text), 4)  # `nbformat.reads` would also log what is wrong
+        if not isinstance(notebook.cells, list):
+            raise ValueError("its cells are no list")
+        bare = nbformat.from_dict({**notebook, "cells": [_without_outputs(cell) for cell in notebook.cells]})
+        with warnings.catch_warnings():  # of cells without ids, or with the same one: they run all the same
+            warnings.simplefilter("ignore")
+            nbformat.validate(bare)
+        return notebook
+    except FileNotFoundError:
+        raise CourseError(f"there is no notebook {path}") from None
+    except OSError:
+        raise
+    except Exception as error:  # nbformat lets whatever its parts raise through: KeyError, AttributeError, ...
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise CourseError(f"{path} is not a notebook, or is damaged ({reason}); take it from a backup") from None
+
+
+def _without_outputs(cell: dict) -> dict:
+    """A cell as it is before it runs: what is wrong with outputs alone does not matter to whoever runs it."""
+    return {**cell, "outputs": [], "execution_count": None} if cell["cell_type"] == "code" else dict(cell)
 
 
 def save_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", metadata: dict | None = None) -> None:

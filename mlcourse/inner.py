@@ -5,34 +5,135 @@
     φ_0 = θ,    φ_{t+1} = φ_t − α ∇_φ L_inner(φ_t; D_s),    θ_inner* = φ_T
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlcourse.errors import CourseError
 
 Parameters = dict[str, Tensor]
 
+# In `call` a network's own tensors are taken out while it answers: another thread would find those of a task.
+_LENT = threading.RLock()
+NO_CHECKPOINT = (
+    "the network uses torch.utils.checkpoint, whose backward pass would find other parameters; leave it out of the "
+    "network (inner.adapt_checkpointed and MAML's checkpoint save memory, too)"
+)
+
 
 def parameters(module: nn.Module) -> Parameters:
     """The trainable parameters of a module by name: the θ that an inner process starts from (shared, not copied)."""
-    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+    return {name: value for name, value in all_parameters(module).items() if value.requires_grad}
+
+
+def all_parameters(module: nn.Module) -> Parameters:
+    """The same, with the frozen ones. While another thread has put others in their place (see `call`), this waits."""
+    with _LENT:
+        return dict(module.named_parameters())
+
+
+def call(network: nn.Module, params: Parameters, *arguments: Any) -> Any:
+    """`network(*arguments)` with `params` in place of its own parameters: a pure function of `params`.
+
+    A layer that stands under two names, and a weight that two layers share, is given once and holds everywhere. (By
+    itself `torch.func.functional_call` would put it in twice, and afterwards leave it there.) Buffers come in as
+    copies, so nothing that the network writes into them stays. Attention is computed step by step, since PyTorch's
+    fused kernels cannot be differentiated twice, or not at all. Threads wait for each other.
+    """
+    with _LENT, _plain():
+        return functional_call(network, _places(network, params), arguments, tie_weights=False)
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Nothing but operations that can be differentiated twice, and no layer that is done again in backward.
+
+    Then it would be done with the network's own parameters: those of the call are gone by that time.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack, sdpa_kernel(SDPBackend.MATH):
+        with suppress(RuntimeError):  # where hooks are at work outside, they stay
+            stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(NO_CHECKPOINT))
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        except RuntimeError as error:
+            if NO_CHECKPOINT in str(error):
+                raise CourseError(NO_CHECKPOINT) from None
+            raise
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _places(network: nn.Module, params: Parameters) -> Parameters:
+    """`params`, and copies of the buffers, by every place where a module holds them; each module has one name here."""
+    held: dict[int, list[str]] = {}
+    found: Parameters = {}
+    copies: dict[int, Tensor] = {}
+    for prefix, module in network.named_modules():
+        start = f"{prefix}." if prefix else ""
+        for name, value in module.named_parameters(recurse=False, remove_duplicate=False):
+            held.setdefault(id(value), []).append(start + name)
+        for name, value in module.named_buffers(recurse=False, remove_duplicate=False):
+            found[start + name] = copies.setdefault(id(value), value.clone())
+    own = dict(network.named_parameters(remove_duplicate=False))
+    for name, value in params.items():
+        found |= dict.fromkeys(held[id(own[name])], value)
+    return found
+
+
+def by_every_name(network: nn.Module, params: Parameters) -> Parameters:
+    """`params` under all the names that they have in the network: two for a layer that stands in two places."""
+    own = dict(network.named_parameters(remove_duplicate=False))
+    values = {id(own[name]): value for name, value in params.items()}
+    return {name: values[id(held)] for name, held in own.items() if id(held) in values}
+
+
+def refuse_inference_mode() -> None:
+    """Raise CourseError inside `torch.inference_mode()`: there no tensor has a graph, and every gradient would be 0."""
+    if torch.is_inference_mode_enabled():
+        raise CourseError("gradients are needed here, and torch.inference_mode() forbids them all; use torch.no_grad()")
+
+
+def with_gradients(function: Callable) -> Callable:
+    """A decorator: the function has gradients also under `torch.no_grad()`, and refuses `torch.inference_mode()`."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        refuse_inference_mode()
+        with torch.enable_grad():
+            return function(*args, **options)
+
+    return wrapped
+
+
+def leaf(value: Tensor) -> Tensor:
+    """The value as a tensor that gradients can be asked for; one that was made in inference mode is copied."""
+    return (value.clone() if value.is_inference() else value).detach().requires_grad_()
 
 
 def gradient(loss: Tensor, params: Parameters, *, create_graph: bool = False) -> Parameters:
     """∇_φ of a scalar loss, by name. A parameter that the loss does not use gets zeros, never None.
 
     create_graph: keep the graph of the gradient itself, so that one can differentiate through it once more.
-    Raises CourseError without any parameter, and inside `torch.inference_mode()`, which knows no gradients.
+    Raises CourseError without any parameter, for a loss without a graph (which is not a gradient of 0), and inside
+    `torch.inference_mode()`, which knows no gradients.
     """
     if not params:
         raise CourseError("no parameter asks for a gradient, so nothing can be adapted; let some have requires_grad")
-    if torch.is_inference_mode_enabled():
+    refuse_inference_mode()
+    if not loss.requires_grad:
         raise CourseError(
-            "an inner process needs gradients, and torch.inference_mode() forbids them all; use torch.no_grad()"
+            "the loss has no graph, it does not require grad: it uses no parameter that asks for a gradient, or was "
+            "computed under torch.no_grad(); compute it from the parameters, under torch.enable_grad()"
         )
     grads = torch.autograd.grad(
         loss, list(params.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
@@ -48,6 +149,47 @@ def sgd_step(params: Parameters, grads: Parameters, rate: float | Tensor | Param
     """
     rates = rate if isinstance(rate, dict) else dict.fromkeys(params, rate)
     return {name: value - rates[name] * grads[name] for name, value in params.items()}
+
+
+def log_and_sign(g: Tensor, p: float) -> Tensor:
+    """Two numbers of moderate size for each coordinate of a gradient, for networks that read it: [...] → [..., 2].
+
+        (log|g| / p, sign g)  where |g| ≥ e^−p,      (−1, e^p·g)  elsewhere
+
+    Andrychowicz et al., *Learning to Learn by Gradient Descent by Gradient Descent*, 2016, appendix A,
+    https://arxiv.org/abs/1606.04474.
+    """
+    smallest = torch.exp(torch.tensor(-p, dtype=g.dtype, device=g.device))
+    size = g.abs().clamp_min(smallest).log() / p  # never the logarithm of 0, whose derivative is not finite
+    return torch.stack([size, (g / smallest).clamp(-1, 1)], -1)
+
+
+def descend(
+    loss: Callable[[Parameters], Tensor],
+    params: Parameters,
+    steps: int,
+    rate: float | Tensor | Parameters,
+    *,
+    first_order: bool = False,
+    create_graph: bool = True,
+) -> Parameters:
+    """`steps` steps of gradient descent on any scalar loss of the parameters, from `params`; return where they end.
+
+    loss(fast): L_inner at the parameters `fast`, a scalar. The other arguments and the errors: as in `adapt`, which is
+    this descent on a support set.
+    """
+    if steps < 0:
+        raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")
+    if not create_graph:
+        params = {name: leaf(value) for name, value in params.items()}
+    fast = params
+    with torch.enable_grad():  # also under no_grad: the inner process needs its own gradient
+        for _ in range(steps):
+            grads = gradient(loss(fast), fast, create_graph=create_graph and not first_order)
+            fast = sgd_step(fast, grads, rate)
+            if not create_graph:
+                fast = {name: leaf(value) for name, value in fast.items()}
+    return fast if create_graph else {name: value.detach() for name, value in fast.items()}
 
 
 def adapt(
@@ -74,19 +216,14 @@ def adapt(
     Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, 2017,
     https://arxiv.org/abs/1703.03400.
     """
-    if steps < 0:
-        raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")
-    if not create_graph:
-        params = {name: value.detach().requires_grad_() for name, value in params.items()}
-    fast = params
-    with torch.enable_grad():  # also under no_grad: the inner process needs its own gradient
-        for _ in range(steps):
-            inner_loss = loss(forward(fast, support_x), support_y)
-            grads = gradient(inner_loss, fast, create_graph=create_graph and not first_order)
-            fast = sgd_step(fast, grads, rate)
-            if not create_graph:
-                fast = {name: value.detach().requires_grad_() for name, value in fast.items()}
-    return fast if create_graph else {name: value.detach() for name, value in fast.items()}
+    return descend(
+        lambda fast: loss(forward(fast, support_x), support_y),
+        params,
+        steps,
+        rate,
+        first_order=first_order,
+        create_graph=create_graph,
+    )
 
 
 def adapt_truncated(
@@ -150,7 +287,8 @@ def adapt_checkpointed(
         return tuple(adapt(forward, fast, x, y, steps=steps, rate=each, **settings).values())
 
     lengths = [min(every, steps - start) for start in range(0, steps, every)]
-    fast = Recompute.apply(block, lengths, len(params), *params.values(), *tensors.values(), support_x, support_y)
+    with torch.enable_grad():  # as in descend: the result has a graph also under no_grad
+        fast = Recompute.apply(block, lengths, len(params), *params.values(), *tensors.values(), support_x, support_y)
     return dict(zip(params, fast, strict=True))
 
 

@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from mlcourse import files
 from mlcourse.datasets import ClassImages
-from mlcourse.episodes import check_seed
+from mlcourse.episodes import Episode, check_seed
 from mlcourse.errors import CourseError
-from mlcourse.evaluation import Episodes, Evaluator, Source
+from mlcourse.evaluation import Episodes, Evaluator, Source, home_of
 from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, restore, save
 from mlcourse.statistics import Metric
 
@@ -278,6 +278,7 @@ class Run:
         self.step, self.resumes = 0, 0
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.metric: str | None = None  # of the validation
+        self.shown_metric: str | None = None  # of the steps
         self.log = None
         self.finished = False
 
@@ -301,7 +302,7 @@ class Run:
     def outer_step(self, source: Source, tasks: int, accumulate: int = 1) -> None:
         started = time.perf_counter()
         self.learner.train()
-        batch = source.sample(tasks, self.generator)
+        batch = self._at_home(source.sample(tasks, self.generator))
         self.optimizer.zero_grad()
         total, metrics = 0.0, {}
         for part, share in _parts(batch, accumulate):
@@ -317,8 +318,17 @@ class Run:
         seconds = time.perf_counter() - started
         self.history.seconds += seconds
         self.history.losses.append(total)
-        self.history.values.append(next(iter(metrics.values()), float("nan")))
+        self.history.values.append(self._value_in(metrics))
         self._write_log({"step": self.step, "loss": total, **metrics, "seconds": round(seconds, 4)})
+
+    def _at_home(self, batch: Any) -> Any:
+        """The batch on the learner's device, its images in the learner's number format."""
+        device, dtype = home_of(self.learner)
+        if isinstance(batch, Episode):
+            return batch.to(device, dtype)
+        if isinstance(batch, tuple):
+            return tuple(part.to(device, dtype if part.is_floating_point() else None) for part in batch)
+        return batch
 
     def _check_loss(self, loss: Tensor) -> None:
         if not loss.requires_grad:
@@ -348,8 +358,8 @@ class Run:
 
     def shown(self) -> dict[str, str]:
         """The metric beside the progress bar: a mean over the last steps, and the last validation."""
-        last, name = self.history.values[-20:], getattr(self.learner, "metric", ("metric",))[0]
-        if math.isnan(sum(last)):
+        last, name = self.history.values[-20:], self.shown_metric
+        if name is None or math.isnan(sum(last)):
             last, name = self.history.losses[-20:], "loss"
         shown = {name: f"{sum(last) / len(last):.3f}"}
         if self.history.validations:
@@ -418,7 +428,7 @@ class Run:
                 "metric": self.metric,
                 "scaler": self.scaler.state_dict() if self.scaler else None,
                 "history": history,
-                "learner": self.learner.config,
+                "learner": self.learner.recorded(),
                 "settings": self.settings,
             },
         )
@@ -426,7 +436,7 @@ class Run:
     def _restore(self) -> None:
         path, tensors, about = self._newest()
         theirs_and_mine = {
-            "learner": (completed(about.get("learner") or {}), self.learner.config),
+            "learner": (completed(about.get("learner") or {}), self.learner.recorded()),
             "settings": (about.get("settings"), self.settings),
         }
         for name, (theirs, mine) in theirs_and_mine.items():
@@ -509,9 +519,11 @@ class Run:
             files.write_text(path, "".join(kept[step][0] + "\n" for step in sorted(kept)))
 
     def _value_in(self, entry: dict) -> float:
-        """The metric in a line of the log: what stands between the loss and the seconds."""
-        names = [name for name in entry if name not in ("step", "loss", "seconds", "resumes")]
-        value = entry[names[0]] if names else None
+        """The learner's metric among the metrics of a step, or in a line of the log: the first after the loss."""
+        if not hasattr(self.learner, "metric"):  # as of a learned optimizer: it has a loss only
+            return math.nan
+        self.shown_metric = next((name for name in entry if name not in ("step", "loss", "seconds", "resumes")), None)
+        value = entry.get(self.shown_metric)
         return float(value) if isinstance(value, (int, float)) else math.nan
 
     def _write_log(self, entry: dict) -> None:

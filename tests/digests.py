@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from mlcourse import datasets, learners, recipes, training
+from mlcourse import datasets, learners, training
 from mlcourse.episodes import EpisodeSampler, SinusoidTasks
 from mlcourse.evaluation import evaluate
 
@@ -57,7 +57,7 @@ def episodes() -> dict[str, str]:
 
 def trained(method: str) -> str:
     """Of a learner's parameters and buffers after its smoke recipe on glyphs, 5-way 1-shot, seed 7."""
-    plan = recipes.recipe(method, "smoke", 5)
+    plan = learners.recipe(method, "smoke", 5)
     options = dict(plan.options)
     if method == "incontext":
         options["most_ways"] = 20

@@ -1,6 +1,7 @@
 """One contract for every task: a tiny learner of each kind trains, is evaluated and compared by the same functions."""
 
 import math
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -318,6 +319,24 @@ def test_answers_and_scores_that_are_not_finite_are_an_error(value):
             evaluate(learner, sampler(), episodes=3)
 
 
+def test_what_is_no_learner_and_what_are_no_episodes_is_one_line():
+    with pytest.raises(CourseError, match="Linear is no learner"):
+        evaluate(nn.Linear(2, 2), sampler(), episodes=3)
+    with pytest.raises(CourseError, match="Images gives images"):
+        evaluate(learners.PixelNeighbours(), training.Images(squares()), episodes=3)
+
+
+def test_an_episode_of_ones_own_with_more_fields_stays_one():
+    @dataclass
+    class Named(Episode):
+        weights: Tensor = None
+
+    x, y = torch.rand(3, 2, 1, 4, 4), torch.zeros(3, 2).long()
+    batch = Named(x, y, x, y, weights=torch.arange(3.0))
+    assert batch.task(1).weights.tolist() == [1.0]
+    assert type(batch.shuffled(torch.Generator())) is Named
+
+
 def test_a_learner_in_float64_and_one_without_parameters_are_evaluated():
     for learner in (learners.build("maml", way=4, size=16, channels=4, seed=0).double(), learners.PixelNeighbours()):
         assert evaluate(learner, sampler(), episodes=3).episodes == 3
@@ -457,6 +476,18 @@ def test_settings_of_a_training_that_make_no_sense_are_one_line():
     }.items():
         with pytest.raises(CourseError, match=wrong):
             training.train(learner, sampler(), **{"steps": 2, "tasks": 2, "progress": False} | words)
+
+
+@pytest.mark.parametrize("method", ["prototypical", "maml", "images"])
+def test_a_learner_in_float64_is_trained_on_pictures_in_float32(method):
+    if method == "images":
+        network = learners.build("prototypical", way=4, size=16, channels=4).network
+        learner, source = learners.FineTune(network, classes=12).double(), training.Images(squares())
+    else:
+        learner, source = learners.build(method, way=4, size=16, channels=4, seed=0).double(), sampler()
+    history = training.train(learner, source, steps=3, tasks=2, progress=False)
+    assert all(math.isfinite(loss) for loss in history.losses)
+    assert all(p.dtype == torch.float64 for p in learner.parameters())
 
 
 def test_mixed_precision_trains_and_its_parameters_stay_in_float32():

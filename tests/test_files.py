@@ -1,11 +1,17 @@
 """Files are whole or not there: the order in which bytes and names reach the disk."""
 
+import errno
+import json
 import os
 import stat
+import sys
+from pathlib import Path
 
+import nbformat
 import pytest
 
 from mlcourse import files
+from mlcourse.errors import CourseError
 
 
 def noted(monkeypatch) -> list[str]:
@@ -73,3 +79,67 @@ def test_a_disk_that_fails_while_it_flushes_leaves_the_old_file(tmp_path, monkey
     with pytest.raises(OSError, match="Input/output"):
         files.write_text(tmp_path / "some.txt", "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("some.txt", "old")]
+
+
+# -------------------------------------------------------------------------------- names and disks of every kind
+
+
+@pytest.mark.parametrize("name", ["a" * 240 + ".json", "ü" * 120 + ".json", "why?.json", "{x}.json", "a%20b.json"])
+def test_a_name_that_the_disk_takes_can_be_written(tmp_path, name):
+    files.write_json(tmp_path / name, {"name": name})
+    assert files.read_json(tmp_path / name) == {"name": name}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="their file names are always Unicode")
+def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"caf\xe9.json")
+    files.write_json(tmp_path / name, {"path": name})
+    assert files.read_json(tmp_path / name) == {"path": name}
+
+
+def test_a_full_disk_is_named_with_the_file_and_leaves_the_old_one(tmp_path, monkeypatch):
+    files.write_text(tmp_path / "some.txt", "old")
+
+    def full(self, data):
+        with open(self, "wb") as file:
+            file.write(data[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"some\.txt"):
+        files.write_text(tmp_path / "some.txt", "much more")
+    monkeypatch.undo()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("some.txt", "old")]
+
+
+WHOLE = nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])).encode()
+NO_NOTEBOOKS = {
+    "empty": b"", "cut": WHOLE[:-40], "html": b"<!DOCTYPE html><html>404</html>", "list": b"[]", "number": b"4",
+    "null": b"null", "no cells": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "latin": b"\xe9\xe8",
+    "zeros": bytes(100), "later": WHOLE.replace(b'"nbformat": 4', b'"nbformat": 9'), "deep": b"[" * 100_000,
+    "cells is a word": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": "none"}',
+    "cell is a word": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": ["one"]}',
+    "cell without source": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code"}]}',
+    "no metadata": WHOLE.replace(b'"metadata": {}', b'"metadata": 3'), "png": b"\x89PNG\r\n\x1a\n" + bytes(20),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", NO_NOTEBOOKS.values(), ids=NO_NOTEBOOKS.keys())
+def test_what_is_no_notebook_is_one_line(tmp_path, content):
+    path = tmp_path / "some.ipynb"
+    path.write_bytes(content)
+    with pytest.raises(CourseError, match=r"some\.ipynb is not a notebook, or is damaged") as caught:
+        files.read_notebook(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_notebook_is_read_whatever_its_outputs_and_its_mark_of_order(tmp_path):
+    path = tmp_path / "some.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    notebook.cells[0].outputs = [{"output_type": "odd"}]
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(notebook).encode())
+    assert files.read_notebook(path).cells[0].source == "1"
+    with pytest.raises(CourseError, match="no notebook"):
+        files.read_notebook(tmp_path / "gone.ipynb")

@@ -15,7 +15,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from mlcourse import __version__, environment, places
+from mlcourse import __version__, datasets, environment, learners, places
+from mlcourse.commands import app
+from mlcourse.episodes import EpisodeSampler
+from mlcourse.evaluation import evaluate
 
 ROOT = places.repository()
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs a clone of the repository")
@@ -100,7 +103,9 @@ def test_imports_are_declared():
     import ast
 
     names = {"PIL": "pillow", "yaml": "pyyaml", "fontTools": "fonttools", "jupyter_client": "ipykernel"}
+    names |= {"mistune": "nbconvert", "jupyter_core": "jupyterlab"}
     names |= {"jupyter_server": "jupyterlab", "IPython": "ipykernel", "traitlets": "ipywidgets"}
+    names |= {"jinja2": "nbconvert"}
     declared = {one.name.lower() for one in requirements()}
     for path in [*(ROOT / "mlcourse").rglob("*.py"), *(ROOT / "data").glob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         shared = [ROOT / "tests", ROOT / "tests" / "notebooks", ROOT / "tests" / "browser"]
@@ -135,7 +140,7 @@ def test_configuration_files_parse():
 
 def test_makefile_and_module_have_the_same_verbs():
     verbs = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(verbs) == set(environment.VERBS)
+    assert set(verbs) == {*environment.VERBS, *environment.BARE}
 
 
 def test_ci_calls_the_command_of_the_readme():
@@ -160,16 +165,64 @@ def test_readme_lists_the_notebooks_that_are_there():
 # -------------------------------------------------------------------------------- the wheel
 
 
-def test_the_results_table_is_made_from_the_results():
+def results_module():
+    """docs/make_results.py, which is no part of the package."""
     spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
-    make_results = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_results)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_results_table_is_made_from_the_results():
+    make_results = results_module()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert make_results.updated(readme) == readme, "run python docs/make_results.py"
     one = {"accuracy": 0.95, "ci95": 0.002}
-    assert make_results.figure([one]) == "95.00 ± 0.20 %"
-    three = [{"accuracy": accuracy} for accuracy in (0.94, 0.95, 0.96)]
-    assert make_results.figure(three) == "95.00 ± 2.48 %"  # 4.303 · 0.01 / √3
+    assert make_results.figure([one]) == "95.00 % ± 0.20 over episodes"
+    three = [{"accuracy": accuracy, "ci95": 0.002} for accuracy in (0.94, 0.95, 0.96)]
+    both = "95.00 % ± 2.48 over 3 runs, ± 0.20 over episodes"  # 4.303 · 0.01 / √3; episodes as for one run
+    assert make_results.figure(three) == both
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_each_row_of_the_results_is_what_its_command_asks_for(seed, capsys):
+    for name in ("omniglot", "glyphs"):
+        results = json.loads((ROOT / "data" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        for run in results["runs"]:
+            baseline = run["steps"] is None
+            command = results["commands"]["baseline" if baseline else "evaluate"]
+            for asked, given in (("--shot", run["shot"]), ("--episodes", run["episodes"]), ("--query", 15)):
+                assert f"{asked} {given} " in command
+            assert "--seed EPISODE_SEED" in command
+            assert "--way WAY" in command
+            if baseline:  # its weights come from the same seed
+                assert run["seed"] == run["episode_seed"]
+            else:
+                assert "--seed SEED" in results["commands"]["train"]
+    # what an untrained row's command builds and asks is what its seed says
+    words = ["evaluate", "untrained-prototypical", "--episodes", "4", "--query", "2", "--seed", str(seed), "--json"]
+    app(words, standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    learner = learners.build("prototypical", way=5, seed=seed).eval()
+    expected = evaluate(learner, EpisodeSampler(datasets.load("glyphs", "test"), 5, 1, 2), episodes=4, seed=seed)
+    assert (told["accuracy"], told["digest"]) == (expected.value, expected.digest)
+
+
+def test_what_the_paired_runs_say_is_derived_from_them():
+    made = results_module()
+    other = [{"points": 70.0, "half_width": 1.0}] * 2
+    for points, words in (
+        ([1.0, 1.1, 1.2], "ahead in 3, behind in 0, undecided in 0: they beat prototypes here (+1.10 ± 0.25"),
+        ([-1.0, -1.1, -1.2], "ahead in 0, behind in 3, undecided in 0: they lost to prototypes here (−1.10 ± 0.25"),
+        ([1.0, -1.0], "ahead in 1, behind in 1, undecided in 0: they did not beat prototypes"),
+        ([0.1], "ahead in 0, behind in 0, undecided in 1: they did not beat prototypes here."),
+        ([2.0], "ahead in 1, behind in 0, undecided in 0: they beat prototypes here."),
+    ):
+        told = made.verdict(other, [{"points": one, "half_width": 0.3} for one in points])
+        assert told.startswith("So the fast weights of the episode are used in 2 of 2 runs; ")
+        assert words in told
+    unused = made.verdict([{"points": 0.1, "half_width": 0.3}], [{"points": 0.1, "half_width": 0.3}])
+    assert "used in 0 of 1 run;" in unused
 
 
 def test_wheel_carries_the_data(tmp_path):

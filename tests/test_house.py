@@ -1,14 +1,20 @@
-"""The rules of the house that import-linter does not keep: no private name crosses a file, the plan lists the rooms."""
+"""The rules of the house that import-linter does not keep: no private name crosses a file, a method is one file, the
+plan lists the rooms."""
 
 import ast
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
 import nbformat
 import pytest
 
-from mlcourse import environment, places
+from mlcourse import environment, learners, places
+from mlcourse.commands import methods
+from mlcourse.errors import CourseError
 
 ROOT = places.repository()
 HOUSE = ROOT / "mlcourse"
@@ -102,3 +108,129 @@ def test_the_command_of_the_house_is_in_the_style_stage():
     assert "LINT_IMPORTS]" in (HOUSE / "environment.py").read_text(encoding="utf-8")
     code = [sys.executable, "-c", environment.LINT_IMPORTS]
     assert "0 broken" in subprocess.run(code, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+# ------------------------------------------------------------------ a method is one file
+
+NEW_METHOD = '''"""Nearest centre of ranks, a method that nobody has."""
+
+import torch
+from torch import Tensor
+
+from mlcourse.learners.base import State, way_of
+from mlcourse.learners.methods import Paper, Recipe, register
+from mlcourse.learners.metric import MetricLearner
+from mlcourse.learners.prototypical import prototypes
+
+
+class RankedCentres(MetricLearner):
+    """Prototypes, and logits on a scale of its own."""
+
+    def __init__(self, network: torch.nn.Module, *, sharpness: float = 2.0):
+        super().__init__(network)
+        self.sharpness = sharpness
+
+    def keep(self, z: Tensor, support_y: Tensor) -> State:
+        return {"centres": prototypes(z, support_y, way_of(support_y))}
+
+    def compare(self, state: State, z: Tensor) -> Tensor:
+        return -self.sharpness * torch.cdist(z, state["centres"])
+
+
+register(
+    "ranked",
+    learner=RankedCentres,
+    help="compares with centres of ranks",
+    title="ranked centres",
+    paper=Paper("Nobody, Someone, Anyone", "Ranked Centres", 2031, "https://example.org/ranked"),
+    published={"omniglot 5-way 1-shot": 12.34},
+    network={"normalisation": "group", "channels": 8},
+    recipes={"smoke": Recipe(steps=2, tasks=2, rate=1e-3, query=2, validate_every=2, validation_episodes=4)},
+)
+'''
+TABULATED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("make_results", sys.argv[1])
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+run = dict(method="ranked", normalisation="group", way=5, accuracy=0.5, ci95=0.01, worst_tenth=0.4, steps=2)
+print(made.rows([run | dict(transductive=False)], {})[0])
+"""
+
+
+@pytest.fixture(scope="module")
+def house_with_one_more_method(tmp_path_factory):
+    """A copy of the package with one more file in `learners/`, and a function that runs Python in it."""
+    copy = tmp_path_factory.mktemp("house")
+    shutil.copytree(HOUSE, copy / "mlcourse", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(places.data(), copy / "data")
+    (copy / "mlcourse" / "learners" / "ranked.py").write_text(NEW_METHOD, encoding="utf-8")
+
+    def python(*arguments):
+        environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)], cwd=copy, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert str(copy) in python("-c", "import mlcourse; print(mlcourse.__file__)")
+    return copy, python
+
+
+def test_a_method_is_one_file(house_with_one_more_method):
+    copy, python = house_with_one_more_method
+    command = ("-m", "mlcourse")
+    listed = python(*command, "train", "--help")
+    assert re.search(r"ranked +compares with centres of ranks", listed)
+    assert "prototypical" in listed
+    python(*command, "train", "ranked", "--budget", "smoke", "--seed", 3, "--out", "run")
+    config = json.loads((copy / "run" / "config.json").read_text(encoding="utf-8"))["learner"]
+    assert (config["method"], config["options"]["sharpness"], config["options"]["channels"]) == ("ranked", 2.0, 8)
+    loaded = "import mlcourse; print(type(mlcourse.load('run')).__name__, mlcourse.load('run').sharpness)"
+    assert python("-c", loaded).split() == ["RankedCentres", "2.0"]
+    for learner in ("run", "untrained-ranked"):
+        result = json.loads(python(*command, "evaluate", learner, "--episodes", 4, "--query", 2, "--json"))
+        assert (result["normalisation"], result["episodes"]) == ("group", 4)
+    row = python("-c", TABULATED, ROOT / "docs" / "make_results.py")
+    assert row.startswith("| ranked centres | 50.00 % ± 1.00 over episodes |")
+    assert "[Nobody et al. 2031](https://example.org/ranked): 12.34, –" in row
+
+
+def test_help_lists_what_the_files_register():
+    assert [
+        (line.name, line.help, line.trains) for line in sorted(methods.catalogue(), key=lambda line: line.name)
+    ] == [(name, one.help, bool(one.recipes)) for name, one in sorted(learners.METHODS.items())]
+    assert all(one.help and one.title for one in learners.METHODS.values())
+
+
+def test_a_method_says_what_it_is_in_one_file_only():
+    """No other file of the package or of the results table has a list of methods."""
+    names = set(learners.METHODS)
+    for path in [*HOUSE.rglob("*.py"), ROOT / "docs" / "make_results.py"]:
+        if path.parent.name == "learners" or "lessons" in path.parts:
+            continue
+        strings = {
+            node.value
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        assert len(names & strings) <= 2, f"{path} names {sorted(names & strings)}"
+
+
+def test_a_name_that_is_taken_is_refused():
+    with pytest.raises(CourseError, match=r"method 'maml' is registered in .*maml\.py and in .*; rename one"):
+        learners.register("maml", learner=learners.MAML, help="again")
+    assert learners.METHODS["maml"].file.endswith("maml.py")
+
+
+def test_help_is_there_without_torch():
+    code = (
+        "import sys\nfrom mlcourse.commands import app\n"
+        "for words in (['--help'], ['train', '--help'], ['evaluate', '--help']):\n"
+        "    try:\n        app(words)\n    except SystemExit:\n        pass\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert all(name in done.stdout for name in learners.METHODS)

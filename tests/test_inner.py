@@ -348,3 +348,33 @@ def test_a_loss_that_is_not_finite_shows_in_the_result(adapt, options):
         **options,
     )
     assert not fast["phi"].isfinite()
+
+
+# ------------------------------------------------------------------ any loss
+
+
+@pytest.mark.parametrize(("first_order", "create_graph"), [(False, True), (True, True), (False, False)])
+def test_adapt_is_descent_on_the_loss_of_a_support_set(first_order, create_graph):
+    (forward, theta, x, y), settings, outer = problem(steps=3)
+    options = {"first_order": first_order, "create_graph": create_graph}
+    adapted = inner.adapt(forward, theta, x, y, **settings, **options)
+    loss = torch.nn.functional.cross_entropy
+    descended = inner.descend(lambda fast: loss(forward(fast, x), y), theta, 3, settings["rate"], **options)
+    assert all(torch.equal(adapted[name], descended[name]) for name in theta)
+    if create_graph:
+        grads = [torch.autograd.grad(outer(fast), list(theta.values())) for fast in (adapted, descended)]
+        assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+
+
+def test_descent_is_on_any_loss_and_has_its_closed_form():
+    """φ_T = c + (1 − αa)^T (θ − c), and its derivative with respect to θ and to what the loss holds."""
+    theta, centre = torch.tensor([0.3, -2.0], dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    theta.requires_grad_(), centre.requires_grad_()
+    fast = inner.descend(lambda p: 1.5 * (p["phi"] - centre).square().sum(), {"phi": theta}, 4, 0.1)["phi"]
+    shrink = (1 - 0.1 * 3) ** 4
+    torch.testing.assert_close(fast, centre + shrink * (theta - centre))
+    to_theta, to_centre = torch.autograd.grad(fast.sum(), (theta, centre))
+    torch.testing.assert_close(to_theta, torch.full_like(theta, shrink))
+    torch.testing.assert_close(to_centre, torch.tensor(2 * (1 - shrink), dtype=torch.float64))
+    with pytest.raises(CourseError, match="steps is -1"):
+        inner.descend(lambda p: p["phi"].sum(), {"phi": theta}, -1, 0.1)

@@ -16,7 +16,7 @@ from core_helpers import squares
 from safetensors.torch import load_file
 
 import mlcourse
-from mlcourse import files, learners, recipes, training
+from mlcourse import files, learners, training
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
@@ -318,30 +318,30 @@ def test_a_seed_that_no_generator_takes_is_named_and_the_largest_works():
 
 
 def test_every_recipe_can_be_built_and_the_papers_schedule_halves():
-    for method, budgets in recipes.RECIPES.items():
-        for recipe in budgets.values():
+    for method, one in learners.METHODS.items():
+        for recipe in one.recipes.values():
             learners.build(method, way=5, seed=0, **recipe.options)
             learners.build(method, way=5, seed=0, **recipe.many_way.get("options", {}))
             assert recipe.schedule in training.SCHEDULES
-    paper = recipes.recipe("prototypical", "paper")
+    paper = learners.recipe("prototypical", "paper")
     shares = [training.SCHEDULES[paper.schedule](step, paper.steps) for step in (0, 1999, 2000, 4000)]
     assert shares == [1, 1, 0.5, 0.25]
 
 
 def test_mamls_published_settings_depend_on_the_way():
     """Finn et al. 2017, appendix A.1; their code (https://github.com/cbfinn/maml, main.py) says the same."""
-    few, many = (recipes.recipe("maml", "paper", way) for way in (5, 20))
+    few, many = (learners.recipe("maml", "paper", way) for way in (5, 20))
     assert (few.steps, few.tasks, few.rate, few.query) == (60000, 32, 1e-3, 1)
     assert few.options == {"steps": 1, "evaluation_steps": 3, "inner_rate": 0.4}
     assert (many.steps, many.tasks, many.rate, many.query) == (60000, 16, 1e-3, 1)
     assert many.options == {"steps": 5, "evaluation_steps": 5, "inner_rate": 0.1}
-    assert recipes.recipe("maml", "paper") == recipes.recipe("maml", "paper", 19) == few
-    assert recipes.recipe("prototypical", "paper", 20) == recipes.recipe("prototypical", "paper", 5)
+    assert learners.recipe("maml", "paper") == learners.recipe("maml", "paper", 19) == few
+    assert learners.recipe("prototypical", "paper", 20) == learners.recipe("prototypical", "paper", 5)
 
 
 def test_short_takes_as_many_images_a_step_at_20_ways_as_at_5():
-    for method in recipes.RECIPES:
-        few, many = (recipes.recipe(method, "short", way) for way in (5, 20))
+    for method in (name for name, one in learners.METHODS.items() if one.recipes):
+        few, many = (learners.recipe(method, "short", way) for way in (5, 20))
         if few.train_way is None:
             assert few.tasks * 5 == many.tasks * 20
         assert few.steps == many.steps

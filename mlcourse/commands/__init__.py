@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from mlcourse import __version__, places
+from mlcourse.commands import console
 from mlcourse.errors import CourseError, CourseWarning
 
 # name of the command -> where its function lives; the file is imported when the command is called or listed
@@ -48,6 +49,9 @@ def one_line(error: BaseException) -> str | None:
             errno.EROFS: "the disk can only be read{}: write elsewhere",
             errno.ENOTDIR: "a file is in the place of a folder{}: move it away, or use another path",
             errno.EISDIR: "a folder is in the place of a file{}: move it away, or use another path",
+            errno.ENAMETOOLONG: "a name is too long for this disk{}: take a shorter one",
+            errno.ELOOP: "a link leads back to itself{}: remove it, or use another path",
+            errno.EFBIG: "a file grew larger than this system allows{}: write elsewhere",
             errno.EEXIST: "a file is there already{}: move it away, or use another path",
         }
         if error.errno in remedies:
@@ -77,6 +81,10 @@ def _say_warning(message, category, *where, **options) -> None:
 
 class Commands(TyperGroup):
     """A group that imports a command when it is needed, and turns errors into one line."""
+
+    def main(self, *args, **kwargs):
+        console.never_fail_to_print()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx):
         return list(COMMANDS)

@@ -8,7 +8,7 @@ import typer
 
 def bench(
     what: Annotated[str, typer.Argument(help="maml")],
-    workload: Annotated[list[str] | None, typer.Option(help="W1-q1, W1-q15, W2, W3 (default: all)")] = None,
+    workload: Annotated[list[str] | None, typer.Option(help="W1-q1, W1-q15, W2, W3, MLP (default: all)")] = None,
     rounds: Annotated[int, typer.Option(help="steps of each way, taking turns; 5 or more for a figure to report")] = 5,
     growth: Annotated[bool, typer.Option(help="also the growth with tasks and with inner steps")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
@@ -23,13 +23,15 @@ def bench(
     import json
 
     from mlcourse import bench, devices
-    from mlcourse.commands import say
+    from mlcourse.commands.console import Progress
     from mlcourse.errors import CourseError
 
     if what != "maml":
         raise CourseError(f"{what!r} has no benchmark; use maml")
     place = devices.pick(device)
-    report = bench.bench(workload or list(bench.WORKLOADS), rounds=rounds, device=place, grow=growth, say=say, out=out)
+    names = workload or list(bench.WORKLOADS)
+    with Progress("bench") as progress:
+        report = bench.bench(names, rounds=rounds, device=place, grow=growth, say=progress.say, at=progress.at, out=out)
     print(json.dumps(report)) if as_json else show(report)
 
 

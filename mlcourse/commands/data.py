@@ -57,30 +57,3 @@ def load(
         size = shape[1] if shape and shape[1] == shape[2] and dataset != "glyphs" else None
         images = datasets.load(dataset, split, size=size, **place)
     return images.in_shape(shape) if shape else images
-
-
-def check_enough(
-    images: ClassImages,
-    *,
-    way: int,
-    shot: int,
-    query: int,
-    way_option: str = "--way",
-    shot_option: str = "--shot",
-    query_option: str = "--query",
-) -> None:
-    """Raise CourseError, which names the option to change, where a split cannot give tasks of this size."""
-    where = f"the {images.split} split of {images.name}"
-    if way > images.classes:
-        raise CourseError(
-            f"{where} has {images.classes} classes, fewer than {way}: use {way_option} {images.classes} or less, or "
-            "add class folders"
-        )
-    fewest = int(images.counts.argmin())
-    name, there = images.names[fewest], int(images.counts[fewest])
-    if shot + query > there:
-        option, most = (query_option, there - shot) if there > shot else (shot_option, there - 1)
-        raise CourseError(
-            f"class {name!r} of {where} has {there} pictures, fewer than {shot} + {query} ({shot_option} + "
-            f"{query_option}): use {option} {most} or less, or add pictures"
-        )

@@ -6,11 +6,13 @@ is one of the things that the doctor must be able to tell.
 
 import json as json_module
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,10 +20,11 @@ from typing import Annotated
 
 import typer
 
-from mlcourse import places
+from mlcourse import __version__, memory, places
 
 OLDEST_PYTHON = (3, 11)
 FREE_GB = 2.0  # room for the learner's notebooks, checkpoints and figures
+MEMORY_GB = 2.0  # the largest lesson takes 1.99 GB (data/results/lessons.json)
 
 PROBE = """
 import json
@@ -51,6 +54,37 @@ class Finding:
 # -------------------------------------------------------------------------------- the checks
 
 
+def check_course() -> Finding:
+    """Which version of the course is this, and which commit?"""
+    return Finding("Course", "ok", f"mlcourse {__version__}, {commit(places.repository())}")
+
+
+def commit(folder: Path) -> str:
+    """The commit of a clone, in words, and whether its files were changed since."""
+    if not (folder / ".git").exists():  # an installed package may lie inside a clone of something else
+        return "no git clone"
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return "git does not answer"
+    if answer.returncode:
+        return "git does not tell its commit"
+    name, dirty, _ = answer.stdout.strip().partition("-dirty")
+    return f"commit {name}{' with changes' if dirty else ''}"
+
+
+def check_machine() -> Finding:
+    """Which system, how many cores may be used, how much memory is there?"""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = memory.available() / 1e9
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    found = f"{system}, {cores} core{'s' * (cores != 1)}, {memory.total() / 1e9:.1f} GB of memory, {free:.1f} free"
+    if free < MEMORY_GB:
+        return Finding("Machine", "note", found, f"Close other programs: a lesson may take {MEMORY_GB:.0f} GB")
+    return Finding("Machine", "ok", found)
+
+
 def check_python() -> Finding:
     """Is this Python new enough, and is it the environment's own?"""
     found = f"Python {sys.version.split()[0]} in {sys.prefix}"
@@ -62,7 +96,8 @@ def check_python() -> Finding:
 def probe_torch(python: str = sys.executable) -> dict:
     """Import torch and torchvision in a process of their own; return what they say, or {"error": line}."""
     try:
-        answer = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=300)
+        command = [python, "-c", PROBE]
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300)
     except (OSError, subprocess.TimeoutExpired) as error:
         return {"error": str(error)}
     marked = [line for line in answer.stdout.splitlines() if line.startswith("FOUND")]
@@ -135,7 +170,8 @@ def check_kernel(name: str = "python3") -> Finding:
     try:
         # the prefix tells environments apart; the path does not, because a virtual environment's Python is a link
         code = "import sys; print(sys.prefix)"
-        prefix = subprocess.run([command, "-c", code], capture_output=True, text=True, timeout=60).stdout.strip()
+        answer = subprocess.run([command, "-c", code], capture_output=True, text=True, errors="replace", timeout=60)
+        prefix = answer.stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return Finding(label, "off", f"{name} points to {command}, which does not run", remedy)
     if not prefix or Path(prefix).resolve() != Path(sys.prefix).resolve():
@@ -226,19 +262,20 @@ def check_real_data(root: str | None = None) -> Finding:
 
 def examine() -> list[Finding]:
     """Run every check. None of them raises."""
-    found, work = probe_torch(), places.work()
-    return [
-        check_python(),
-        check_torch(found),
-        check_pair(found),
-        check_gpu(found),
-        check_kernel(),
-        check_widgets(),
-        check_disk(work),
-        check_work(work),
-        check_data(),
-        check_real_data(),
-    ]
+    work = places.work()
+    with ThreadPoolExecutor(1) as pool:  # PyTorch takes seconds to import: the other checks need not wait for it
+        probe = pool.submit(probe_torch)
+        first = [check_course(), check_machine(), check_python()]
+        last = [
+            check_kernel(),
+            check_widgets(),
+            check_disk(work),
+            check_work(work),
+            check_data(),
+            check_real_data(),
+        ]
+        found = probe.result()
+    return [*first, check_torch(found), check_pair(found), check_gpu(found), *last]
 
 
 # -------------------------------------------------------------------------------- the command
@@ -247,17 +284,18 @@ def examine() -> list[Finding]:
 def show(findings: list[Finding]) -> None:
     """Print a table, and under it the remedy for everything that is off."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("check", "state", "found", title="mlcourse doctor", title_justify="left")
     styles = {"ok": "green", "note": "yellow", "off": "bold red"}
     for finding in findings:
-        table.add_row(finding.check, f"[{styles[finding.state]}]{finding.state}[/]", finding.found)
+        table.add_row(finding.check, f"[{styles[finding.state]}]{finding.state}[/]", escape(finding.found))
     console = Console()
     console.print(table)
     for finding in findings:
         if finding.remedy:
-            console.print(f"{finding.check}: {finding.remedy}", markup=False, soft_wrap=True)
+            console.print(f"{finding.check}: {finding.remedy}", markup=False, highlight=False, soft_wrap=True)
     wrong = sum(finding.state == "off" for finding in findings)
     console.print("All is well." if not wrong else f"{wrong} of {len(findings)} checks are off.")
 

@@ -6,21 +6,24 @@ from typing import Annotated
 
 import typer
 
+from mlcourse.commands import fitting, methods, say
 from mlcourse.commands.data import DATASET_HELP
 
 
 def evaluate(
-    learner: Annotated[str, typer.Argument(help="folder of a run; or pixels, untrained-prototypical, untrained-maml")],
+    learner: Annotated[str, typer.Argument(help="folder of a run, or a baseline")],
     dataset: Annotated[
         str | None, typer.Option(help=f"{DATASET_HELP}. Default: what the run was trained on, else glyphs")
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
-    way: Annotated[int | None, typer.Option(help="classes a task (default: the run's, else 5)")] = None,
-    shot: Annotated[int | None, typer.Option(help="support images a class (default: the run's, else 1)")] = None,
-    query: Annotated[int, typer.Option(help="query images a class")] = 15,
+    way: Annotated[int | None, typer.Option(help="classes per task (default: the run's, else 5)")] = None,
+    shot: Annotated[int | None, typer.Option(help="support images per class (default: the run's, else 1)")] = None,
+    query: Annotated[
+        int | None, typer.Option(help="query images per class (default: the run's, else 15, or as many as there are)")
+    ] = None,
     episodes: Annotated[int, typer.Option(help="1,000 or more for a figure to report")] = 1000,
-    seed: Annotated[int, typer.Option(help="of the episodes")] = 0,
+    seed: Annotated[int, typer.Option(help="of the episodes, and of an untrained network's weights")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
@@ -34,22 +37,23 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
-    from mlcourse import devices, evaluation, files, learners
+    from mlcourse import devices, evaluation, learners
     from mlcourse.commands import data
-    from mlcourse.episodes import EpisodeSampler, check_seed
+    from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
     from mlcourse.errors import CourseError
 
+    for what, value in (("way", way), ("shot", shot), ("query", query)):
+        if value is not None:
+            check_positive(what, value)
     check_seed(seed)
     place = devices.pick(device)
-    baseline = learner.removeprefix("untrained-") if learner.startswith("untrained-") or learner == "pixels" else None
-    about = {} if baseline else _about(learner, files, learners)
+    baseline = _baseline(learner)
+    model, about = (None, {}) if baseline else learners.load_run(learner, device=place)
     dataset = _dataset(learner, about) if dataset is None else dataset
     if protocol is None and dataset == about.get("dataset"):
         protocol = about.get("protocol")
-    way = about.get("way", 5) if way is None else way
     shot = about.get("shot", 1) if shot is None else shot
     drawn = bool(about.get("drawn")) if drawn is None else drawn
-    model = None if baseline else learners.load(learner, device=place)
     shape = None if baseline else _shape(model)
     if convert and shape is None:
         raise CourseError(f"--convert is for a trained run of one shape; {learner} takes any pictures: leave it out")
@@ -67,11 +71,18 @@ def evaluate(
             f"the pictures of {dataset} are {images.shape} (channels, height, width), but {learner} was trained on "
             f"{shape}: add --convert, or choose fitting data"
         )
-    data.check_enough(images, way=way, shot=shot, query=query)
-    sampler = EpisodeSampler(images, way, shot, query, device=place)
+    fit = fitting.Fit()
+    images = fit.large_enough(images, shot)
+    way = fit.classes(images, fitting.Wish("way", "--way", way, about.get("way") or fitting.DEFAULT_WAY))
+    wish = fitting.Wish("queries", "--query", query, about.get("query") or fitting.DEFAULT_QUERY)
+    sampler = EpisodeSampler(images, way, shot, fit.queries(images, shot, wish), device=place)
+    for line in fit.said:
+        say(line)  # on stderr: what --json prints stays JSON
     if baseline:
         channels, size, _ = images.shape
-        model = learners.build(baseline, way=way, in_channels=channels, size=size, seed=0).to(place)
+        model = learners.build(baseline, way=way, in_channels=channels, size=size, seed=seed).to(place)
+    else:
+        _check_way(learner, model, way)
     result = evaluation.evaluate(model, sampler, episodes=episodes, seed=seed)
     if as_json:
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "drawn": drawn}
@@ -81,15 +92,36 @@ def evaluate(
         print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {100 * result.worst_tenth:.1f} %")
 
 
-def _about(folder, files, learners) -> dict:
-    """What the run's config.json tells of its training ({} for a folder that `load` will refuse with a clear error)."""
-    path = Path(folder) / learners.CONFIG
-    return files.read_json(path) if path.is_file() else {}
+def _baseline(learner: str) -> str | None:
+    """The method of a baseline: one without training, or one that is left untrained; None for the folder of a run."""
+    from mlcourse.learners import METHODS
+
+    if learner in METHODS and not METHODS[learner].recipes and not Path(learner).is_dir():
+        return learner
+    return learner.removeprefix("untrained-") if learner.startswith("untrained-") else None
+
+
+def _check_way(learner, model, way: int) -> None:
+    """Raise CourseError where a run was trained for fewer classes than are asked for."""
+    from mlcourse.errors import CourseError
+    from mlcourse.learners import METHODS
+
+    config = model.config
+    if not config:
+        return
+    options = config["options"]
+    fixed = METHODS[config["method"]].head and not options.get("zero_head")
+    most = config["way"] if fixed else options.get("most_ways")
+    if most is not None and way > most:
+        raise CourseError(
+            f"--way is {way}, but {learner} tells {most} classes apart at most: use --way {most} or less, or train "
+            f"another run with --way {way}"
+        )
 
 
 def _shape(model) -> tuple[int, int, int] | None:
-    """(C, H, W) of the pictures that a learner was built for; None when it takes any."""
-    if "in_channels" not in model.config or model.config["method"] == "pixels":
+    """(C, H, W) of the pictures that a learner was built for; None when it takes any, or its own class does not say."""
+    if "in_channels" not in model.config or model.trains_on == "nothing":
         return None
     return model.config["in_channels"], model.config["size"], model.config["size"]
 
@@ -103,3 +135,6 @@ def _dataset(learner, about) -> str:
     if dataset not in datasets.NAMES and not Path(dataset).is_dir():
         raise CourseError(f"{learner} was trained on the folder {dataset}, which is not there; say --dataset FOLDER")
     return dataset
+
+
+evaluate.__doc__ += f"\n\n{methods.baselines()}"

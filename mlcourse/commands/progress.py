@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from mlcourse import places
+from mlcourse import files, places
 from mlcourse.teaching import progress as kept
 
 
@@ -27,11 +27,9 @@ class Row:
 
 def rows() -> list[Row]:
     """One row for each notebook of the course, and for each that progress was kept of."""
-    import nbformat
-
     exercises: dict[str, list[str]] = {}
     for path in sorted(places.notebooks().glob("*.ipynb")):
-        cells = nbformat.read(path, as_version=4).cells
+        cells = files.read_notebook(path).cells
         tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
         exercises[path.stem] = sorted(tag.split(":")[1] for tag in tags if re.fullmatch(r"exercise:\d\d\.\d+", tag))
     passed = [entry["exercise"] for entry in kept.passes()]
@@ -46,24 +44,33 @@ def rows() -> list[Row]:
     ]
 
 
+def without(number: str) -> str:
+    """An exercise as its row names it: "01.2" is 2."""
+    return number.split(".", 1)[-1]
+
+
 def progress() -> None:
     """Show the exercises you passed, as they are kept in your work folder."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("notebook", "exercises", "passed", "still open", "guesses", "state")
+    # a row is a line on a terminal of 80 columns, in any encoding: no frame, and a long name is cut
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("notebook", no_wrap=True, overflow="crop", max_width=33)
+    for name in ("passed", "still open", "guesses", "state"):
+        table.add_column(name, no_wrap=True, overflow="crop")
     all_rows = rows()
     for row in all_rows:
-        still_open = [one for one in row.exercises if one not in row.passed]
+        still_open = [without(one) for one in row.exercises if one not in row.passed]
         table.add_row(
             row.notebook,
-            str(len(row.exercises)),
-            ", ".join(row.passed) or "none",
-            ", ".join(still_open) or "none",
+            f"{len(row.passed)} of {len(set(row.exercises) | set(row.passed))}",
+            " ".join(still_open) or "none",
             str(row.guesses),
             row.state,
         )
     console = Console()
-    console.print(table)
+    console.print(table, markup=False)
     total, done = sum(len(row.exercises) for row in all_rows), sum(len(row.passed) for row in all_rows)
-    console.print(f"{done} of {total} exercises passed. Kept in {kept.path()}", soft_wrap=True, highlight=False)
+    line = f"{done} of {total} exercises passed. Kept in {kept.path()}"
+    console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,7 +1,7 @@
 """What every learner is: a function from a support set to a predictor, with outer parameters to train."""
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from mlcourse.episodes import Episode
 from mlcourse.errors import CourseError
+from mlcourse.networks.recorded import Recorded
 from mlcourse.statistics import ACCURACY, ERROR, Metric
 
 State = dict[str, Any]
 
 
-class Learner(nn.Module, ABC):
+class Learner(Recorded):
     """A meta-learner. Its parameters are the outer parameters θ; what else it must remember is a buffer.
 
     One adapts once and predicts often:
@@ -30,7 +31,8 @@ class Learner(nn.Module, ABC):
 
     A learner of one's own defines `inner_process` and `predict` (or all of `adapt` and `predict`), and where its task
     is another one `loss`, `score` and `metric`. Where the outer loss is more than the loss of `predict` it defines
-    `outer_process`.
+    `outer_process`. A learner remembers the arguments that it was made with (`Recorded`), so that `learners.save` and
+    `load` know it by its class.
     """
 
     trains_on = "episodes"  # or "images" (x, global class), or "nothing"
@@ -44,7 +46,11 @@ class Learner(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {}  # what `learners.build` was called with, so that a file can bring it back
+        self.config: dict[str, Any] = {}  # what `learners.build` was called with
+
+    def recorded(self) -> dict[str, Any]:
+        """What `learners.load` makes this learner from again: the arguments of `build`, or class and arguments."""
+        return self.config or super().recorded()
 
     def check_images(self, shape: tuple[int, ...]) -> None:
         """Raise CourseError when images of `shape` (C, H, W) are not what this learner was built for."""
@@ -112,15 +118,15 @@ class Learner(nn.Module, ABC):
         """
         if self.training:
             batch = self.augment(batch, generator)
-        loss, prediction = self.outer_process(batch, step=step, generator=generator)
-        return loss, self.metrics(prediction, batch)
+        loss, prediction, *more = self.outer_process(batch, step=step, generator=generator)
+        return loss, self.metrics(prediction, batch) | (more[0] if more else {})
 
     def augment(self, batch: Any, generator: torch.Generator | None) -> Any:
         """The batch that the outer loss is taken on: by default as it came. For augmentation of images or of tasks."""
         return batch
 
-    def outer_process(self, batch: Any, *, step: int | None, generator: torch.Generator | None) -> tuple[Tensor, Any]:
-        """The outer loss of a batch, and the predictions that it was taken on."""
+    def outer_process(self, batch: Any, *, step: int | None, generator: torch.Generator | None) -> tuple:
+        """The outer loss of a batch, the predictions that it was taken on, and, where wanted, more metrics by name."""
         prediction = self(batch.support_x, batch.support_y, batch.query_x)
         return self.loss(prediction, batch.query_y), prediction
 
@@ -175,7 +181,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     yield  # nothing to change, so nobody has to wait
 
 
-class Frozen(nn.Module):
+class Frozen(Recorded):
     """A learner that another one holds, as a teacher: saved with it, never trained, always in evaluation mode."""
 
     def __init__(self, learner: nn.Module):

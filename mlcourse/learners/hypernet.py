@@ -19,8 +19,10 @@ from torch.nn import functional as F
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner
-from mlcourse.learners.prototypical import prototypes
+from mlcourse.learners.prototypical import ENCODER, prototypes, recipes_of_encoders
+from mlcourse.networks import parts
 
 
 class HeadWriter(nn.Module):
@@ -76,13 +78,19 @@ class HyperNetwork(MetricLearner):
             raise CourseError(f"writes is {writes!r}; use head, or network for the last block's kernel too")
         for what, value in {"hidden": hidden, "rank": rank}.items():
             check_positive(what, value)
-        self.head = HeadWriter(network.embedding_size, hidden)
-        self.kernel = KernelWriter(network.blocks[-1].conv, hidden, rank) if writes == "network" else None
+        self.head = HeadWriter(parts.embedding_size(network, "HyperNetwork"), hidden)
+        self.kernel = None
+        if writes == "network":
+            last = list(getattr(network, "blocks", ()))[-1:]
+            there = bool(last) and hasattr(last[0], "finish") and isinstance(getattr(last[0], "conv", None), nn.Conv2d)
+            what = "blocks, of which the last has a conv and a finish(x)"
+            parts.check_has(there and last[0].conv.bias is not None, network, "HyperNetwork('network')", what)
+            self.kernel = KernelWriter(last[0].conv, hidden, rank)
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """[tasks, n, C, H, W] → what all tasks share: features [tasks, n, D], or the maps that enter the last block."""
         if self.kernel is None:
-            return super()._encode(x)
+            return super().encode(x)
         maps = x.flatten(0, 1)
         for block in self.network.blocks[:-1]:
             maps = block(maps)
@@ -119,10 +127,21 @@ class HyperNetwork(MetricLearner):
         if self.kernel is None:
             return super().outer_process(batch, **how)
         sizes = [batch.support_x.shape[1], batch.query_x.shape[1]]
-        maps = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
+        maps = self.encode(torch.cat([batch.support_x, batch.query_x], 1))
         kernel = self._written(maps[:, : sizes[0]], batch.support_y)
         # One pass through the last block too, so that in training support and queries see the same batch statistics.
         support, query = self._last_block(kernel, maps).split(sizes, 1)
         head = self.head(prototypes(support, batch.support_y, way_of(batch.support_y)))
         logits = query @ head["weight"].transpose(1, 2) + head["bias"].unsqueeze(1)
         return self.loss(logits, batch.query_y), logits
+
+
+register(
+    "hypernet",
+    learner=HyperNetwork,
+    help="a network writes the classifier's weights",
+    title="hypernetwork",
+    paper=Paper("Ha, Dai, Le", "HyperNetworks", 2017, "https://arxiv.org/abs/1609.09106"),
+    network=ENCODER,
+    recipes=recipes_of_encoders(5000),  # a head is written class by class, as prototypes are
+)

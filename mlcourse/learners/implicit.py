@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
-from mlcourse.learners.maml import MAML
-from mlcourse.meta_gradients.linear_solvers import conjugate_gradient
+from mlcourse.learners.maml import ADAPTED, MAML, recipes_of_relatives
+from mlcourse.learners.methods import Paper, register
+from mlcourse.meta_gradients.linear_solvers import truncated_conjugate_gradient
 from mlcourse.meta_gradients.surrogate import surrogate
 
 
@@ -24,6 +25,8 @@ class ImplicitMAML(MAML):
 
     The meta-gradient of a task is (I + H/(λ + γ))⁻¹ ∇L_outer(φ), by conjugate gradients on Hessian-vector products. It
     is right where φ is the optimum; the path is forgotten, so memory is flat in T. `adapt` returns a detached state.
+    Where I + H/(λ + γ) is not positive definite, φ is no minimum, and conjugate gradients stop: the metric `indefinite`
+    is the share of such tasks. With batch normalisation it is most of them, so their "gradient" only leads downhill.
 
     strength: λ, above 0. damping: γ, 0 or more; it tames a Hessian with negative eigenvalues, and biases.
     iterations: of conjugate gradients. steps: T of the descent. inner_rate: α, below 2/(λ + the largest eigenvalue of
@@ -67,8 +70,8 @@ class ImplicitMAML(MAML):
 
         return [inner.adapt(forward, theta, x, y, steps=steps, rate=self.inner_rate, loss=proximal, create_graph=False)]
 
-    def outer_process(self, batch, **_) -> tuple[Tensor, Tensor]:
-        """The query loss at φ_T, and the predictions; `.backward()` leaves the implicit meta-gradient in `.grad`."""
+    def outer_process(self, batch, **_) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """The query loss at φ_T, the predictions, and `indefinite`; `.backward()` leaves the implicit meta-gradient."""
         theta = self.start()
         with torch.no_grad():
             state = self.adapt(batch.support_x, batch.support_y)
@@ -79,10 +82,13 @@ class ImplicitMAML(MAML):
         outer = rows(inner.gradient(loss, state["fast"]))
         product = self.hessian_product(state, batch.support_x, batch.support_y)
         weight = 1 / (self.strength + self.damping)
-        solved = conjugate_gradient(lambda p: p + weight * product(p), outer, iterations=self.iterations).sum(0)
-        parts = solved.split([value.numel() for value in theta.values()])
+        solved, curvature = truncated_conjugate_gradient(
+            lambda p: p + weight * product(p), outer, iterations=self.iterations
+        )
+        parts = solved.sum(0).split([value.numel() for value in theta.values()])
         gradients = [part.view_as(value) for part, value in zip(parts, theta.values(), strict=True)]
-        return surrogate(loss, list(theta.values()), gradients), prediction
+        share = (curvature <= 0).double().mean().item()
+        return surrogate(loss, list(theta.values()), gradients), prediction, {"indefinite": share}
 
     @torch.enable_grad()
     def hessian_product(self, state: State, support_x: Tensor, support_y: Tensor) -> Callable[[Tensor], Tensor]:
@@ -106,3 +112,20 @@ class ImplicitMAML(MAML):
 def rows(tensors: inner.Parameters) -> Tensor:
     """Tensors by name, [tasks, …], as one row a task: [tasks, n]."""
     return torch.cat([value.reshape(len(value), -1) for value in tensors.values()], 1)
+
+
+register(
+    "imaml",
+    learner=ImplicitMAML,
+    help="MAML by the implicit gradient of the optimum",
+    title="implicit MAML",
+    paper=Paper(
+        "Rajeswaran, Finn, Kakade, Levine",
+        "Meta-Learning with Implicit Gradients",
+        2019,
+        "https://arxiv.org/abs/1909.04630",
+    ),
+    network=ADAPTED,
+    head=True,
+    recipes=recipes_of_relatives(2500, steps=8, evaluation_steps=8),
+)

@@ -22,7 +22,10 @@ from torch.nn import functional as F
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, members
+from mlcourse.learners.prototypical import ENCODER, recipes_of_encoders
+from mlcourse.networks import parts
 
 
 class Layer(nn.Module):
@@ -86,7 +89,8 @@ class InContextLearner(MetricLearner):
         if width % heads:
             raise CourseError(f"width {width} does not divide into {heads} heads; give a multiple of {heads}")
         self.most_ways = most_ways
-        self.project = nn.Sequential(nn.LayerNorm(network.embedding_size), nn.Linear(network.embedding_size, width))
+        size = parts.embedding_size(network, "InContextLearner")
+        self.project = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width))
         self.labels = nn.Parameter(0.5 * torch.randn(most_ways, width))  # images have the larger part in a token
         self.unknown = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
@@ -128,7 +132,24 @@ class InContextLearner(MetricLearner):
     def outer_process(self, batch, generator=None, **_) -> tuple[Tensor, Tensor]:
         """As in MetricLearner, with label vectors that `generator` draws for each task (None: the first)."""
         labels = self.assigned(batch.support_y, generator)
-        z = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
+        z = self.encode(torch.cat([batch.support_x, batch.query_x], 1))
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y, labels), query)
         return self.loss(logits, batch.query_y), logits
+
+
+register(
+    "incontext",
+    learner=InContextLearner,
+    help="a transformer reads the support set and the query",
+    title="in-context learner",
+    paper=Paper(
+        "Mishra, Rohaninejad, Chen, Abbeel",
+        "A Simple Neural Attentive Meta-Learner",
+        2018,
+        "https://arxiv.org/abs/1707.03141",
+    ),
+    network=ENCODER,
+    # What is read depends on the whole task, so it sees several tasks a step.
+    recipes=recipes_of_encoders(5000, tasks=4, train_way=20, query=4, rate=1e-3),
+)

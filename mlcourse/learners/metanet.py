@@ -46,23 +46,17 @@ from torch.nn import functional as F
 from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, State, evaluation_mode, way_of
-from mlcourse.learners.metric import cosines
-from mlcourse.learners.prototypical import PrototypicalNetwork
+from mlcourse.learners.methods import Paper, Recipe, register
+from mlcourse.learners.metric import check_encoder, cosines
+from mlcourse.learners.prototypical import ENCODER, PrototypicalNetwork
+from mlcourse.networks import normalisation_of, parts
 
 P = 7.0  # of `preprocess`: gradients below e^−7 are small
 
 
 def preprocess(gradient: Tensor, p: float = P) -> Tensor:
-    """Two numbers for each coordinate g, both of moderate size: [...] → [..., 2].
-
-        (log|g| / p, sign g)  where |g| ≥ e^−p,      (−1, e^p·g)  elsewhere
-
-    Andrychowicz et al., *Learning to learn by gradient descent by gradient descent*, 2016, appendix A,
-    https://arxiv.org/abs/1606.04474.
-    """
-    smallest = torch.exp(torch.tensor(-p, dtype=gradient.dtype, device=gradient.device))
-    size = gradient.abs().clamp_min(smallest).log() / p  # never the logarithm of 0, whose derivative is not finite
-    return torch.stack([size, (gradient / smallest).clamp(-1, 1)], -1)
+    """Two numbers for each coordinate of a gradient, [...] → [..., 2]: see `inner.log_and_sign`."""
+    return inner.log_and_sign(gradient, p)
 
 
 def with_one(x: Tensor) -> Tensor:
@@ -113,16 +107,15 @@ class SlowNetwork(nn.Module):
     def __init__(self, trunk: nn.Module, size: int, hidden: int):
         super().__init__()
         self.trunk, self.fc = trunk, nn.Linear(size, hidden)
-        self.normalisation = getattr(trunk, "normalisation", "none")
         self.activation = F.relu
 
     def features(self, x: Tensor) -> Tensor:
         """What enters the fully connected layer: [tasks, images, C, H, W] → [tasks, images, D]."""
-        return self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return parts.embeddings(self.trunk, x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def forward(self, x: Tensor) -> Tensor:
         """u(Q, x): [images, C, H, W] → [images, hidden]."""
-        return self.activation(self.fc(self.trunk(x)))
+        return self.activation(self.fc(parts.embeddings(self.trunk, x)))
 
 
 class MetaNetwork(Learner):
@@ -132,7 +125,7 @@ class MetaNetwork(Learner):
     [tasks, n, hidden]; "memory_fc" [tasks, n, hidden, D + 1] and "memory_head" [tasks, n, way, hidden + 1], the W*_i of
     M. Tasks with fewer classes than the head has use the first logits only.
 
-    network: Conv-4 with a `head` of `way` logits (its head's size is used, the head itself is not). hidden: outputs of
+    network: one with a linear `head` of `way` logits (its size is used, the head itself is not). hidden: outputs of
     the fully connected layers. meta_hidden: units of d and m. examples: T. sharpness: a factor on the cosines before
     the softmax (the paper: 1). representation_loss: "cross-entropy" of single examples, "contrastive" of pairs, or
     "paper": the first where each class has one example, the second elsewhere. second_order: differentiate through the
@@ -154,12 +147,8 @@ class MetaNetwork(Learner):
         second_order: bool = False,
     ):
         super().__init__()
-        self.normalisation = getattr(network, "normalisation", "none")
-        if self.normalisation not in ("running", "group", "none"):
-            raise CourseError(
-                f"normalisation {self.normalisation!r} does not fit Meta-Networks, whose convolutions are the same for "
-                "all tasks; use running, group or none"
-            )
+        check_encoder(network, "Meta-Networks")
+        self.normalisation = normalisation_of(network)
         for name, value in {"hidden": hidden, "meta_hidden": meta_hidden, "examples": examples}.items():
             if value < 1:
                 raise CourseError(f"{name} is {value}; give 1 or more")
@@ -167,8 +156,10 @@ class MetaNetwork(Learner):
             raise CourseError(
                 f"representation_loss {representation_loss!r} is unknown; use paper, cross-entropy or contrastive"
             )
-        way, size = network.head.weight.shape
-        network.head = nn.Identity()
+        head = getattr(network, "head", None)
+        parts.check_has(isinstance(head, nn.Linear), network, "MetaNetwork", "a linear layer called head")
+        way, size = head.weight.shape
+        parts.exchange(network, head, nn.Identity())
         other = copy.deepcopy(network)
         for part in other.modules():
             if hasattr(part, "reset_parameters"):
@@ -185,6 +176,7 @@ class MetaNetwork(Learner):
             self.register_buffer("head_u", softmax_of_u)
         self.examples, self.sharpness, self.second_order = examples, sharpness, second_order
         self.representation_loss = representation_loss
+        self.mixed_precision = not second_order  # a gradient through rounded gradients points elsewhere
 
     # ------------------------------------------------------------------ the meta information: gradients
 
@@ -368,3 +360,22 @@ def pairs_of(n: int, examples: int, generator: torch.Generator, device: torch.de
     first = torch.randint(n, (examples,), generator=generator)
     second = (first + torch.randint(1, n, (examples,), generator=generator)) % n
     return first.to(device), second.to(device)
+
+
+register(
+    "metanet",
+    learner=MetaNetwork,
+    help="gradients go in, fast weights come out",
+    title="Meta-Networks",
+    paper=Paper("Munkhdalai, Yu", "Meta Networks", 2017, "https://arxiv.org/abs/1703.00837"),
+    published={"omniglot 5-way 1-shot": 98.95, "omniglot 20-way 1-shot": 97.0},
+    network=ENCODER,
+    head=True,
+    recipes={  # no paper recipe: the encoder of Munkhdalai & Yu is another
+        "smoke": Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10),
+        # Most of a step's time goes into d, which reads T gradients of each fast weight: T = 2 of the 5 examples.
+        "short": Recipe(
+            steps=3000, tasks=4, rate=3e-3, query=15, validate_every=500, options={"examples": 2}, many_way={"tasks": 1}
+        ),
+    },
+)

@@ -12,25 +12,23 @@ from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, State, evaluation_mode
+from mlcourse.networks import normalisation_of, normalisations_in, parts
 
 
 class MetricLearner(Learner):
     """A learner whose outer parameter θ is an encoder f (and little more). A subclass defines `keep` and `compare`.
 
-    network: an encoder without a head, called as `network(x)`. Its normalisation is `running`, `group` or `none`,
-    so that each query is answered by itself (inductive). adapt and predict use the running statistics as they are, also
-    in training mode; outer_loss, in training mode, uses those of its batch and updates the running ones.
+    network: an encoder without a head, called as `network(x)`: any module, whose maps are laid flat. Its normalisation
+    is `running`, `group` or `none`, so that each query is answered by itself (inductive). adapt and predict use the
+    running statistics as they are, also in training mode; outer_loss, in training mode, uses those of its batch and
+    updates the running ones.
     """
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        if network.normalisation not in ("running", "group", "none"):
-            raise CourseError(
-                f"normalisation {network.normalisation!r} does not fit {type(self).__name__}, whose encoder is the "
-                "same for all tasks; use running, group or none"
-            )
+        check_encoder(network, type(self).__name__)
         self.network = network
-        self.normalisation = network.normalisation
+        self.normalisation = normalisation_of(network)
 
     @abstractmethod
     def keep(self, z: Tensor, support_y: Tensor) -> State:
@@ -43,25 +41,37 @@ class MetricLearner(Learner):
     def embed(self, x: Tensor) -> Tensor:
         """[tasks, images, C, H, W] → [tasks, images, D], each image by itself: the encoder is in evaluation mode."""
         with evaluation_mode(self.network):
-            return self._encode(x)
+            return self.encode(x)
 
-    def _encode(self, x: Tensor) -> Tensor:
-        return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    def encode(self, x: Tensor) -> Tensor:
+        """The same in the mode that the encoder is in: what `keep` and `compare` are given, here [tasks, images, D]."""
+        return parts.embeddings(self.network, x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
         with evaluation_mode(self):
-            return self.keep(self._encode(support_x), support_y)
+            return self.keep(self.encode(support_x), support_y)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         with evaluation_mode(self):
-            return self.compare(state, self._encode(query_x))
+            return self.compare(state, self.encode(query_x))
 
     def outer_process(self, batch, **_) -> tuple[Tensor, Tensor]:
         # One pass for support and queries, so that in training both see the same batch statistics.
-        z = self._encode(torch.cat([batch.support_x, batch.query_x], 1))
+        z = self.encode(torch.cat([batch.support_x, batch.query_x], 1))
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y), query)
         return self.loss(logits, batch.query_y), logits
+
+
+def check_encoder(network: nn.Module, who: str) -> None:
+    """Raise CourseError, naming `who`, where a network's normalisation would let one query see another."""
+    parts.check_ready(network)
+    for name in ("batch", "support"):
+        if name in normalisations_in(network):
+            raise CourseError(
+                f"normalisation {name!r} does not fit {who}, whose encoder is the same for all tasks; use running, "
+                "group or none (PyTorch's batch normalisation with running statistics)"
+            )
 
 
 def members(labels: Tensor, way: int, dtype: torch.dtype) -> Tensor:

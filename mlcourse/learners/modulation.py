@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from mlcourse.episodes import check_positive
 from mlcourse.learners.base import State, evaluation_mode, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, log_of
-from mlcourse.learners.prototypical import prototypes, squared_distances
+from mlcourse.learners.prototypical import ENCODER, prototypes, recipes_of_encoders, squared_distances
+from mlcourse.networks import parts
 
 
 class ModulationWriter(nn.Module):
@@ -50,9 +52,13 @@ class FeatureModulation(MetricLearner):
     def __init__(self, network: nn.Module, *, hidden: int = 64, scale: float = 1.0):
         super().__init__(network)
         check_positive("hidden", hidden)
-        self.writers = nn.ModuleList(
-            ModulationWriter(network.embedding_size, hidden, block.conv.out_channels) for block in network.blocks
+        blocks = list(getattr(network, "blocks", ()))
+        there = blocks and all(hasattr(block, "conv") and hasattr(block, "finish") for block in blocks)
+        parts.check_has(
+            bool(there), network, "FeatureModulation", "blocks that have a conv and a finish(x, modulation=…)"
         )
+        size = parts.embedding_size(network, "FeatureModulation")
+        self.writers = nn.ModuleList(ModulationWriter(size, hidden, block.conv.out_channels) for block in blocks)
         self.log_scale = log_of("scale", scale)
 
     def modulation(self, support_x: Tensor, support_y: Tensor) -> State:
@@ -94,3 +100,19 @@ class FeatureModulation(MetricLearner):
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y), query)
         return self.loss(logits, batch.query_y), logits
+
+
+register(
+    "film",
+    learner=FeatureModulation,
+    help="a network scales and shifts the encoder's features",
+    title="feature-wise modulation",
+    paper=Paper(
+        "Perez, Strub, de Vries, Dumoulin, Courville",
+        "FiLM: Visual Reasoning with a General Conditioning Layer",
+        2018,
+        "https://arxiv.org/abs/1709.07871",
+    ),
+    network=ENCODER,
+    recipes=recipes_of_encoders(4000, tasks=3, train_way=20),  # what is written depends on the whole task: several
+)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlcourse.learners.base import Learner, State, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.prototypical import squared_distances
 
 
@@ -23,3 +24,15 @@ class PixelNeighbours(Learner):
         distances = squared_distances(query_x.flatten(2), state["pixels"])  # [tasks, queries, support]
         other = ~state["members"].unsqueeze(1)  # [tasks, 1, support, way]
         return -distances.unsqueeze(-1).masked_fill(other, torch.inf).amin(2)  # the best of each class
+
+
+register(
+    "pixels",
+    learner=PixelNeighbours,
+    help="the nearest neighbour in pixels, nothing is trained",
+    title="nearest neighbour in pixels",
+    paper=Paper(
+        "Cover, Hart", "Nearest Neighbor Pattern Classification", 1967, "https://doi.org/10.1109/TIT.1967.1053964"
+    ),
+    network=None,
+)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
-from mlcourse.learners.maml import MAML
+from mlcourse.learners.maml import ADAPTED, MAML, recipes_of_relatives
+from mlcourse.learners.methods import Paper, register
 from mlcourse.meta_gradients.surrogate import surrogate
 
 
@@ -61,6 +62,7 @@ class Reptile(MAML):
         x, y = batch.support_x, batch.support_y
         if self.all_images:
             x, y = torch.cat([x, batch.query_x], 1), torch.cat([y, batch.query_y], 1)
+        generator = generator or torch.Generator().manual_seed(0)  # never the global one: it is not ours to move
         tasks, images = y.shape[:2]
         way, number = self._way(y), torch.arange(tasks).unsqueeze(1)
         fast = {name: value.expand(tasks, *value.shape) for name, value in self.start().items()}
@@ -72,3 +74,21 @@ class Reptile(MAML):
             settings = {"steps": 1, "rate": self.inner_rate, "loss": self.summed(way), "create_graph": False}
             fast = inner.adapt(self.call_tasks, fast, *some, **settings)
         return {"fast": fast, "step": self.steps, "support_x": batch.support_x, "way": way}
+
+
+register(
+    "reptile",
+    learner=Reptile,
+    help="moves the start towards where descent ended",
+    title="Reptile",
+    paper=Paper(
+        "Nichol, Achiam, Schulman",
+        "On First-Order Meta-Learning Algorithms",
+        2018,
+        "https://arxiv.org/abs/1803.02999",
+    ),
+    network=ADAPTED,
+    head=True,
+    # batches of images: as in the paper
+    recipes=recipes_of_relatives(4000, steps=8, evaluation_steps=8, inner_rate=0.2, inner_batch=10),
+)

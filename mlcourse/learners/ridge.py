@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State, way_of
+from mlcourse.learners.methods import Paper, register
 from mlcourse.learners.metric import MetricLearner, log_of, members
+from mlcourse.learners.prototypical import ENCODER, recipes_of_encoders
 
 
 def ridge(x: Tensor, y: Tensor, lam: Tensor | float) -> Tensor:
@@ -53,3 +55,19 @@ class R2D2(MetricLearner):
 
     def compare(self, state: State, z: Tensor) -> Tensor:
         return self.log_scale.exp() * (z @ state["weights"]) + self.bias
+
+
+register(
+    "r2d2",
+    learner=R2D2,
+    help="solves ridge regression on embeddings",
+    title="R2-D2 (ridge regression)",
+    paper=Paper(
+        "Bertinetto, Henriques, Torr, Vedaldi",
+        "Meta-learning with differentiable closed-form solvers",
+        2019,
+        "https://arxiv.org/abs/1805.08136",
+    ),
+    network=ENCODER,
+    recipes=recipes_of_encoders(6000),  # no paper recipe: the encoder of Bertinetto et al. is another
+)

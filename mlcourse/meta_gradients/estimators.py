@@ -5,6 +5,7 @@
     φ_0 = θ,    φ_{t+1} = φ_t − α ∇L_inner(φ_t),    dL_outer(φ_T)/dθ = (I − αH_0) ⋯ (I − αH_{T−1}) ∇L_outer(φ_T)
 
 with H_t the Hessian of L_inner at φ_t. All are called as `meta_gradient(theta, task)` and return a vector like theta.
+Where the inner process runs away they raise CourseError; `path` shows how it does.
 
 Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning*, 2017, https://arxiv.org/abs/1703.03400;
 Pearlmutter, *Fast exact multiplication by the Hessian*, 1994, https://doi.org/10.1162/neco.1994.6.1.147;
@@ -16,12 +17,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.episodes import Episode
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -31,7 +31,7 @@ class Task:
     """Two losses of a vector of weights [n], and the inner process between them.
 
     inner_loss(phi): on the support, a scalar. outer_loss(phi): on the queries, a scalar. steps: T. rate: α.
-    Raises CourseError for a negative number of steps.
+    Raises CourseError for a negative number of steps, and for a rate that is not finite.
     """
 
     inner_loss: Loss
@@ -42,25 +42,27 @@ class Task:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise CourseError(f"steps is {self.steps}; an inner loop takes 0 steps or more")
+        check_number("rate", self.rate)
 
 
 # ------------------------------------------------------------------ the pieces
 
 
+@inner.with_gradients
 def gradient(loss: Loss, phi: Tensor) -> Tensor:
-    """∇loss at phi, a vector [n] without a graph."""
-    phi = phi.detach().requires_grad_()
-    return torch.autograd.grad(loss(phi), phi)[0]
+    """∇loss at phi, a vector [n] without a graph; also under `torch.no_grad()`. A loss that ignores phi is an error."""
+    phi = inner.leaf(phi)
+    return inner.gradient(loss(phi), {"phi": phi})["phi"]
 
 
+@inner.with_gradients
 def hessian_vector(loss: Loss, phi: Tensor, v: Tensor) -> Tensor:
     """H v, H the Hessian of loss at phi [n], v a vector [n]: the gradient of ∇loss · v. H itself is never built."""
-    phi = phi.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(loss(phi), phi, create_graph=True)
+    phi = inner.leaf(phi)
+    slope = inner.gradient(loss(phi), {"phi": phi}, create_graph=True)["phi"]
     if not slope.requires_grad:  # a loss that is linear in phi
         return torch.zeros_like(phi)
-    product = torch.autograd.grad(slope @ v.detach(), phi, allow_unused=True, materialize_grads=True)
-    return product[0]
+    return inner.gradient(slope @ v.detach(), {"phi": phi})["phi"]
 
 
 def path(theta: Tensor, task: Task) -> list[Tensor]:
@@ -85,34 +87,27 @@ def by_hand(theta: Tensor, task: Task) -> Tensor:
     p = gradient(task.outer_loss, last)
     for phi in reversed(before):
         p = p - task.rate * hessian_vector(task.inner_loss, phi, p)
-    return p
+    return _finite(p, task)
 
 
 def first_order(theta: Tensor, task: Task) -> Tensor:
     """First-order MAML's direction [n]: ∇L_outer at φ_T, as if φ_T moved exactly as θ does."""
-    return gradient(task.outer_loss, path(theta, task)[-1])
+    return _finite(gradient(task.outer_loss, path(theta, task)[-1]), task)
 
 
+@inner.with_gradients
 def by_autograd(theta: Tensor, task: Task) -> Tensor:
-    """The exact meta-gradient [n], by differentiating through the course's inner loop, `inner.adapt`."""
-    start = {"weights": theta.detach().requires_grad_()}
-    phi = inner.adapt(
-        lambda params, _: params["weights"],  # the "prediction" is the vector of weights itself
-        start,
-        theta,
-        theta,
-        steps=task.steps,
-        rate=task.rate,
-        loss=lambda weights, _: task.inner_loss(weights),
-    )
-    return inner.gradient(task.outer_loss(phi["weights"]), start)["weights"]
+    """The exact meta-gradient [n], by differentiating through the course's inner loop, `inner.descend`."""
+    start = {"weights": inner.leaf(theta)}
+    phi = inner.descend(lambda params: task.inner_loss(params["weights"]), start, task.steps, task.rate)
+    return _finite(inner.gradient(task.outer_loss(phi["weights"]), start)["weights"], task)
 
 
 def by_differences(theta: Tensor, task: Task, h: float = 3e-3) -> Tensor:
     """The exact meta-gradient [n] by Richardson's differences, one weight after the other: 4n inner processes."""
     units = torch.eye(len(theta), dtype=theta.dtype)
     slopes = [richardson(lambda at: meta_loss(at, task), theta, unit, h) for unit in units]
-    return torch.tensor(slopes, dtype=theta.dtype)
+    return _finite(torch.tensor(slopes, dtype=theta.dtype), task)
 
 
 def rate_gradient(theta: Tensor, task: Task) -> Tensor:
@@ -127,19 +122,30 @@ def rate_gradient(theta: Tensor, task: Task) -> Tensor:
     for phi in reversed(before):
         total = total - p @ gradient(task.inner_loss, phi)
         p = p - task.rate * hessian_vector(task.inner_loss, phi, p)
-    return total
+    return _finite(total, task)
+
+
+def _finite(found: Tensor, task: Task) -> Tensor:
+    if not torch.isfinite(found).all():
+        raise CourseError(
+            f"the gradient is not finite after {task.steps} inner steps with rate {task.rate:g}; use a smaller rate or "
+            "fewer steps"
+        )
+    return found
 
 
 # ------------------------------------------------------------------ three rules for a difference
 
 
 def forward_difference(f: Loss, x: Tensor, v: Tensor, h: float) -> float:
-    """The derivative of f at x along v, from two values. The rule's own error shrinks with h."""
+    """The derivative of f at x along v, from two values. The rule's own error shrinks with h, a number above 0."""
+    check_number("h", h, above=0)
     return float(f(x + h * v) - f(x)) / h
 
 
 def central_difference(f: Loss, x: Tensor, v: Tensor, h: float) -> float:
     """The same from two values on both sides. The rule's own error shrinks with h²."""
+    check_number("h", h, above=0)
     return float(f(x + h * v) - f(x - h * v)) / (2 * h)
 
 
@@ -176,13 +182,15 @@ def as_function(network: nn.Module) -> tuple[Callable[[Tensor, Tensor], Tensor],
     def forward(theta: Tensor, x: Tensor) -> Tensor:
         parts = theta.split(sizes)
         params = {name: part.view_as(value) for part, (name, value) in zip(parts, weights.items(), strict=True)}
-        return functional_call(network, params, (x,))
+        return inner.call(network, params, x)
 
     return forward, torch.cat([value.flatten() for value in weights.values()])
 
 
 def find_jump(f: Loss, x: Tensor, v: Tensor, reach: float, points: int = 200) -> float:
     """The t in [0, reach] at which f(x + t v) jumps most: the largest difference between neighbours, then bisection."""
+    check_number("reach", reach, above=0)
+    check_number("points", points, least=2)
     values = [float(f(x + t * v)) for t in torch.linspace(0, reach, points).tolist()]
     largest = max(range(points - 1), key=lambda k: abs(values[k + 1] - values[k]))
     low, high = (reach * k / (points - 1) for k in (largest, largest + 1))

@@ -9,7 +9,10 @@ The estimators differ in one answer only: what they put for dφ*/dλ. All are ca
     value, gradient = estimator(problem, phi, lam, **options)
 
 phi: where the inner process stands (a tensor, or tensors by name); None: `problem.init(lam)`. lam: λ, a tensor or
-tensors by name. value: L_outer, a detached scalar. gradient: shaped as lam.
+tensors by name. value: L_outer, a detached scalar. gradient: shaped as lam. All work under `torch.no_grad()`, too.
+
+All raise CourseError, and never return nan or a 0 that means "no graph": inside `torch.inference_mode()`; where the
+descent, the solver or the outer loss runs away; for a loss that depends on neither φ nor λ; for options out of range.
 
 | estimator        | dφ/dλ is taken of                                    | memory in T | what it gives up            |
 |------------------|------------------------------------------------------|-------------|-----------------------------|
@@ -33,8 +36,8 @@ import torch
 from torch import Tensor
 
 from mlcourse import inner
-from mlcourse.errors import CourseError
-from mlcourse.meta_gradients.linear_solvers import conjugate_gradient, neumann
+from mlcourse.errors import CourseError, check_number
+from mlcourse.meta_gradients.linear_solvers import conjugate_gradient, neumann, truncated_conjugate_gradient
 
 Tensors = Tensor | dict[str, Tensor]
 
@@ -63,7 +66,7 @@ def unrolled(problem: Bilevel, phi: Tensors | None, lam: Tensors, *, steps: int,
     return truncated(problem, phi, lam, steps=steps, last=steps, rate=rate)
 
 
-@torch.enable_grad()
+@inner.with_gradients
 def truncated(
     problem: Bilevel, phi: Tensors | None, lam: Tensors, *, steps: int, last: int, rate: float
 ) -> tuple[Tensor, Tensors]:
@@ -71,11 +74,18 @@ def truncated(
 
     last: K. K ≥ T is `unrolled`; K = 0 leaves the direct term ∂L_outer/∂λ (and the one through `init`, if phi is None).
     """
+    if steps < 0:
+        raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")
+    if last < 0:
+        raise CourseError(f"last is {last}; a truncated unroll keeps the graph of 0 steps or more")
+    check_number("rate", rate, least=0)
     lam = _leaves(lam)
-    start = problem.init(lam) if phi is None else _detached(phi)
-    fast = _descend(problem, start, lam, steps=steps, rate=rate, last=last)
+    start = problem.init(lam) if phi is None else _leaves(phi)
+    kept = min(last, steps)
+    start = _descend(problem, start, lam, steps - kept, rate, first_order=True)
+    fast = _descend(problem, start, lam, kept, rate)
     value = problem.outer_loss(fast, lam)
-    return value.detach(), _like(lam, _grad(value, _list(lam)))
+    return _outcome(value, lam, _grad(value, _list(lam)), steps=steps, rate=rate)
 
 
 # ------------------------------------------------------------------ through the optimum
@@ -90,15 +100,27 @@ def implicit_cg(
     damping: float = 0.0,
     steps: int = 0,
     rate: float = 0.0,
+    indefinite: str = "raise",
 ) -> tuple[Tensor, Tensors]:
     """The implicit function theorem at phi, with v = (H + γI)⁻¹ ∂L_outer/∂φ by conjugate gradients.
 
     phi should be the optimum: only there does the theorem hold. steps, rate: descend T steps towards it first, without
-    a graph. iterations: of conjugate gradients. damping: γ; above 0 it tames a nearly flat H, and biases.
+    a graph. iterations: of conjugate gradients. damping: γ, 0 or more; above 0 it tames a nearly flat H, and biases.
+    indefinite: "raise" a CourseError where conjugate gradients find that H + γI is not positive definite, for there the
+    theorem does not hold; "stop" them where they stand, and take a vector without that meaning, or 0.
     """
+    if indefinite not in ("raise", "stop"):
+        raise CourseError(f"indefinite {indefinite!r} is unknown; use raise or stop")
+
+    check_number("damping", damping, least=0)
 
     def solve(product, b):
-        return conjugate_gradient(lambda p: product(p) + damping * p, b, iterations=iterations)
+        def damped(p):
+            return product(p) + damping * p
+
+        if indefinite == "stop":
+            return truncated_conjugate_gradient(damped, b, iterations=iterations)[0]
+        return conjugate_gradient(damped, b, iterations=iterations)
 
     return implicit_gradient(problem, phi, lam, solve, steps=steps, rate=rate)
 
@@ -115,9 +137,12 @@ def implicit_neumann(
 ) -> tuple[Tensor, Tensors]:
     """The implicit function theorem at phi, with v = η Σ_{k<K} (I − ηH)^k ∂L_outer/∂φ in place of H⁻¹ ∂L_outer/∂φ.
 
-    terms: K. eta: η, below 2 / (largest eigenvalue of H), or the series runs away. steps, rate: as in `implicit_cg`.
+    terms: K. eta: η, above 0 and below 2 / (largest eigenvalue of H), or the series runs away, which is a CourseError.
+    steps, rate: as in `implicit_cg`.
     At an optimum it is `truncated` descent with K steps of rate η.
     """
+
+    check_number("eta", eta, above=0)
 
     def solve(product, b):
         return neumann(product, b, terms=terms, rate=eta)
@@ -134,6 +159,9 @@ def exact(
     damping: γ, solve with H + γI. Raises CourseError when H is not positive definite, or when Newton's method does not
     arrive: then φ*(λ) is no strict minimum, and has no derivative.
     """
+    if newton < 0:
+        raise CourseError(f"newton is {newton}; give 0 steps or more")
+    check_number("damping", damping, least=0)
     phi = _detached(problem.init(lam) if phi is None else phi)
     for _ in range(newton):
         gradient, hessian = _inner_derivatives(problem, phi, lam)
@@ -142,7 +170,7 @@ def exact(
         if move.norm() <= 1e-14 * (1 + _flat(_list(phi)).norm()):
             break
     else:
-        if newton > 0 and move.norm() > 1e-6 * (1 + _flat(_list(phi)).norm()):
+        if newton > 0 and not move.norm() <= 1e-6 * (1 + _flat(_list(phi)).norm()):  # nor is a nan
             raise CourseError(f"{newton} Newton steps did not reach the inner optimum; start nearer, or allow more")
 
     def solve(product, b):
@@ -152,33 +180,36 @@ def exact(
     return implicit_gradient(problem, phi, lam, solve, steps=0, rate=0.0)
 
 
-@torch.enable_grad()
+@inner.with_gradients
 def implicit_gradient(problem, phi, lam, solve, *, steps, rate) -> tuple[Tensor, Tensors]:
     """∂L_outer/∂λ − (∂²L_inner/∂φ∂λ)ᵀ v, with v = solve(p → H p, ∂L_outer/∂φ): all by products, H is never built."""
+    check_number("rate", rate, least=0)
     lam = _leaves(lam)
-    phi = _detached(problem.init(lam) if phi is None else phi)
-    phi = _leaves(_descend(problem, phi, _detached(lam), steps=steps, rate=rate, create_graph=False))
+    phi = problem.init(lam) if phi is None else phi
+    phi = _leaves(_descend(problem, phi, _detached(lam), steps, rate, create_graph=False))
     value = problem.outer_loss(phi, lam)
     n = len(_list(phi))
     parts = _grad(value, _list(phi) + _list(lam))
+    _outcome(value, phi, parts[:n], steps=steps, rate=rate)  # before the solver is asked
     direct = parts[n:]
     slope = _grad(problem.inner_loss(phi, lam), _list(phi), create_graph=True)  # ∇_φ L_inner, with its graph
     flat_slope = _flat(slope)
 
     def hessian_vector(p: Tensor) -> Tensor:
-        return _flat(_grad(flat_slope @ p, _list(phi), retain_graph=True))
+        return _flat(_grad_or_zeros(flat_slope @ p, _list(phi), retain_graph=True))
 
     v = solve(hessian_vector, _flat(parts[:n]))
-    through = _grad(flat_slope @ v.detach(), _list(lam))
-    return value.detach(), _like(lam, [d - t for d, t in zip(direct, through, strict=True)])
+    through = _grad_or_zeros(flat_slope @ v.detach(), _list(lam))
+    gradient = [d - t for d, t in zip(direct, through, strict=True)]
+    return _outcome(value, lam, gradient, steps=steps, rate=rate)
 
 
-@torch.enable_grad()
+@inner.with_gradients
 def _inner_derivatives(problem: Bilevel, phi: Tensors, lam: Tensors) -> tuple[Tensor, Tensor]:
     """∇_φ L_inner [n] and its dense Hessian [n, n], row by row."""
     phi, lam = _leaves(phi), _detached(lam)
     slope = _flat(_grad(problem.inner_loss(phi, lam), _list(phi), create_graph=True))
-    rows = [_flat(_grad(s, _list(phi), retain_graph=True)) for s in slope]
+    rows = [_flat(_grad_or_zeros(s, _list(phi), retain_graph=True)) for s in slope]
     return slope.detach(), torch.stack(rows)
 
 
@@ -189,22 +220,25 @@ def _solve_dense(matrix: Tensor, b: Tensor) -> Tensor:
     return torch.cholesky_solve(b.unsqueeze(-1), factor).squeeze(-1)
 
 
-def _descend(problem, phi, lam, *, steps, rate, last=None, create_graph=True) -> Tensors:
-    """`steps` steps on L_inner by the course's own inner loop: the "network" is φ itself, the "data" is λ."""
+def _descend(problem, phi, lam, steps, rate, **options) -> Tensors:
+    """`steps` steps on L_inner by the course's own inner loop. options: of `inner.descend`."""
     params = phi if isinstance(phi, dict) else {"phi": phi}
     pack = (lambda fast: fast) if isinstance(phi, dict) else (lambda fast: fast["phi"])
-    fast = inner.adapt_truncated(
-        lambda fast, _: pack(fast),
-        {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in params.items()},
-        lam,
-        lam,
-        steps=steps,
-        last=steps if last is None else last,
-        rate=rate,
-        loss=problem.inner_loss,
-        create_graph=create_graph,
-    )
-    return pack(fast)
+    start = {name: value if value.requires_grad else inner.leaf(value) for name, value in params.items()}
+    return pack(inner.descend(lambda fast: problem.inner_loss(pack(fast), lam), start, steps, rate, **options))
+
+
+def _outcome(value: Tensor, tensors: Tensors, gradient: list[Tensor], *, steps: int, rate: float):
+    """(the outer loss, the gradient shaped as `tensors`). Raises CourseError when they are not finite."""
+    if not torch.isfinite(value):
+        found = f"the outer loss is {value.item():g}"
+    elif not all(torch.isfinite(part).all() for part in gradient):
+        found = f"the outer loss is {value.item():g}, but its gradient is not finite"
+    else:
+        return value.detach(), _like(tensors, gradient)
+    cause = f"after {steps} inner steps with rate {rate:g}" if steps else "at this φ and λ"
+    remedy = "use a smaller rate or fewer steps" if steps else "look at the losses there, or start elsewhere"
+    raise CourseError(f"{found} {cause}; {remedy}")
 
 
 # ------------------------------------------------------------------ tensors, or tensors by name
@@ -219,7 +253,7 @@ def _like(tensors: Tensors, values: list[Tensor]) -> Tensors:
 
 
 def _detached(tensors: Tensors) -> Tensors:
-    return _like(tensors, [value.detach() for value in _list(tensors)])
+    return _like(tensors, [inner.leaf(value).detach() for value in _list(tensors)])
 
 
 def _leaves(tensors: Tensors) -> Tensors:
@@ -236,17 +270,14 @@ def _add(tensors: Tensors, flat: Tensor) -> Tensors:
     return _like(tensors, [v + part.view_as(v) for v, part in zip(_list(tensors), parts, strict=True)])
 
 
-def _grad(scalar: Tensor, wrt: list[Tensor], *, create_graph: bool = False, retain_graph: bool | None = None):
-    """Gradients as a list; what the scalar does not depend on gets zeros."""
+def _grad(scalar: Tensor, wrt: list[Tensor], *, create_graph: bool = False) -> list[Tensor]:
+    """Gradients of a loss; what it does not depend on gets zeros. A loss without any graph is a mistake, not a 0."""
+    return list(inner.gradient(scalar, dict(enumerate(wrt)), create_graph=create_graph).values())
+
+
+def _grad_or_zeros(scalar: Tensor, wrt: list[Tensor], *, retain_graph: bool = False) -> list[Tensor]:
+    """Gradients of what is a derivative itself: of a loss that is linear, it is a constant, and has no graph."""
     if not scalar.requires_grad:
         return [torch.zeros_like(value) for value in wrt]
-    return list(
-        torch.autograd.grad(
-            scalar,
-            wrt,
-            create_graph=create_graph,
-            retain_graph=retain_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    )
+    grads = torch.autograd.grad(scalar, wrt, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
+    return list(grads)

@@ -49,8 +49,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from mlcourse import inner
 from mlcourse.episodes import check_positive
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
 from mlcourse.meta_gradients.surrogate import surrogate
 
 Tree = Any  # a tensor, or a dictionary of trees by name
@@ -116,6 +117,8 @@ class Particles:
 
 def perturbations(lam: Tree, pairs: int, sigma: float, generator: Generator) -> Tree:
     """ε ~ N(0, σ²I) for each pair: shaped as λ, with a leading dimension of pairs."""
+    check_positive("pairs", pairs)
+    check_number("sigma", sigma, above=0)
 
     def noise(value: Tensor) -> Tensor:  # drawn on the generator's device, so that a seed means the same everywhere
         drawn = torch.randn(pairs, *value.shape, generator=generator, dtype=value.dtype, device=generator.device)
@@ -158,7 +161,7 @@ def slope(shift: Tree, losses: Tensor, sigma: float) -> Tree:
 # ------------------------------------------------------------------ one window of K steps
 
 
-@torch.enable_grad()
+@inner.with_gradients
 def truncated_window(
     problem: Unroll,
     lam: Tree,
@@ -181,7 +184,7 @@ def truncated_window(
         draws = draws_of(problem, lam, trajectories, generator, draws)
     state = start(problem, lam, draws, each=False) if fresh else at.state
     losses, state = advance(problem, lam, state, t, truncation, each=False)
-    gradient = _gradient(losses.mean(), lam)
+    gradient = _finite_slope(_gradient(losses.mean(), lam), t + truncation)
     return losses.mean().detach(), gradient, _stand(t + truncation, state)
 
 
@@ -213,7 +216,8 @@ def es_window(
     losses, _ = advance(problem, lams, perturbed, t, truncation, each=True)
     if t + truncation < problem.horizon:  # after the last window nobody asks where they stand
         _, state = advance(problem, lam, state, t, truncation, each=False)
-    return losses.mean(), slope(noise, losses, sigma), _stand(t + truncation, state)
+    gradient = _finite_slope(slope(noise, losses, sigma), t + truncation)
+    return losses.mean(), gradient, _stand(t + truncation, state)
 
 
 @torch.no_grad()
@@ -243,7 +247,8 @@ def pes_window(
     # ξ ← ξ + ε: this window's ε counts in its own loss
     shift = noise if fresh else map_tree(torch.add, at.shift, noise)
     losses, state = advance(problem, lams, state, t, truncation, each=True)
-    return losses.mean(), slope(shift, losses, sigma), _stand(t + truncation, state, shift)
+    gradient = _finite_slope(slope(shift, losses, sigma), t + truncation)
+    return losses.mean(), gradient, _stand(t + truncation, state, shift)
 
 
 # ------------------------------------------------------------------ one whole horizon
@@ -333,8 +338,8 @@ class Estimator(nn.Module):
         super().__init__()
         if estimator not in WINDOWS:
             raise CourseError(f"estimator {estimator!r} is unknown; use one of {', '.join(WINDOWS)}")
-        if clip is not None and not clip > 0:
-            raise CourseError(f"clip is {clip}; give a norm above 0, or None")
+        if clip is not None:
+            check_number("clip", clip, above=0)
         truncation = problem.horizon if truncation is None else truncation
         self.problem = problem
         self.window = partial(WINDOWS[estimator], problem, truncation=truncation)
@@ -372,6 +377,7 @@ class Estimator(nn.Module):
         batch: draws [trajectories, …] (ES, PES: one a pair), used where new trajectories start; None: problem.draw.
         Raises CourseError for losses or a gradient that are not finite, and for a batch of another size.
         """
+        inner.refuse_inference_mode()  # before the trajectories move on
         value, gradient, at = self.window(self.lam(), self.at(), generator=generator, draws=batch)
         for name, tensor in at.tensors().items():
             setattr(self, self._names[name], tensor)
@@ -472,14 +478,19 @@ def _time(problem: Unroll, at: Particles | None, truncation: int, n: int) -> tup
 
 
 def _pairs(sigma: float, particles: int, generator: Generator | None) -> int:
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise CourseError(f"sigma is {sigma}; a perturbation needs a size above 0")
+    check_number("sigma", sigma, above=0)
     check_positive("particles", particles)
     if particles % 2:
         raise CourseError(f"particles is {particles}; they come in pairs, λ + ε and λ − ε: give an even number")
     if generator is None:
         raise CourseError("perturbations need a generator; pass torch.Generator().manual_seed(…)")
     return particles // 2
+
+
+def _finite_slope(gradient: Tree, t: int) -> Tree:
+    if not all(torch.isfinite(value).all() for value in leaves(gradient)):
+        raise CourseError(f"the gradient is not finite at t = {t}; use a shorter truncation, or ES or PES")
+    return gradient
 
 
 def _finite(losses: Tensor, t: int) -> Tensor:

@@ -36,11 +36,12 @@ from torch.func import functional_call
 
 from mlcourse import files
 from mlcourse.episodes import check_positive
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
+from mlcourse.inner import log_and_sign
 from mlcourse.meta_optimization.evolution import Tree, Unroll
-from mlcourse.meta_optimization.small_tasks import Family, Parameters, Task
+from mlcourse.meta_optimization.small_tasks import Family, Parameters, Sample
 
-State = dict[str, Tensor]
+Memory = dict[str, Tensor]
 
 
 class Rule(nn.Module):
@@ -48,15 +49,15 @@ class Rule(nn.Module):
 
     config: dict[str, Any]
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         """What the rule remembers, before the first step."""
         raise NotImplementedError
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         """One step. t: its number, from 1. Returns new parameters and a new state."""
         raise NotImplementedError
 
-    def forward(self, *args: Any) -> tuple[Parameters, State]:
+    def forward(self, *args: Any) -> tuple[Parameters, Memory]:
         """`update`, under the name by which `torch.func.functional_call` finds it."""
         return self.update(*args)
 
@@ -74,12 +75,13 @@ class SGD(Rule):
     def __init__(self, rate: float = 0.1, momentum: float = 0.0, schedule: Callable[[int], float] | None = None):
         super().__init__()
         self.config = {"rule": "sgd", "options": {"rate": rate, "momentum": momentum}}
+        check_number("momentum", momentum, least=0)
         self.rate, self.momentum, self.schedule = _rate(rate), momentum, schedule
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         return {"momentum": torch.zeros_like(joined(params))}
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         m = self.momentum * state["momentum"] + joined(grads)
         return moved(params, -self.rate * _factor(self.schedule, t) * m), {"momentum": m}
 
@@ -99,22 +101,39 @@ class Adam(Rule):
     ):
         super().__init__()
         self.config = {"rule": "adam", "options": {"rate": rate, "betas": list(betas), "eps": eps}}
+        for beta in betas:
+            _check_share("beta", beta)
+        check_number("eps", eps, least=0)
         self.rate, self.betas, self.eps, self.schedule = _rate(rate), tuple(betas), eps, schedule
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         return {"mean": torch.zeros_like(joined(params)), "square": torch.zeros_like(joined(params))}
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         g, (b1, b2) = joined(grads), self.betas
         m = b1 * state["mean"] + (1 - b1) * g
         v = b2 * state["square"] + (1 - b2) * g.square()
-        direction = (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + self.eps)
+        direction = (m / (1 - b1**t)) / (_root(v / (1 - b2**t)) + self.eps)
         return moved(params, -self.rate * _factor(self.schedule, t) * direction), {"mean": m, "square": v}
 
 
+def _root(v: Tensor) -> Tensor:
+    """√v with a derivative of 0 at v = 0, where PyTorch's is infinite, and infinite · 0 is nan.
+
+    Where a mean of g² is 0, g was 0 in every step, and so is what is divided by the root: the root's slope counts 0.
+    """
+    return torch.where(v == 0, v, torch.where(v == 0, 1.0, v).sqrt())
+
+
+def _check_share(name: str, value: float) -> None:
+    """How much of a moving mean stays: 1 would let nothing in."""
+    check_number(name, value, least=0)
+    if value >= 1:
+        raise CourseError(f"{name} is {value}; give a number below 1")
+
+
 def _rate(rate: float) -> nn.Parameter:
-    if not (math.isfinite(rate) and rate > 0):
-        raise CourseError(f"rate is {rate}; give a number above 0")
+    check_number("rate", rate, above=0)
     return nn.Parameter(torch.tensor(rate, dtype=torch.float64))
 
 
@@ -166,6 +185,13 @@ class MLPRule(Rule):
         if activation not in ("relu", "tanh"):
             raise CourseError(f"activation {activation!r} is unknown; use relu or tanh")
         check_positive("hidden", hidden)
+        check_number("layers", layers, least=0)
+        for name, value in (*(("momentum", beta) for beta in self.momenta), ("squares", squares)):
+            _check_share(name, value)
+        for value in self.times:
+            check_number("time", value, above=0)
+        for name, value in (("scale", scale), ("gain", gain)):
+            check_number(name, value)
         self.squares, self.normalise, self.scale, self.gain = squares, normalise, scale, gain
         widths = [self.inputs(), *layers * [hidden]]
         kind = nn.ReLU if activation == "relu" else nn.Tanh
@@ -185,11 +211,11 @@ class MLPRule(Rule):
         many = {"momentum": len(self.momenta), "scaled": 1 + len(self.momenta), "time": len(self.times)}
         return sum(many.get(name, 1) for name in self.features)
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         flat = joined(params)
         return {"momenta": flat.new_zeros(len(flat), len(self.momenta)), "square": torch.zeros_like(flat)}
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         g = joined(grads)
         decay = g.new_tensor(self.momenta)
         state = {
@@ -199,7 +225,7 @@ class MLPRule(Rule):
         direction, magnitude = self.mlp(self.see(params, g, state, t)).unbind(-1)
         return moved(params, -self.scale * direction * (self.gain * magnitude).exp()), state
 
-    def see(self, params: Parameters, g: Tensor, state: State, t: int) -> Tensor:
+    def see(self, params: Parameters, g: Tensor, state: Memory, t: int) -> Tensor:
         """All features of all coordinates, [coordinates, inputs]. g: the gradients, joined; state: g is in it."""
         momenta, square = state["momenta"], state["square"] / (1 - self.squares**t)
         columns = {
@@ -232,17 +258,19 @@ class LSTMRule(Rule):
         super().__init__()
         check_positive("hidden", hidden)
         check_positive("layers", layers)
+        check_number("scale", scale)
+        check_number("p", p, above=0)
         self.hidden, self.scale, self.p = hidden, scale, p
         self.cells = nn.ModuleList([nn.Linear((2 if i == 0 else hidden) + hidden, 4 * hidden) for i in range(layers)])
         self.out = nn.Linear(hidden, 1)
         self.config = {"rule": "lstm", "options": {"hidden": hidden, "layers": layers, "scale": scale, "p": p}}
 
-    def init(self, params: Parameters) -> State:
+    def init(self, params: Parameters) -> Memory:
         flat = joined(params)
         zeros = flat.new_zeros(len(flat), len(self.cells), self.hidden)
         return {"h": zeros, "c": zeros}
 
-    def update(self, params: Parameters, grads: Parameters, state: State, t: int) -> tuple[Parameters, State]:
+    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         x, hs, cs = log_and_sign(joined(grads), self.p), [], []
         for cell, h, c in zip(self.cells, state["h"].unbind(-2), state["c"].unbind(-2), strict=True):
             keep, take, show, new = cell(torch.cat([x, h], -1)).chunk(4, -1)
@@ -250,14 +278,6 @@ class LSTMRule(Rule):
             x = show.sigmoid() * c.tanh()
             hs, cs = [*hs, x], [*cs, c]
         return moved(params, self.scale * self.out(x).squeeze(-1)), {"h": torch.stack(hs, -2), "c": torch.stack(cs, -2)}
-
-
-def log_and_sign(g: Tensor, p: float) -> Tensor:
-    """Gradients [n] → [n, 2]: (log|g| / p, sign g) where |g| ≥ e^−p, else (−1, e^p g)."""
-    size = g.abs()
-    large = size >= math.exp(-p)
-    log = torch.where(large, size, 1.0).log() / p  # a 1 in the place of small ones: log 0 would spoil gradients
-    return torch.stack([torch.where(large, log, -1.0), torch.where(large, g.sign(), math.exp(p) * g)], -1)
 
 
 def joined(params: Parameters) -> Tensor:
@@ -302,10 +322,10 @@ def inner_training(
         problem = inner_training(rule, family, horizon=40)
         training.train(Estimator(problem, rule, estimator="pes", truncation=10, particles=32), family, tasks=16, …)
     """
-    if ceiling is not None and not math.isfinite(ceiling):
-        raise CourseError(f"ceiling is {ceiling}; give a finite loss, or None")
+    if ceiling is not None:
+        check_number("ceiling", ceiling)
 
-    def init(lam: Parameters, draw: Task) -> Tree:
+    def init(lam: Parameters, draw: Sample) -> Tree:
         task = {name: value for name, value in draw.items() if name != "start"}
         return {"params": draw["start"], "rule": rule.init(draw["start"]), "task": task}
 
@@ -326,7 +346,7 @@ def inner_training(
 
 
 @torch.no_grad()
-def curves(rule: Rule, family: Family, tasks: Task, *, horizon: int, lam: Parameters | None = None) -> Tensor:
+def curves(rule: Rule, family: Family, tasks: Sample, *, horizon: int, lam: Parameters | None = None) -> Tensor:
     """Validation losses [tasks, T + 1] before the first step and after each, all tasks side by side.
 
     tasks: from family.sample. lam: weights in the place of the rule's own. Losses may be inf or nan: rules diverge.
@@ -334,7 +354,7 @@ def curves(rule: Rule, family: Family, tasks: Task, *, horizon: int, lam: Parame
     problem = inner_training(rule, family, horizon=horizon)
     lam = rule.weights() if lam is None else lam
 
-    def one(task: Task) -> Tensor:
+    def one(task: Sample) -> Tensor:
         state = problem.init(lam, task)
         losses = [family.validation(state["params"], state["task"])]
         for t in range(1, horizon + 1):
@@ -346,12 +366,18 @@ def curves(rule: Rule, family: Family, tasks: Task, *, horizon: int, lam: Parame
 
 
 def tune_rate(
-    rule: SGD | Adam, family: Family, tasks: Task, *, horizon: int, rates: Iterable[float]
+    rule: SGD | Adam, family: Family, tasks: Sample, *, horizon: int, rates: Iterable[float]
 ) -> tuple[float, Tensor]:
     """(the best rate, the mean validation loss at the horizon for each rate); a loss that is not finite counts as inf.
 
-    Raises CourseError when the best is the first or the last of the rates: a better one may lie outside.
+    rates: three or more. Raises CourseError for a rate that is not finite and above 0, and when the best is the first
+    or the last of the rates: a better one may lie outside.
     """
+    rates = list(rates)
+    for rate in rates:
+        check_number("a rate", rate, above=0)
+    if not rates:
+        raise CourseError("rates is empty; give three or more, with the best one inside")
     rates = torch.tensor(sorted(rates), dtype=torch.float64)
     ends = [curves(rule, family, tasks, horizon=horizon, lam={"rate": rate})[:, -1].mean() for rate in rates]
     losses = torch.stack(ends).nan_to_num(nan=math.inf, posinf=math.inf)
@@ -372,8 +398,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], rule: Rule, lr: float = 1.0):
-        if not (math.isfinite(lr) and lr >= 0):
-            raise CourseError(f"lr is {lr}; give a factor of 0 or more on the learned update")
+        check_number("lr", lr, least=0)
         self.rule = rule
         super().__init__(params, {"lr": lr})
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from mlcourse import devices, training
-from mlcourse.errors import CourseError
+from mlcourse.episodes import check_positive
+from mlcourse.errors import CourseError, check_number
 from mlcourse.meta_optimization import learned_optimizers, small_tasks
 from mlcourse.meta_optimization.evolution import Estimator
 from mlcourse.meta_optimization.learned_optimizers import SGD, Adam, MLPRule, Rule, curves, inner_training, tune_rate
-from mlcourse.meta_optimization.small_tasks import Family, Task
+from mlcourse.meta_optimization.small_tasks import Family, Sample
 from mlcourse.statistics import mean_interval
 
 HORIZON = 50
@@ -76,11 +77,13 @@ def meta_train(
 
 def late(horizon: int, power: int = 6) -> Callable[[int], float]:
     """Weights of the losses that grow as (t/T)^power, with a sum of about 1: the end counts."""
+    check_positive("horizon", horizon)
+    check_number("power", power, least=0)
     return lambda t: (power + 1) / horizon * (t / horizon) ** power
 
 
 def best_baseline(
-    name: str, family: Family, tasks: Task, *, horizon: int = HORIZON, rates: list[float] | None = None
+    name: str, family: Family, tasks: Sample, *, horizon: int = HORIZON, rates: list[float] | None = None
 ) -> Tuned:
     """The baseline (one of BASELINES), constant or with a cosine, whose best rate has the lowest loss at the horizon.
 
@@ -140,7 +143,7 @@ def compare(rule: Rule, *, tasks: int = 256, tuning_tasks: int = 128, seed: int 
     return lines
 
 
-def _timed(rule: Rule, family: Family, tasks: Task) -> tuple[Tensor, str]:
+def _timed(rule: Rule, family: Family, tasks: Sample) -> tuple[Tensor, str]:
     """(losses at the horizon [tasks], the time of a step in words): the quicker one of two runs."""
     seconds = []
     for _ in range(2):

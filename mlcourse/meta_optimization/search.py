@@ -29,9 +29,11 @@ before it. So one process that is not interrupted gives the same trials for the 
 Bergstra, Bengio, *Random Search for Hyper-Parameter Optimization*, 2012, https://jmlr.org/papers/v13/bergstra12a.html;
 Bergstra, Bardenet, Bengio, Kégl, *Algorithms for Hyper-Parameter Optimization*, 2011,
 https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization (TPE, the tree-structured Parzen
-estimator); Jamieson, Talwalkar, *Non-stochastic Best Arm Identification and Hyperparameter Optimization*, 2016,
-https://arxiv.org/abs/1502.07943 (successive halving); Akiba, Sano, Yanase, Ohta, Koyama, *Optuna: A Next-generation
-Hyperparameter Optimization Framework*, 2019, https://arxiv.org/abs/1907.10902.
+estimator); Falkner, Klein, Hutter, *BOHB: Robust and Efficient Hyperparameter Optimization at Scale*, 2018,
+https://arxiv.org/abs/1807.01774 (TPE on all parameters together); Jamieson, Talwalkar, *Non-stochastic Best Arm
+Identification and Hyperparameter Optimization*, 2016, https://arxiv.org/abs/1502.07943 (successive halving); Akiba,
+Sano, Yanase, Ohta, Koyama, *Optuna: A Next-generation Hyperparameter Optimization Framework*, 2019,
+https://arxiv.org/abs/1907.10902.
 """
 
 from __future__ import annotations
@@ -39,16 +41,18 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import numbers
 import random
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
 
 if TYPE_CHECKING:  # Optuna and its database take half a second to import, so that happens where a search begins
     import optuna
@@ -215,6 +219,8 @@ def best_so_far(values: Sequence[float], costs: Sequence[float]) -> tuple[list[f
     """
     if len(values) != len(costs):
         raise CourseError(f"{len(values)} values and {len(costs)} costs; give one cost for each value")
+    for cost in costs:
+        check_number("a cost", cost, least=0)
     losses = [math.inf if math.isnan(value) else float(value) for value in values]
     return list(itertools.accumulate(costs)), list(itertools.accumulate(losses, min))
 
@@ -224,6 +230,8 @@ def at_costs(spent: Sequence[float], best: Sequence[float], grid: Sequence[float
 
     So curves whose trials cost different amounts can be compared, and averaged over seeds, at equal cost.
     """
+    if len(spent) != len(best):
+        raise CourseError(f"{len(spent)} costs and {len(best)} values; give both lists of `best_so_far`")
     return [min((value for cost, value in zip(spent, best) if cost <= limit), default=math.inf) for limit in grid]
 
 
@@ -254,7 +262,8 @@ def minimise(
     space: Uniform, LogUniform, Integer, Choice by name. The file remembers it and takes no other.
     file: where the study is kept; MEMORY keeps it nowhere.
     trials, cost: at least one of the two. The trial that crosses `cost` still ends, so at most one trial more is spent.
-    sampler: "tpe" (the first `startup` trials are random), or "random".
+    sampler: "tpe" (the first `startup` trials are random; then all parameters are drawn together, so that it sees which
+        values go with which), or "random".
     pruner: None; "median" stops a trial whose best report so far is worse than the median of the others' at the same
         cost, after 5 trials; "halving" lets only the best quarter go on whenever the cost has grown fourfold.
         A pruned trial is a finished trial, and its cost counts. Both compare at equal cost in a trial, so let all
@@ -274,8 +283,9 @@ def minimise(
         if first is not None and _first_is_due(study):
             study.enqueue_trial(dict(first))
         study.pruner = _pruner(pruner)
+        study.sampler = _sampler(sampler, seed, startup)  # before a trial is asked for: TPE draws all values together
         while not _enough(found := _found(study), trials, cost):
-            _one_trial(study, objective, space, lambda number: _sampler(sampler, seed, number, startup), cost)
+            _one_trial(study, objective, space, cost)
     return found
 
 
@@ -307,9 +317,15 @@ def _check_first(first: Mapping[str, Any] | None, space: Space) -> None:
     if not isinstance(first, Mapping) or set(first) != set(space):
         raise CourseError(f"first is {first!r}; give a value for each of {', '.join(space)}, and for nothing else")
     for name, one in space.items():
-        inside = first[name] in one.options if isinstance(one, Choice) else one.low <= first[name] <= one.high
-        if not inside:
+        if not _inside(first[name], one):
             raise CourseError(f"first has {name} = {first[name]!r}, which is not in {one}; choose a value inside")
+
+
+def _inside(value: Any, one: Uniform | LogUniform | Integer | Choice) -> bool:
+    if isinstance(one, Choice):
+        return value in one.options
+    kind = numbers.Integral if isinstance(one, Integer) else numbers.Real
+    return isinstance(value, kind) and not isinstance(value, bool) and one.low <= value <= one.high
 
 
 def _enough(found: Found, trials: int | None, cost: int | None) -> bool:
@@ -324,12 +340,11 @@ def _first_is_due(study) -> bool:
     return not states & {TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING}
 
 
-def _one_trial(study, objective: Objective, space: Space, sampler: Callable, cost: int | None) -> None:
+def _one_trial(study, objective: Objective, space: Space, cost: int | None) -> None:
     """Ask for values, call the objective, write down what came out."""
     import optuna
 
     trial = study.ask()
-    study.sampler = sampler(trial.number)  # it is asked below, one parameter after another
     report = _Report(trial)
     try:
         value = float(objective({name: one.suggest(trial, name) for name, one in space.items()}, report))
@@ -363,19 +378,41 @@ class _Report:
             raise optuna.TrialPruned
 
 
-def _sampler(name: str, seed: int, number: int, startup: int):
-    """A sampler for one trial. Its seed mixes the study's seed with the trial's number.
+def _sampler(name: str, seed: int, startup: int):
+    """A sampler that begins anew at each trial, with a seed mixed of the study's seed and the trial's number.
 
-    With one sampler for the whole run, a run that is gone on with would begin the same draws again.
+    With one stream of draws for the whole run, a run that is gone on with would begin the same draws again.
     """
     from optuna import samplers
 
-    own = random.Random(f"{seed}/{number}").getrandbits(32)
-    if name == "random":
-        return samplers.RandomSampler(seed=own)
-    # said aloud because Optuna's own defaults changed from version 4 to 5
-    with _quiet():
-        return samplers.TPESampler(seed=own, n_startup_trials=startup, multivariate=False, constant_liar=False)
+    def one(number: int) -> samplers.BaseSampler:
+        own = random.Random(f"{seed}/{number}").getrandbits(32)
+        if name == "random":
+            return samplers.RandomSampler(seed=own)
+        # said aloud because Optuna's own defaults changed from version 4 to 5
+        with _quiet():
+            return samplers.TPESampler(seed=own, n_startup_trials=startup, multivariate=True, constant_liar=False)
+
+    class EachTrial(samplers.BaseSampler):
+        """Optuna calls `before_trial` first, with the number: where processes share a file, nobody knows it sooner."""
+
+        def before_trial(self, study, trial) -> None:
+            self.one = one(trial.number)
+            self.one.before_trial(study, trial)
+
+        def infer_relative_search_space(self, study, trial):
+            return self.one.infer_relative_search_space(study, trial)
+
+        def sample_relative(self, study, trial, search_space):
+            return self.one.sample_relative(study, trial, search_space)
+
+        def sample_independent(self, study, trial, param_name, param_distribution):
+            return self.one.sample_independent(study, trial, param_name, param_distribution)
+
+        def after_trial(self, study, trial, state, values) -> None:
+            self.one.after_trial(study, trial, state, values)
+
+    return EachTrial()
 
 
 def _pruner(name: str | None):
@@ -447,10 +484,10 @@ def _open_file(path: Path, space: Space | None):
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT):  # two processes would make the tables twice
         _check_file(path)
+        # the URL says only that it is a file: in one that held the path, "?", "%20" and "{x}" would mean something else
+        connect = partial(sqlite3.connect, path, timeout=WAIT, check_same_thread=False)
         with _quiet():
-            storage = optuna.storages.RDBStorage(
-                f"sqlite:///{path.as_posix()}", engine_kwargs={"connect_args": {"timeout": WAIT}}
-            )
+            storage = optuna.storages.RDBStorage(f"sqlite:///{STUDY}", engine_kwargs={"creator": connect})
         study = optuna.create_study(storage=storage, study_name=STUDY, load_if_exists=True)
         kept = study.user_attrs.get("space")
         if kept is None and space is not None:

@@ -14,25 +14,25 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mlcourse.episodes import check_positive
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
 
 Parameters = dict[str, Tensor]
-Task = dict[str, Any]
+Sample = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Family:
     """A distribution of tasks, and a source for `training.train`.
 
-    sample(tasks, generator) → a Task with a leading dimension of tasks; task["start"] holds the first parameters.
+    sample(tasks, generator) → a Sample with a leading dimension of tasks; task["start"] holds the first parameters.
     loss(params, task, t) → the inner loss of ONE task on its minibatch number t (1, 2, …), a scalar.
     validation(params, task) → its loss on data that training never sees, a scalar.
     """
 
     name: str
-    sample: Callable[[int, Generator], Task]
-    loss: Callable[[Parameters, Task, int], Tensor]
-    validation: Callable[[Parameters, Task], Tensor]
+    sample: Callable[[int, Generator], Sample]
+    loss: Callable[[Parameters, Sample, int], Tensor]
+    validation: Callable[[Parameters, Sample], Tensor]
 
 
 def quadratics(size: int = 10, *, condition: float = 100.0, dtype: torch.dtype = torch.float32) -> Family:
@@ -42,17 +42,16 @@ def quadratics(size: int = 10, *, condition: float = 100.0, dtype: torch.dtype =
     and nothing to generalise to: the validation loss is the inner loss.
     """
     check_positive("size", size)
-    if not condition >= 1:
-        raise CourseError(f"condition is {condition}; the ratio of the largest to the smallest eigenvalue is 1 or more")
+    check_number("condition", condition, least=1)  # the ratio of the largest to the smallest eigenvalue
 
-    def sample(tasks: int, generator: Generator) -> Task:
+    def sample(tasks: int, generator: Generator) -> Sample:
         axes = torch.linalg.qr(torch.randn(tasks, size, size, generator=generator, dtype=dtype)).Q
         place = torch.rand(tasks, size, generator=generator, dtype=dtype) - 0.5
         root = axes * (0.5 * math.log(condition) * place).exp().unsqueeze(-2)  # A = root rootᵀ
         centre = torch.randn(tasks, size, generator=generator, dtype=dtype)
         return {"start": {"phi": torch.zeros(tasks, size, dtype=dtype)}, "root": root, "centre": centre}
 
-    def validation(params: Parameters, task: Task) -> Tensor:
+    def validation(params: Parameters, task: Sample) -> Tensor:
         return 0.5 * (task["root"].mT @ (params["phi"] - task["centre"])).square().sum() / size
 
     return Family("quadratics", sample, lambda params, task, t: validation(params, task), validation)
@@ -141,17 +140,17 @@ def _network_family(
     if examples % batch:
         raise CourseError(f"batch {batch} does not divide the {examples} examples; minibatches are equally large")
 
-    def sample(tasks: int, generator: Generator) -> Task:
+    def sample(tasks: int, generator: Generator) -> Sample:
         x, y = data(tasks, generator)
         parts = {"x": x[:, :examples], "y": y[:, :examples], "x_val": x[:, examples:], "y_val": y[:, examples:]}
         return {"start": first_weights(tasks, sizes, generator, dtype)} | parts
 
-    def inner_loss(params: Parameters, task: Task, t: int) -> Tensor:
+    def inner_loss(params: Parameters, task: Sample, t: int) -> Tensor:
         first = (t - 1) * batch % examples  # the examples are in random order as they are
         x, y = (task[part][first : first + batch] for part in ("x", "y"))
         return loss(network(params, x, activation), y)
 
-    def validation(params: Parameters, task: Task) -> Tensor:
+    def validation(params: Parameters, task: Sample) -> Tensor:
         return loss(network(params, task["x_val"], activation), task["y_val"])
 
     return Family(name, sample, inner_loss, validation)
@@ -165,13 +164,12 @@ def scaled(family: Family, *, loss: float = 1.0, units: float = 1.0) -> Family:
     `units` times as large. A step of SGD that is right for φ is off by units², one of Adam by units.
     """
     for name, value in (("loss", loss), ("units", units)):
-        if not (math.isfinite(value) and value > 0):
-            raise CourseError(f"{name} is {value}; give a factor above 0")
+        check_number(name, value, above=0)
 
     def phi(params: Parameters) -> Parameters:
         return {name: units * value for name, value in params.items()}
 
-    def sample(tasks: int, generator: Generator) -> Task:
+    def sample(tasks: int, generator: Generator) -> Sample:
         drawn = family.sample(tasks, generator)
         return drawn | {"start": {name: value / units for name, value in drawn["start"].items()}}
 

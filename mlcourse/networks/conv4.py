@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mlcourse.errors import CourseError
 from mlcourse.networks import closed_form
 from mlcourse.networks.normalisation import normalisation as make_normalisation
+from mlcourse.networks.recorded import Recorded
 
 
 class Block(nn.Module):
@@ -51,7 +52,7 @@ class Block(nn.Module):
         return F.max_pool2d(x, 2) if self.pool else x
 
 
-class Conv4(nn.Module):
+class Conv4(Recorded):
     """Conv-4. With `out` numbers at the end (logits), or with `out=None` the flat embedding.
 
     in_channels, size: of the square images [images, in_channels, size, size], float32 in [0, 1].
@@ -78,7 +79,6 @@ class Conv4(nn.Module):
         if downsample == "pool" and size < 2**halvings:
             vanish = f"images of size {size} vanish in {halvings} poolings"
             raise CourseError(f"{vanish}; use {2**halvings} or more, or downsample='stride'")
-        self.normalisation = normalisation
         widths = [in_channels] + 4 * [channels]
         kinds = halvings * [downsample] + (4 - halvings) * ["none"]
         self.blocks = nn.ModuleList(

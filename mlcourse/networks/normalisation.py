@@ -22,6 +22,29 @@ from mlcourse.networks import closed_form
 NORMALISATIONS = ("batch", "support", "running", "group", "none")
 
 
+def normalisation_of(network: nn.Module) -> str:
+    """The name of a network's normalisation, found by the types of its modules, PyTorch's and the course's.
+
+    Of several kinds it is the first of `batch`, `support`, `running`, `group`: the one that an answer depends on most.
+    """
+    return next((name for name in NORMALISATIONS if name in normalisations_in(network)), "none")
+
+
+def normalisations_in(network: nn.Module) -> set[str]:
+    """The names of all kinds of normalisation in a network."""
+    return {name for name in map(_name_of, network.modules()) if name is not None}
+
+
+def _name_of(module: nn.Module) -> str | None:
+    if isinstance(module, BatchStatistics):
+        return "support" if isinstance(module, SupportStatistics) else "batch"
+    if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)):
+        if module.track_running_stats:
+            return "running"
+        return "batch" if isinstance(module, nn.modules.batchnorm._BatchNorm) else "group"
+    return "group" if isinstance(module, (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)) else None
+
+
 def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, reference: int | None = None) -> Tensor:
     """Batch normalisation of x [images, channels, H, W], with the statistics of all or the first `reference`."""
     closed_form.check_variance(x[:reference])
@@ -55,6 +78,10 @@ class BatchStatistics(nn.Module):
         return closed_form.normalise(x, params["weight"].flatten(), params["bias"].flatten(), self.eps, reference)
 
 
+class SupportStatistics(BatchStatistics):
+    """The same layer in a network that is told how many of its images, the first ones, are the support set."""
+
+
 class Fixed(nn.Module):
     """A normalisation that needs no reference, behind the same call."""
 
@@ -79,8 +106,10 @@ class Fixed(nn.Module):
 
 def normalisation(kind: str, channels: int) -> nn.Module:
     """Make the layer `kind` for `channels` channels. It is called as `layer(x, reference)`."""
-    if kind in ("batch", "support"):
+    if kind == "batch":
         return BatchStatistics(channels)
+    if kind == "support":
+        return SupportStatistics(channels)
     if kind == "running":
         return Fixed(nn.BatchNorm2d(channels))
     if kind == "group":

@@ -62,6 +62,9 @@ from mlcourse.teaching.output import Output
 
 __all__ = ["Check", "Verdict", "close", "gradient_error", "relative_error"]
 
+# Not yet, and passed. The signs ○ and ✓ say the same to those who do not see the colours: vermilion, and bluish green.
+LOOK = "border-left: 6px solid {0}; background-color: {0}1f; padding: 4px 10px;"
+LOOKS = {False: LOOK.format("#d55e00"), True: LOOK.format("#009e73")}
 PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -94,9 +97,9 @@ class Verdict:
         if self.passed:
             # a solution is checked too, but the lesson does not go on with it
             on = [] if self.name.startswith("solution_") else [f"The lesson goes on with your function {self.name}."]
-            return [f"Passed: exercise {self.exercise}, {self.title}.", *on]
+            return [f"✓ Passed: exercise {self.exercise}, {self.title}.", *on]
         return [
-            f"Not yet: exercise {self.exercise}, {self.title}.",
+            f"○ Not yet: exercise {self.exercise}, {self.title}.",
             f"Diagnosis: {self.diagnosis}",
             "The lesson goes on with the course's function.",
         ]
@@ -105,7 +108,10 @@ class Verdict:
         """Show it in words."""
         head, *rest = self._sentences()
         said = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(" ".join(rest)))
-        Output(repr(self), f'<div role="status"><strong>{html.escape(head)}</strong> {said}</div>').show()
+        look = LOOKS[self.passed]
+        Output(
+            repr(self), f'<div role="status" style="{look}"><strong>{html.escape(head)}</strong> {said}</div>'
+        ).show()
 
     def _ipython_display_(self) -> None:
         """Nothing: the check has shown it already, and a cell that ends in the check would show it twice."""

@@ -137,6 +137,8 @@ class Prediction:
     def __init__(self, question: str, choices: Sequence[str], key: str):
         import ipywidgets  # late: `mlcourse progress` reads this module and needs no widget
 
+        from mlcourse.teaching.widgets import Narrator
+
         if len(set(choices)) < 2 or len(set(choices)) < len(choices) or NO_GUESS in choices:
             raise CourseError(
                 f"choices of {key} are {list(choices)!r}; pass two or more different ones, none {NO_GUESS!r}"
@@ -152,7 +154,8 @@ class Prediction:
         self.note = ipywidgets.HTML(self._note(earlier))
         self.buttons.observe(self._changed, names="value")
         asked = ipywidgets.HTML(f"<p><strong>Predict.</strong> {html.escape(question)}</p>")
-        self.box = ipywidgets.VBox([asked, self.buttons, self.note])
+        self.narrator = Narrator([self.buttons])
+        self.box = ipywidgets.VBox([asked, self.buttons, self.note, self.narrator])
         self.text = "\n".join([f"Predict. {question}", *(f"  - {choice}" for choice in self.choices)])
 
     def show(self) -> None:
@@ -165,6 +168,7 @@ class Prediction:
         Output(self.text, page, {WIDGET: view(self.box)}).show()
 
     def _changed(self, change) -> None:
+        self.narrator.hear()
         record_guess(self.key, self.question, change["new"])
         self.note.value = self._note(None if change["new"] == NO_GUESS else change["new"])
 

@@ -12,7 +12,7 @@ widget's view for front ends with widgets, the picture of the defaults for all o
 
 import html
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import anywidget
@@ -81,11 +81,29 @@ def _slider(name: str, wish: tuple, look: dict) -> ipywidgets.Widget:
     return ipywidgets.FloatSlider(**numbers, readout_format=f".{max(decimals, 1)}f", **look)
 
 
-class Narrator(anywidget.AnyWidget):
-    """Names the sliders beside it for screen readers, and has them speak `said`. It shows nothing."""
+# What is put before the text of a widget that says when the kernel is busy or gone.
+KERNEL_WATCH = Path(__file__).with_name("kernel_watch.js").read_text(encoding="utf-8")
 
-    _esm = Path(__file__).with_name("narrator.js")
+
+class Narrator(anywidget.AnyWidget):
+    """Stands in a box beside `watched` controls, and says so when the kernel that answers them is busy or gone.
+
+    For screen readers it names the sliders of the box and speaks `said`. Else it shows nothing.
+    """
+
+    _esm = KERNEL_WATCH + Path(__file__).with_name("narrator.js").read_text(encoding="utf-8")
+    own = traitlets.Unicode(help="the id of this very model").tag(sync=True)
+    watched = traitlets.List(traitlets.Unicode(), help="the ids of the controls").tag(sync=True)
+    heard = traitlets.Int(0, help="how often a change of the controls has reached the kernel").tag(sync=True)
     said = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, watched: Sequence[ipywidgets.Widget] = ()) -> None:
+        super().__init__(watched=[one.model_id for one in watched])
+        self.own = self.model_id
+
+    def hear(self) -> None:
+        """Tell the page at once that the kernel is at work on what was changed."""
+        self.heard += 1
 
 
 class Explorer:
@@ -102,14 +120,15 @@ class Explorer:
         self.drawn = 0
         self.controls = {name: control(name, wish) for name, wish in controls.items()}
         self._defaults = self.values()
-        self.image, self.text, self.narrator = ipywidgets.HTML(), ipywidgets.HTML(), Narrator()
+        self.image, self.text = ipywidgets.HTML(), ipywidgets.HTML()
+        self.narrator = Narrator(list(self.controls.values()))
         self._first = self._render()  # before anything is shown: an error of the first drawing is raised
         self._place(*self._first)
         self.reset = ipywidgets.Button(description="Reset", tooltip="Put all controls back to where they started")
         self.reset.on_click(lambda _: self.put_back())
         for one in self.controls.values():
             one.observe(self._changed, names="value")
-        self.box = ipywidgets.VBox([*self.controls.values(), self.reset, self.image, self.text, self.narrator])
+        self.box = ipywidgets.VBox([*self.controls.values(), self.reset, self.narrator, self.image, self.text])
 
     def values(self) -> dict:
         """The values of the controls, by name."""
@@ -139,6 +158,7 @@ class Explorer:
         # control back until the kernel has answered, then sends the newest only: dragging never queues up.
         if self._resetting:
             return
+        self.narrator.hear()
         try:
             self._place(*self._render())
         except Exception as error:

@@ -9,6 +9,8 @@
         slider = Slider(notebook.page)
         slider.press("ArrowRight")
 
+`door(…)` is the course as a learner meets it: `mlcourse lab` with a fresh home, opened at the address that it prints.
+
 A server or a browser that does not start is tried once more, and counted; everything else fails at once. The machine is
 proven offline: the browser's proxy is a closed port, and a request to any other machine fails the test.
 """
@@ -16,6 +18,7 @@ proven offline: the browser's proxy is a closed port, and a request to any other
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -30,6 +33,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from mlcourse.commands.lab import CONFIG
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
     "--no-sandbox",
@@ -41,11 +46,10 @@ FLAGS = [
     "--disable-sync",
 ]
 PROXY = {"server": "http://127.0.0.1:9", "bypass": "127.0.0.1"}  # "discard": nothing listens there
-# Settings: no question about news in front of the page, and every cell in the page, also those out of sight
-SETTINGS = {
-    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false"},
-    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
-}
+# The course's own settings, and every cell in the page, also those out of sight
+SHIPPED = json.loads((CONFIG / "labconfig" / "default_setting_overrides.json").read_text(encoding="utf-8"))
+SETTINGS = SHIPPED | {"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}
+ADDRESS = r"((http://127\.0\.0\.1:\d+)/lab\S*\?token=(\w+))\n"
 # Never awaits for long: `page.evaluate` has no time limit of its own
 READY = """async () => {
     const panel = window.jupyterapp?.shell.currentWidget;
@@ -85,6 +89,49 @@ class Opened:
     def wait_for(self, script: str, seconds: float = 30):
         """Wait until the JavaScript expression is true."""
         return self.page.wait_for_function(script, timeout=1000 * seconds)
+
+
+@dataclass
+class Course(Opened):
+    """`mlcourse lab` in the browser. `.server` is its address, `.said` what it printed, `.home` the learner's home."""
+
+    server: str = ""
+    token: str = ""
+    said: str = ""
+    home: Path | None = None
+
+    def open(self, name: str) -> None:
+        """Close everything, and open this notebook of the work folder."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.server}/lab/tree/{name}?reset&token={self.token}", timeout=60_000)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        _until(lambda: self.page.evaluate(READY), 90, "the kernel does not become ready (has the notebook one?)")
+
+    def do(self, command: str) -> None:
+        """Run one of JupyterLab's commands, and wait until it has ended."""
+        self.page.evaluate(
+            """(command) => {
+                window.done = null;
+                window.jupyterapp.commands.execute(command)
+                    .then(() => { window.done = 'done' }, error => { window.done = String(error) });
+            }""",
+            command,
+        )
+        self.page.wait_for_function("window.done !== null", timeout=60_000)
+        assert self.page.evaluate("window.done") == "done"
+
+    def end_kernels(self) -> None:
+        """End all kernels, as ending the server would."""
+        for session in json.loads(self._ask("GET", "sessions")):
+            self._ask("DELETE", f"sessions/{session['id']}")
+
+    def _ask(self, method: str, what: str) -> bytes:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        asked = urllib.request.Request(f"{self.server}/api/{what}?token={self.token}", method=method)
+        with direct.open(asked, timeout=60) as answer:
+            return answer.read()
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +184,60 @@ def lab(chromium, tmp_path, record_property):
         yield open_notebook
 
 
+@pytest.fixture
+def door(chromium, tmp_path, record_property):
+    """`door(*arguments)` runs `mlcourse lab`, opens the address that it prints, and returns a `Course`."""
+    with contextlib.ExitStack() as stack:
+
+        def open_course(*arguments: str, own: dict[str, str] | None = None, width: int = 1280) -> Course:
+            folder = tmp_path / f"course{len(list(tmp_path.glob('course*')))}"
+            work = folder / "work"
+            work.mkdir(parents=True)
+            for name, content in (own or {}).items():
+                (work / name).write_text(content, encoding="utf-8")
+            environment = {"MLCOURSE_BUDGET": "smoke", "MLCOURSE_WORK": str(work)}
+            (process, said), starts = _at_most_twice(lambda: _start_course(folder, arguments, environment))
+            stack.callback(_stop, process)
+            context = chromium.new_context(viewport={"width": width, "height": 800})
+            stack.callback(context.close)
+            address = re.search(ADDRESS, said)
+            course = Course(context.new_page(), work, [], address[2], address[3], said, folder)
+            course.page.on("request", lambda request: _note_foreign(request.url, course.foreign))
+            record_property("browser", json.dumps({"server": starts, "browser": chromium.starts}))
+            course.page.goto(address[1], timeout=60_000)
+            course.wait_until_ready()
+            stack.callback(_assert_offline, course.foreign)
+            return course
+
+        yield open_course
+
+
+def _start_course(folder: Path, arguments: tuple[str, ...], variables: dict[str, str]):
+    """Start `mlcourse lab` with a fresh home. Returns (process, what it printed)."""
+    home = folder / f"home-{secrets.token_hex(3)}"
+    (home / "config").mkdir(parents=True)
+    # the one thing that a learner's server has not: the tests talk to the page through it
+    (home / "config" / "jupyter_lab_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
+    names = {"CONFIG_DIR": "config", "RUNTIME_DIR": "runtime", "DATA_DIR": "data"}
+    environment = {**os.environ, **variables, "HOME": str(home), "IPYTHONDIR": str(home / "ipython")}
+    environment |= {f"JUPYTER_{variable}": str(home / name) for variable, name in names.items()}
+    command = [sys.executable, "-m", "mlcourse", "lab", "--no-browser", *arguments]
+    with (home / "said").open("w") as said:
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+
+    def text() -> str:
+        return (home / "said").read_text(encoding="utf-8", errors="replace")
+
+    try:
+        _until(lambda: process.poll() is not None or re.search(ADDRESS, text()), 90, "no address")
+        if process.poll() is not None:
+            raise TimeoutError("it ended")
+    except TimeoutError as error:
+        _stop(process)
+        raise DidNotStart(f"mlcourse lab does not start ({error}): {text()}") from None
+    return process, text()
+
+
 def _at_most_twice(start):
     """Call `start`, once more when it did not start. Returns (what it gave, number of starts)."""
     try:
@@ -154,7 +255,7 @@ def _start_server(folder: Path, root: Path, variables: dict[str, str]):
     environment |= {f"JUPYTER_{variable}": str(home / name) for variable, name in names.items()}
     environment |= {f"JUPYTERLAB_{name.upper()}_DIR": str(home / name) for name in ("settings", "workspaces")}
     for name, value in SETTINGS.items():
-        file = home / "settings" / f"{name}.jupyterlab-settings"
+        file = home / "settings" / f"{name.replace(':', '/')}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value), encoding="utf-8")
     with socket.socket() as free:

@@ -1,14 +1,18 @@
 """The command `mlcourse`: quick help, one line for what a person can mend, a traceback for faults of the course."""
 
 import errno
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from mlcourse import commands
+from mlcourse import commands, places
 from mlcourse.commands import app, one_line
+from mlcourse.commands.progress import rows
 from mlcourse.errors import CourseError
 
 
@@ -72,6 +76,9 @@ def failing(monkeypatch):
         (FileNotFoundError(errno.ENOENT, "No such file", "gone.txt"), "there is no such file or folder (gone.txt)"),
         (PermissionError(errno.EACCES, "Permission denied", "secret"), "may not be used (secret)"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "file/x"), "in the place of a folder (file/x)"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "aaa"), "a name is too long for this disk (aaa)"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "x"), "a link leads back to itself (x)"),
+        (OSError(errno.EFBIG, "File too large", "x"), "a file grew larger than this system allows (x)"),
         (OSError(errno.EROFS, "Read-only file system", "/disk/x"), "the disk can only be read (/disk/x)"),
     ],
 )
@@ -108,17 +115,44 @@ def test_interrupt_says_what_was_kept(failing, error, text):
 
 def test_progress_table(tmp_path, monkeypatch):
     monkeypatch.setenv("MLCOURSE_WORK", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     from mlcourse.teaching import progress
 
     progress.record_pass("98.1", "an exercise of a notebook that is gone")
     progress.record_guess("99.p1", "A question?", "yes")
     answer = CliRunner().invoke(app, ["progress"])
     assert answer.exit_code == 0
-    rows = {line.split()[1]: line for line in answer.output.splitlines() if line.startswith(("│ 98", "│ 99"))}
-    assert "98.1" in rows["98"]
+    rows = {line.split()[0]: line for line in answer.output.splitlines() if line.startswith(("98", "99"))}
+    assert "1 of 1" in rows["98"]
     assert "begun" in rows["99"]
     assert str(tmp_path) in answer.output
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_progress_fits_80_columns_with_a_line_for_each_notebook(tmp_path, monkeypatch, encoding):
+    monkeypatch.setenv("MLCOURSE_WORK", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")
+    from mlcourse.commands.progress import Row
+    from mlcourse.teaching import progress
+
+    long = Row("20_a_name_longer_than_that_of_any_notebook_here", [f"20.{n}" for n in range(1, 10)], [], 12)
+    ours = [*rows(), Row("21_[bold]x", ["21.1", "21.2"], ["21.2"], 0), long]
+    progress.record_pass("01.1", "first")
+    monkeypatch.setattr("mlcourse.commands.progress.rows", lambda: ours)
+    lines = CliRunner(charset=encoding).invoke(app, ["progress"]).output.splitlines()
+    table = [line for line in lines if "exercises passed" not in line]
+    assert max(map(len, table)) <= 80
+    assert len([line for line in table if re.match(r"\d\d_", line)]) == len(ours)
+    row = next(line for line in table if line.startswith("21_[bold]x"))
+    assert row.split()[1:] == ["1", "of", "2", "1", "0", "begun"]
+
+
+def test_a_damaged_notebook_of_the_course_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "01_a.ipynb").write_text("")
+    monkeypatch.setattr("mlcourse.places.notebooks", lambda: tmp_path)
+    answer = CliRunner().invoke(app, ["progress"])
+    assert answer.exit_code == 2
+    assert "01_a.ipynb is not a notebook, or is damaged" in answer.stderr
 
 
 def test_progress_states():
@@ -134,3 +168,16 @@ def test_no_wrapping_into_pipes_breaks_a_line():
     answer = mlcourse("run", "a-notebook-that-does-not-exist")
     assert answer.returncode == 2
     assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["MLCOURSE_DATA", "MLCOURSE_WORK", "MLCOURSE_CACHE"])
+def test_a_folder_of_the_environment_means_the_same_from_everywhere(name, tmp_path, monkeypatch):
+    """JupyterLab's kernels and those of `mlcourse run` work in other folders than the command."""
+    monkeypatch.chdir(tmp_path)
+    for value, meant in (("sets", tmp_path / "sets"), ("./a/../b", tmp_path / "b"), ("~/x", Path.home() / "x")):
+        monkeypatch.setenv(name, value)
+        places.settle()
+        assert os.environ[name] == str(meant)
+    monkeypatch.setenv(name, "")
+    places.settle()
+    assert os.environ[name] == ""

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -257,3 +259,69 @@ def test_json_and_exit_code_agree():
     answer = run_doctor("--json")
     found = json.loads(answer.stdout)
     assert found["ok"] == (answer.returncode == 0) == all(one["state"] != "off" for one in found["checks"])
+
+
+# -------------------------------------------------------------------------------- the course and the machine
+
+
+def test_version_and_commit(tmp_path):
+    from mlcourse import __version__
+
+    assert doctor.check_course().found.startswith(f"mlcourse {__version__}, ")
+    assert doctor.commit(tmp_path) == "no git clone"
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_commit_of_a_clone(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    assert doctor.commit(tmp_path) == "git does not tell its commit"
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "first")
+    git("tag", "v9")
+    name = git("rev-parse", "HEAD")[:10]
+    assert doctor.commit(tmp_path) == f"commit {name}"
+    (tmp_path / "file").write_text("2")
+    assert doctor.commit(tmp_path) == f"commit {name} with changes"
+    (tmp_path / "inside").mkdir()
+    assert doctor.commit(tmp_path / "inside") == "no git clone"
+
+
+def test_git_is_missing(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.commit(tmp_path) == "git does not answer"
+
+
+def test_system_cores_and_memory(monkeypatch):
+    monkeypatch.setattr(doctor.memory, "total", lambda: 8 * 10**9)
+    monkeypatch.setattr(doctor.memory, "available", lambda: 5 * 10**9)
+    finding = doctor.check_machine()
+    assert finding.state == "ok"
+    assert re.search(r"\w+ .*, \d+ cores?, 8\.0 GB of memory, 5\.0 free", finding.found)
+    monkeypatch.setattr(doctor.memory, "available", lambda: 10**9)
+    assert doctor.check_machine().state == "note"
+
+
+def test_pytorch_does_not_hold_up_the_other_checks(monkeypatch):
+    """Both wait here until the other has begun: one after the other they would wait in vain."""
+    begun = threading.Barrier(2)
+
+    def after_both(result):
+        begun.wait(timeout=30)
+        return result
+
+    kernel = doctor.Finding("Jupyter kernel", "ok", "")
+    monkeypatch.setattr(doctor, "check_kernel", lambda: after_both(kernel))
+    monkeypatch.setattr(doctor, "probe_torch", lambda: after_both(TORCH))
+    assert {"Course", "Machine", "PyTorch"} <= {finding.check for finding in doctor.examine()}
+
+
+def test_brackets_in_a_path_are_shown(capsys):
+    doctor.show([doctor.Finding("Disk", "ok", "1 GB free for /[bold]x", "")])
+    assert "/[bold]x" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """`mlcourse run`: parameters are checked, time is limited, a learner's progress is out of reach."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from typer.testing import CliRunner
 
-from mlcourse.commands import run
+from mlcourse import files
+from mlcourse.commands import app, run
 from mlcourse.errors import CourseError
 
 PARAMETERS = 'SEED = 0\nDATASET = "glyphs"\nBUDGET = "lesson"\nRATE = 0.5\nFAST = True\nNOTE = None'
@@ -213,6 +216,318 @@ def test_outcome_says_which_cell_was_slow(tmp_path):
     assert outcome.slowest_cell == 3  # the parameters are the first
     assert 0.6 < outcome.slowest_seconds < outcome.seconds
     assert json.dumps(outcome.notebook) == '"01_small"'
+
+
+# -------------------------------------------------------------------------------- what is said is what runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "ran"),
+    [
+        (["-p", "BUDGET=smoke"], None, "smoke 0"),
+        (["-p", "BUDGET=smoke", "-p", "SEED=4"], "lesson", "smoke 4"),
+        (["--budget", "smoke", "--seed", "3"], "lesson", "smoke 3"),
+        ([], "smoke", "smoke 0"),
+    ],
+)
+def test_the_budget_that_is_asked_for_runs(tmp_path, arguments, variable, ran):
+    path = write(tmp_path, "import os; print(BUDGET, SEED, os.environ['MLCOURSE_BUDGET'])")
+    clean = {name: value for name, value in os.environ.items() if name != "MLCOURSE_BUDGET"}
+    answer = command(path, *arguments, cwd=tmp_path, env=clean | ({"MLCOURSE_BUDGET": variable} if variable else {}))
+    assert answer.returncode == 0, answer.stderr
+    assert printed(tmp_path / "runs" / "notebooks" / path.name).split() == [*ran.split(), ran.split()[0]]
+
+
+def test_without_a_word_the_budget_is_lesson(monkeypatch):
+    monkeypatch.delenv("MLCOURSE_BUDGET", raising=False)
+    assert run.settings([], None, None) == (run.Budget.lesson, {})
+    monkeypatch.setenv("MLCOURSE_BUDGET", "")
+    assert run.settings([], None, None)[0] == "lesson"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "budget", "seed", "message"),
+    [
+        (["BUDGET=tiny"], None, None, "unknown: use one of smoke, lesson, paper"),
+        (["BUDGET=3"], None, None, "unknown: use one of smoke, lesson, paper"),
+        (["BUDGET=[smoke]"], None, None, "unknown: use one of smoke, lesson, paper"),
+        (["BUDGET=smoke"], "smoke", None, "leave one out"),
+        (["SEED=3"], None, 3, "leave one out"),
+        (["SEED=3", "SEED=4"], None, None, "given twice"),
+        (["WHEN=2024-99-99"], None, None, "not valid YAML"),
+    ],
+)
+def test_contradictions_and_unknown_budgets(pairs, budget, seed, message):
+    with pytest.raises(CourseError, match=message):
+        run.settings(pairs, budget and run.Budget(budget), seed)
+
+
+def test_an_unknown_budget_in_the_environment(monkeypatch):
+    monkeypatch.setenv("MLCOURSE_BUDGET", "quick")
+    with pytest.raises(CourseError, match="'quick' is unknown"):
+        run.settings([], None, None)
+
+
+def test_a_notebook_without_budget_or_seed_runs(tmp_path):
+    path = write(tmp_path, "print(RATE)", parameters="RATE = 0.5")
+    answer = command(path, "--budget", "smoke", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    answer = command(path, "--seed", "1", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "has no parameter SEED: it has RATE" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["%matplotlib inline", "!ls", "%%time", "?print", "SEED = = 3", "SEED = {[]: 1}", "SEED = '\0'", "  SEED = 0"],
+)
+def test_parameters_that_are_no_python_name_the_line(line):
+    with pytest.raises(CourseError, match=r"01_a\.ipynb: the cell `parameters` holds") as caught:
+        run.parameters_of(notebook(parameters=f"A = 1\n{line}"), "01_a.ipynb")
+    assert (line.strip()[:6] in str(caught.value)) or ("no Python" in str(caught.value))
+
+
+@pytest.mark.parametrize("where", [("kernelspec", "language"), ("language_info", "name")])
+def test_a_notebook_of_another_language_is_refused(tmp_path, where):
+    made = notebook("x <- 1")
+    made.metadata = {where[0]: {where[1]: "R", "name": "R", "display_name": "R"}}
+    nbformat.write(made, tmp_path / "01_r.ipynb")
+    answer = command("01_r.ipynb", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "01_r.ipynb is written in R" in answer.stderr
+
+
+@pytest.mark.parametrize("content", ["", "<html>404</html>", '{"cells": [', "[]", '{"nbformat": 4}'])
+def test_what_is_no_notebook_is_one_line_before_anything_runs(tmp_path, content):
+    write(tmp_path, "print('ran')")
+    (tmp_path / "02_bad.ipynb").write_text(content)
+    answer = command("01_small.ipynb", "02_bad.ipynb", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("mlcourse: 02_bad.ipynb is not a notebook, or is damaged")
+    assert len(answer.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+# -------------------------------------------------------------------------------- what is there stays
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A course of two notebooks and a learner's folder with a copy of the first."""
+    for folder in ("notebooks", "work"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "notebooks", "print('course')")
+    write(tmp_path / "notebooks", "print('course')", name="02_next.ipynb")
+    write(tmp_path / "work", "print('mine')")
+    monkeypatch.setattr("mlcourse.places.notebooks", lambda: tmp_path / "notebooks")
+    monkeypatch.setenv("MLCOURSE_WORK", str(tmp_path / "work"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_name_means_the_learners_copy_and_a_path_that_file(house):
+    assert run.choose(["1"]) == run.choose(["01"]) == run.choose(["01_small"]) == [house / "work" / "01_small.ipynb"]
+    assert run.choose(["2"]) == [house / "notebooks" / "02_next.ipynb"]
+    assert run.choose(["notebooks/01_small.ipynb"]) == [Path("notebooks/01_small.ipynb")]
+    assert [path.parent.name for path in run.choose([])] == ["work", "notebooks"]
+    assert len(run.choose(["1", "01", "work/01_small.ipynb"])) == 1
+
+
+def test_the_command_says_that_it_runs_the_learners_copy(house):
+    answer = CliRunner().invoke(app, ["run", "1", "--budget", "smoke"])
+    assert answer.exit_code == 0, answer.output
+    assert "your copy" in answer.stdout
+    assert str(house / "work") in answer.stdout
+    assert printed(house / "runs" / "notebooks" / "01_small.ipynb") == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "out", "message"),
+    [
+        (["01"], "notebooks", "the course's own notebooks"),
+        (["notebooks/01_small.ipynb"], "notebooks", "the course's own notebooks"),
+        (["02"], "work", "your copies"),
+        (["work/01_small.ipynb"], "work/../work", "your copies"),
+        (["01"], "link", "the course's own notebooks"),
+        (["other/01_small.ipynb"], "other", "overwrite the notebook other/01_small.ipynb itself"),
+        (["01"], "hard", "overwrite the notebook"),
+        (["01"], "thesis", "was not made by `mlcourse run`"),
+        (["01"], "pages", "is there without its notebook"),
+        (["other/01_small.ipynb", "01"], "new", "would both become"),
+        (["other/01_SMALL.ipynb", "01"], "new", "would both become"),
+    ],
+)
+def test_nothing_that_somebody_wrote_is_overwritten(house, names, out, message):
+    for folder in ("other", "thesis", "pages", "hard"):
+        (house / folder).mkdir()
+    (house / "link").symlink_to(house / "notebooks")
+    (house / "hard" / "01_small.ipynb").hardlink_to(house / "work" / "01_small.ipynb")
+    write(house / "other", "print('other')")
+    write(house / "other", "print('other')", name="01_SMALL.ipynb")
+    (house / "thesis" / "01_small.ipynb").write_text("years of work")
+    (house / "pages" / "01_small.html").write_text("years of work")
+    before = {path: path.read_bytes() for path in house.rglob("*") if path.is_file()}
+    answer = CliRunner().invoke(app, ["run", *names, "--out", out, "--budget", "smoke"])
+    assert answer.exit_code == 2, answer.output
+    assert message in answer.stderr
+    assert {path: path.read_bytes() for path in house.rglob("*") if path.is_file()} == before
+
+
+def test_a_result_is_replaced_by_the_next_run(house):
+    for seed in ("1", "2"):
+        assert CliRunner().invoke(app, ["run", "2", "--budget", "smoke", "--seed", seed]).exit_code == 0
+    page = (house / "runs" / "notebooks" / "02_next.html").read_text(encoding="utf-8")
+    assert "SEED" in page
+    again = CliRunner().invoke(app, ["run", "runs/notebooks/02_next.ipynb"])
+    assert "overwrite the notebook runs/notebooks/02_next.ipynb itself" in again.stderr
+
+
+def test_an_older_result_is_never_shown_as_the_new_one(house, monkeypatch):
+    arguments = ["run", "2", "--budget", "smoke"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    result = house / "runs" / "notebooks" / "02_next.ipynb"
+    before, page = result.read_bytes(), result.with_suffix(".html").stat().st_mtime_ns
+
+    def fail(*_, **__):
+        raise ValueError("it did not even begin")
+
+    monkeypatch.setattr("papermill.execute_notebook", fail)
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 1
+    assert "nothing was written" in answer.stdout
+    assert "is of an earlier run" in answer.stdout
+    assert "Executed notebooks" not in answer.stdout
+    assert "[0]" in answer.stdout  # no time of the older run
+    assert (result.read_bytes(), result.with_suffix(".html").stat().st_mtime_ns) == (before, page)
+
+
+def test_what_ran_before_a_ctrl_c_is_kept_and_no_older_page_beside_it(house, monkeypatch):
+    import papermill
+
+    target, real = house / "out" / "02_next.ipynb", papermill.execute_notebook
+    target.parent.mkdir()
+    target.with_suffix(".html").write_text("older")
+
+    def interrupted(*arguments, **options):
+        real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(house / "notebooks" / target.name, target, budget="smoke", work=house / "w")
+    assert printed(target) == "course\n"
+    assert [path.name for path in target.parent.iterdir()] == ["02_next.ipynb"]
+
+
+def test_what_has_run_is_kept_on_the_way(tmp_path, monkeypatch):
+    """A power cut after a week, or `kill -9`, takes the last minute and not all results."""
+    monkeypatch.setattr(run, "KEEP_SECONDS", 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    target = tmp_path / "out" / "01_small.ipynb"
+    look = f"import json; print(sum(len(c.get('outputs', [])) for c in json.load(open({str(target)!r}))['cells']))"
+    path = write(tmp_path / "deep", "print('first')", look)
+    outcome = run.execute(path, Path("out") / path.name, budget="smoke", work=tmp_path / "work")
+    assert outcome.error == ""
+    assert printed(target) == "first\n1\n"
+
+
+# -------------------------------------------------------------------------------- disks, paths, terminals
+
+
+@pytest.mark.parametrize("step", ["the draft", "the result", "the page"])
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(house, monkeypatch, step):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = files.write_text
+    if step == "the draft":
+        monkeypatch.setattr("papermill.iorw.LocalHandler.write", full)
+    else:
+        suffix = ".ipynb" if step == "the result" else ".html"
+        monkeypatch.setattr(
+            files, "write_text", lambda path, text: full() if Path(path).suffix == suffix else real(path, text)
+        )
+    answer = CliRunner().invoke(app, ["run", "1", "2", "--budget", "smoke", "--out", "out"])
+    assert answer.exit_code == 1, answer.output
+    assert answer.exception is None or isinstance(answer.exception, SystemExit)
+    assert answer.stdout.count("no space is left on the disk") == 2
+    left = sorted(path.name for path in (house / "out").iterdir())
+    assert left == (["01_small.ipynb", "02_next.ipynb"] if step == "the page" else [])
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_run(house, monkeypatch):
+    (house / "file").write_text("")
+    answer = CliRunner().invoke(app, ["run", "1", "--out", "file/inside"])
+    assert answer.exit_code == 2
+    assert "in the place of a folder" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["{x}", "a%20b", "why?", "100%", "ü" * 100, "a" * 230, "[bold]x", "#1", "a b", "{", "s3:"]
+)
+def test_any_name_of_a_notebook_and_its_folder(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    path = write(folder, "import os; print(os.path.basename(os.getcwd()))", name=f"{name}.ipynb")
+    answer = command(path, "--budget", "smoke", "--out", folder / "out", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr + answer.stdout
+    assert printed(folder / "out" / path.name) == f"{name}\n"
+    assert (folder / "out" / f"{name}.html").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="their file names are always Unicode")
+def test_a_name_that_is_no_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    path = write(folder, "print('reached')", name=os.fsdecode(b"caf\xe9.ipynb"))
+    answer = command(path, "--budget", "smoke", "--out", folder, cwd=tmp_path)
+    assert "overwrite the notebook" in answer.stderr
+    assert "caf\\xe9" in answer.stderr
+    answer = command(path, "--budget", "smoke", "--out", folder / "out", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert printed(folder / "out" / path.name) == "reached\n"
+    answer = command(path, "-p", f"DATASET={folder.name}", "--budget", "smoke", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "no UTF-8" in answer.stderr
+
+
+def test_relative_folders_mean_the_same_in_the_kernel(tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "pictures").mkdir()
+    path = write(tmp_path / "deep" / "er", "import os; print(DATASET, os.environ['MLCOURSE_DATA'], sep='\\n')")
+    folders = {"MLCOURSE_DATA": "data/sets", "MLCOURSE_CACHE": "cache"}
+    answer = command(path, "-p", "DATASET=pictures", "--budget", "smoke", cwd=tmp_path, env=os.environ | folders)
+    assert answer.returncode == 0, answer.stderr
+    result = printed(tmp_path / "runs" / "notebooks" / path.name)
+    assert result.split() == [str(tmp_path / "pictures"), str(tmp_path / "data" / "sets")]
+
+
+def test_a_name_of_a_data_set_stays_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "omniglot").mkdir()
+    assert run.settings(["DATASET=omniglot"], None, None)[1] == {"DATASET": "omniglot"}
+    assert run.settings(["DATASET=gone"], None, None)[1] == {"DATASET": "gone"}
+    (tmp_path / "mine").mkdir()
+    assert run.settings(["DATASET=./mine"], None, None)[1] == {"DATASET": str(tmp_path / "mine")}
+
+
+def test_the_terminal_is_told_which_cell_runs(tmp_path):
+    said = []
+
+    class Noted:
+        def at(self, share, text):
+            said.append((round(share, 2), text))
+
+    path = write(tmp_path, "1", "2", parameters="SEED = 0")
+    execute(path, parameters={"SEED": 3}, progress=Noted())
+    assert said == [(0.0, "cell 1 of 4"), (0.25, "cell 2 of 4"), (0.5, "cell 3 of 4"), (0.75, "cell 4 of 4")]
+
+
+def test_the_kernel_does_not_warn_of_its_own_transport(tmp_path):
+    answer = command(write(tmp_path, "1"), "--budget", "smoke", cwd=tmp_path)
+    assert answer.returncode == 0
+    assert answer.stderr == ""
 
 
 def test_a_relative_folder_of_data_means_the_folder_of_the_command(tmp_path):

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 from PIL import Image
 
 import mlcourse
@@ -150,7 +153,10 @@ BAD = {
     "blank data set": (["train", "maml", "--dataset", " "], "the data set's name is empty"),
     "unknown method": (["train", "mamel"], "mamel"),
     "unknown budget": (["train", "maml", "--budget", "huge"], "huge"),
-    "too few samples": (["train", "maml", "--shot", "15", "--query", "15", "--budget", "smoke"], "shot 15"),
+    "too few samples": (
+        ["train", "maml", "--shot", "15", "--query", "15", "--budget", "smoke"],
+        "--query is 15, but class",
+    ),
     "shot 0": (["train", "maml", "--shot", "0"], "shot is 0"),
     "negative way": (["train", "prototypical", "--way", "-5"], "way is -5"),
     "negative query": (["train", "prototypical", "--query", "-1"], "query is -1"),
@@ -160,12 +166,33 @@ BAD = {
     "no such run": (["evaluate", "runs/nowhere"], "runs/nowhere"),
     "unknown split": (["evaluate", "pixels", "--split", "exam"], "exam"),
     "unknown normalisation": (["train", "maml", "--normalisation", "wishful"], "wishful"),
-    "fewer ways than the head": (["train", "maml", "--train-way", "3"], "train-way is 3, but maml's network ends in 5"),
-    "more ways than the head": (["train", "maml", "--train-way", "9"], "train-way is 9, but maml's network ends in 5"),
+    "fewer ways than the head": (["train", "maml", "--train-way", "3"], "train-way is 3, but the network ends in 5"),
+    "more ways than the head": (["train", "maml", "--train-way", "9"], "train-way is 9, but the network ends in 5"),
     "no episodes": (["evaluate", "pixels", "--episodes", "0"], "episodes is 0"),
     "huge seed": (["train", "maml", "--budget", "smoke", "--seed", str(2**70)], "seed is 11805"),
     "negative seed": (["train", "maml", "--budget", "smoke", "--seed", "-1"], "seed is -1"),
     "huge seed in evaluation": (["evaluate", "pixels", "--seed", str(2**64)], "seed is 18446"),
+    "no steps": (["train", "maml", "--steps", "0"], "steps is 0"),
+    "negative steps": (["train", "maml", "--steps", "-1"], "steps is -1"),
+    "unknown optimizer": (["train", "maml", "--budget", "smoke", "--optimizer", "adagrad"], "adam, adamw, sgd"),
+    "unknown precision": (["train", "maml", "--budget", "smoke", "--precision", "int8"], "float32, bfloat16"),
+    "float16 without a GPU": (
+        ["train", "maml", "--budget", "smoke", "--precision", "float16", "--device", "cpu"],
+        "needs a GPU",
+    ),
+    "more parts than tasks": (
+        ["train", "maml", "--budget", "smoke", "--accumulate", "3"],
+        "accumulate is 3, more than",
+    ),
+    "no parts": (["train", "maml", "--accumulate", "0"], "accumulate is 0"),
+    "one class per task": (["train", "prototypical", "--budget", "smoke", "--way", "1"], "--way is 1"),
+    "more ways than classes": (
+        ["train", "prototypical", "--train-way", "9999"],
+        "--train-way is 9999, but the train split",
+    ),
+    "more ways than test classes": (["evaluate", "pixels", "--way", "9999"], "--way is 9999, but the test split"),
+    "more shots than pictures": (["train", "prototypical", "--shot", "20"], "use --shot 19 or less"),
+    "more shots than pictures in evaluation": (["evaluate", "pixels", "--shot", "25"], "use --shot 19 or less"),
     "negative seed in evaluation": (["evaluate", "pixels", "--seed", "-1"], "seed is -1"),
 }
 
@@ -250,7 +277,164 @@ def test_what_a_folder_loses_is_one_line_on_stderr(trained, tmp_path):
     small, shared = done.stderr.strip().splitlines()
     assert small.startswith("mlcourse: mine: 1 of 5 classes have fewer than 2 pictures and are left out: 'kind 4' (1);")
     assert shared.startswith("mlcourse: mine: its 4 classes are too few")
-    for more, remedy in (([], "use --way 2 or less"), (["--way", 2], "(--shot + --query): use --query 2 or less")):
+    for more, remedy in ((["--way", 3], "use --way 2 or less"), (["--query", 3], "use --query 2 or less")):
         done = command("evaluate", "pixels", "--dataset", "mine", *more, folder=tmp_path)
         assert done.returncode == 2
         assert remedy in done.stderr.splitlines()[-1]
+
+
+# ------------------------------------------------------------------ pictures of one's own
+
+
+def photos(place, classes, pictures, size=12, name="kind"):
+    """A folder of class folders: a shade per class, a little noise. pictures: for each class, or a list of counts."""
+    counts = [pictures] * classes if isinstance(pictures, int) else pictures
+    generator = torch.Generator().manual_seed(classes)
+    for index, count in enumerate(counts):
+        (place / f"{name} {index:02d}").mkdir(parents=True)
+        for number in range(count):
+            noise = torch.randint(0, 40, (size, size, 3), generator=generator)
+            shade = torch.tensor([200 * index // len(counts), 200 - 200 * index // len(counts), 100])
+            Image.fromarray((noise + shade).to(torch.uint8).numpy()).save(
+                place / f"{name} {index:02d}" / f"{number}.png"
+            )
+    return place
+
+
+def in_this_process(capsys, *arguments):
+    """Runs a command here: its exit code, lines on stdout, lines on stderr."""
+    try:
+        code = app(list(map(str, arguments)), standalone_mode=False) or 0
+    except typer.Exit as end:
+        code = end.exit_code
+    told = capsys.readouterr()
+    return code, told.out.splitlines(), told.err.splitlines()
+
+
+@pytest.mark.parametrize("pictures", [2, 5, 8, 30])
+@pytest.mark.parametrize("classes", [3, 4, 6, 20])
+@pytest.mark.parametrize("method", ["prototypical", "maml"])
+def test_ones_own_pictures_work_with_one_command(method, classes, pictures, tmp_path, capsys):
+    folder, run = photos(tmp_path / "mine", classes, pictures), tmp_path / "run"
+    code, out, err = in_this_process(
+        capsys, "train", method, "--dataset", folder, "--budget", "smoke", "--steps", 2, "--out", run
+    )
+    if classes == 3:
+        assert code == 2
+        assert "4 in all are the least" in err[-1]
+        assert not run.exists()
+        return
+    assert code == 0, err
+    config = json.loads((run / "config.json").read_text())
+    assert 2 <= config["way"] <= 5
+    if classes < 8:
+        assert any(line.startswith("no validation, the last step is kept: mine has 0 classes") for line in out)
+    if method == "prototypical" and classes < 20:
+        assert any(re.match(r"train way: \d in place of 10, since the train split of mine has", line) for line in out)
+    code, out, err = in_this_process(capsys, "evaluate", run, "--episodes", 20, "--json")
+    assert code == 0, err
+    result = json.loads(out[-1])
+    assert (result["way"], result["query"]) == (config["way"], min(15, pictures - 1))
+    assert 0 <= result["accuracy"] <= 1
+    assert result["ci95"] is not None
+
+
+def test_what_is_fitted_is_said_in_a_line_each_and_what_was_asked_for_is_never_changed(tmp_path, capsys):
+    folder = photos(tmp_path / "mine", 6, 8)
+    base = ["train", "prototypical", "--dataset", folder, "--budget", "smoke", "--steps", 1]
+    code, out, _ = in_this_process(capsys, *base, "--out", tmp_path / "run")
+    assert code == 0
+    assert out[:3] == [
+        "way: 2 in place of 5, since the test split of mine has 2 classes",
+        "train way: 4 in place of 10, since the train split of mine has 4 classes",
+        "no validation, the last step is kept: mine has 0 classes for it, and a task needs 2",
+    ]
+    for more, message in (
+        (["--train-way", 9], "--train-way is 9, but the train split of mine has 4 classes: use --train-way 4 or less"),
+        (["--shot", 8], "use --shot 7 or less, or add pictures"),
+    ):
+        code, _, err = in_this_process(capsys, *base, *more, "--out", tmp_path / "other")
+        assert (code, message in err[-1]) == (2, True), err
+    code, _, err = in_this_process(
+        capsys, "train", "maml", "--dataset", folder, "--way", 5, "--out", tmp_path / "other"
+    )
+    assert (code, err[-1].endswith("the train split of mine has 4 classes: use --way 4 or less")) == (2, True), err
+    code, _, err = in_this_process(capsys, "evaluate", tmp_path / "run", "--query", 15, "--episodes", 5)
+    assert (code, err[-1].endswith("1 of them as support: use --query 7 or less")) == (2, True), err
+    code, out, err = in_this_process(capsys, "evaluate", tmp_path / "run", "--episodes", 5)
+    assert code == 0
+    assert any("queries: 7 in place of 15, since class" in line for line in err)
+    code, _, err = in_this_process(capsys, "evaluate", "untrained-maml", "--dataset", folder, "--episodes", 5)
+    assert code == 0
+    assert any("way: 2 in place of 5" in line for line in err)
+
+
+def test_a_class_that_is_too_small_is_left_out_and_named(tmp_path, capsys):
+    for split, counts in (("train", [8, 8, 8, 4]), ("val", [8, 3, 8]), ("test", [8, 8, 2])):
+        photos(tmp_path / "mine" / split, 0, counts, name=split)
+    arguments = ["train", "prototypical", "--dataset", tmp_path / "mine", "--budget", "smoke", "--steps", 1]
+    code, out, err = in_this_process(capsys, *arguments, "--shot", 4, "--out", tmp_path / "run")
+    assert code == 0, err
+    code, _, later = in_this_process(capsys, "evaluate", tmp_path / "run", "--episodes", 5)
+    assert code == 0, later
+    named = [line for line in [*out, *later] if "left out of the" in line]
+    for line, name in zip(named, ("'train 03' (4)", "'val 01' (3)", "'test 02' (2)"), strict=True):
+        assert f"with fewer than 5 pictures: {name}; add pictures, or take a lower --shot" in line
+    for shot, most in ((8, 7), (9, 7)):
+        code, _, err = in_this_process(capsys, *arguments, "--shot", shot, "--out", tmp_path / "other")
+        assert (code, f"use --shot {most} or less" in err[-1]) == (2, True), err
+
+
+def test_evaluate_asks_as_many_queries_as_the_run(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"query": 3}))
+    told = inside(capsys, "evaluate", tmp_path / "run", "--episodes", 2, "--json")
+    assert told["query"] == 3
+    assert inside(capsys, "evaluate", tmp_path / "run", "--episodes", 2, "--query", 4, "--json")["query"] == 4
+
+
+def test_more_ways_than_a_run_has_names_the_option(tmp_path, capsys):
+    arguments = ["--budget", "smoke", "--steps", 1, "--out"]
+    for method, most in (("maml", 5), ("incontext", 20)):
+        assert in_this_process(capsys, "train", method, *arguments, tmp_path / method)[0] == 0
+        code, _, err = in_this_process(capsys, "evaluate", tmp_path / method, "--way", 30, "--episodes", 2)
+        assert code == 2
+        assert f"tells {most} classes apart at most: use --way {most} or less" in err[-1]
+        fewer = inside(capsys, "evaluate", tmp_path / method, "--way", 3, "--episodes", 2, "--json")
+        assert fewer["way"] == 3
+
+
+def test_optimizer_accumulation_and_precision_are_options(tmp_path, capsys):
+    arguments = ["--optimizer", "sgd", "--accumulate", 1, "--precision", "bfloat16", "--device", "cpu"]
+    code, _, err = in_this_process(
+        capsys, "train", "prototypical", "--budget", "smoke", *arguments, "--out", tmp_path / "run"
+    )
+    assert code == 0, err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["optimizer"], config["precision"]) == ("sgd", "bfloat16")
+    code, _, err = in_this_process(
+        capsys, "train", "maml", "--budget", "smoke", "--accumulate", 2, "--out", tmp_path / "a"
+    )
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["accumulate"] == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_training_and_evaluating_print_in_any_encoding(encoding, tmp_path):
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
+    python = [sys.executable, "-m", "mlcourse"]
+    run = str(tmp_path / "run")
+    words = ["train", "prototypical", "--budget", "smoke", "--steps", "1", "--out", run]
+    for command_words in (words, ["evaluate", run, "--episodes", "3"], ["train", "--help"], ["evaluate", "--help"]):
+        done = subprocess.run([*python, *command_words], env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_damaged_run_is_evaluated_from_its_checkpoint(trained, tmp_path, capsys):
+    whole = inside(capsys, "evaluate", trained, "--episodes", 5, "--json")
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text("{")
+    code, out, err = in_this_process(capsys, "evaluate", tmp_path / "run", "--episodes", 5, "--json")
+    assert code == 0, err
+    assert any("checkpoint.safetensors stands in for it" in line for line in err)
+    assert json.loads(out[-1])["accuracy"] == whole["accuracy"]

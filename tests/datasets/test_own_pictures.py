@@ -691,19 +691,6 @@ def test_classes_with_enough_pictures(tmp_path):
         loaded.with_at_least(6)
 
 
-def test_a_request_that_is_too_large_names_the_option(tmp_path):
-    loaded = datasets.load(fill(tmp_path / "d", "a", "b", pictures=8), "all", size=4)
-    data.check_enough(loaded, way=2, shot=1, query=7)
-    with pytest.raises(
-        CourseError, match="all split of d has 2 classes, fewer than 10: use --train-way 2 or less, or add"
-    ):
-        data.check_enough(loaded, way=10, shot=1, query=5, way_option="--train-way")
-    with pytest.raises(CourseError, match=r"'a' .* has 8 pictures, fewer than 1 \+ 15 .*: use --query 7 or less"):
-        data.check_enough(loaded, way=2, shot=1, query=15)
-    with pytest.raises(CourseError, match="use --shot 7 or less"):
-        data.check_enough(loaded, way=2, shot=8, query=1)
-
-
 def test_help_says_how_a_folder_is_split():
     for words in ("train, val and test folders", "60 % train, 20 % val, 20 % test", "at least 4 classes", "left out"):
         assert words in data.DATASET_HELP

@@ -10,7 +10,7 @@ from core_helpers import Fixed, Smooth, flat_gradient, loss_at, random_episode, 
 from torch.nn import functional as F
 
 import mlcourse
-from mlcourse import learners, recipes, training
+from mlcourse import learners, training
 from mlcourse.commands import app
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
@@ -494,7 +494,7 @@ def test_the_commands_train_and_evaluate_it(tmp_path, method, capsys):
 @pytest.mark.parametrize("method", ["cosine-prototypical", "matching", "relation", "r2d2"])
 def test_recipes_train_with_more_ways_than_they_are_tested_with(method):
     for budget in ("smoke", "short"):
-        assert recipes.recipe(method, budget).train_way > 5
+        assert learners.recipe(method, budget).train_way > 5
     assert not learners.METHODS[method].head
 
 

@@ -167,3 +167,30 @@ def test_the_line_up_has_two_of_each():
     kinds = [TRUTH[one.__name__] for one in LINE_UP]
     assert sorted(kinds) == sorted(2 * ORDERS)
     assert set(TRUTH) == {one.__name__ for one in (*LINE_UP, *UNSEEN)}
+
+
+WAYS = ("by_hand", "first_order", "by_autograd", "by_differences", "rate_gradient")
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_an_inner_process_that_runs_away_is_an_error(name):
+    theta = torch.tensor([0.4, -0.9], dtype=torch.float64)
+    wild = Task(lambda phi: (phi**2).sum(), lambda phi: (phi**4).sum(), steps=500, rate=5.0)
+    with pytest.raises(CourseError, match="not finite after 500 inner steps with rate 5; use a smaller rate"):
+        getattr(estimators, name)(theta, wild)
+    assert len(estimators.path(theta, wild)) == 501  # to look at
+
+
+def test_numbers_out_of_range_are_refused():
+    x, one = torch.zeros(1), torch.ones(1)
+    for rule in (estimators.forward_difference, estimators.central_difference, estimators.richardson):
+        for h in (0.0, -1e-3, float("nan"), float("inf")):
+            with pytest.raises(CourseError, match="h is "):
+                rule(lambda x: x.sum(), x, one, h)
+    for rate in (float("nan"), float("inf")):
+        with pytest.raises(CourseError, match=f"rate is {rate}"):
+            Task(torch.sum, torch.sum, rate=rate)
+    with pytest.raises(CourseError, match="points is 1"):
+        estimators.find_jump(torch.sum, x, one, 1.0, points=1)
+    with pytest.raises(CourseError, match="reach is 0"):
+        estimators.find_jump(torch.sum, x, one, 0.0)

@@ -232,3 +232,116 @@ def test_the_oracle_refuses_a_place_that_is_no_minimum():
         exact(slow, None, torch.tensor(1.0, dtype=F64), newton=2)
     with pytest.raises(CourseError, match="last is -1"):
         truncated(slow, None, torch.tensor(1.0, dtype=F64), steps=2, last=-1, rate=0.1)
+
+
+# ------------------------------------------------------------------ what runs away, and what is out of range
+
+
+def bowl(curvature, start=1.0):
+    """A bowl with two curvatures around λ: descent runs away beyond a rate of 2 / (the larger one)."""
+    curvature = torch.tensor(curvature, dtype=F64)
+    return Bilevel(
+        init=lambda lam: torch.full((2,), start, dtype=F64),
+        inner_loss=lambda phi, lam: 0.5 * (curvature * (phi - lam) ** 2).sum(),
+        outer_loss=lambda phi, lam: phi.square().sum(),
+    )
+
+
+HERE = torch.tensor(0.5, dtype=F64)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unrolled", {}),
+        ("truncated", {"last": 1}),
+        ("truncated", {"last": 0}),
+        ("implicit_cg", {}),
+        ("implicit_neumann", {"eta": 0.1}),
+    ],
+)
+def test_a_descent_that_runs_away_names_its_rate(name, options):
+    estimator = getattr(hypergradients, name)
+    with pytest.raises(CourseError, match=r"after 2000 inner steps with rate 5; use a smaller rate or fewer steps"):
+        estimator(bowl([1.0, 3.0]), None, HERE, steps=2000, rate=5.0, **options)
+    value, gradient = estimator(bowl([1.0, 3.0]), None, HERE, steps=2000, rate=0.5, **options)
+    assert value.isfinite()
+    assert gradient.isfinite()
+
+
+def test_an_indefinite_hessian_is_refused_and_never_0():
+    saddle = bowl([1.0, -2.0])
+    phi, b = torch.tensor([0.55, 1.0], dtype=F64), torch.tensor([0.1, 1.0], dtype=F64)
+    problem = Bilevel(saddle.init, saddle.inner_loss, lambda phi, lam: b @ phi)
+    for estimator, options, words in (
+        (implicit_cg, {"iterations": 9}, "curvature -1.97"),
+        (implicit_neumann, {"eta": 0.5, "terms": 9}, "runs away"),
+        (exact, {"newton": 0}, "not positive definite"),
+    ):
+        with pytest.raises(CourseError, match=words):
+            estimator(problem, phi, HERE, **options)
+    stopped = implicit_cg(problem, phi, HERE, iterations=9, indefinite="stop")[1]
+    assert stopped == 0  # as asked for
+    damped = implicit_cg(problem, phi, HERE, iterations=9, damping=3.0)[1]  # H + 3 = diag(4, 1)
+    torch.testing.assert_close(damped, torch.tensor(0.1 / 4 - 2 * 1.0, dtype=F64), rtol=1e-10, atol=0)
+    with pytest.raises(CourseError, match="indefinite 'zero' is unknown"):
+        implicit_cg(problem, phi, HERE, indefinite="zero")
+
+
+@pytest.mark.parametrize("name", ["unrolled", "truncated", "implicit_cg", "implicit_neumann", "exact"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_losses_that_are_not_finite_are_an_error(name, bad):
+    options = {
+        "unrolled": {"steps": 2, "rate": 0.1},
+        "truncated": {"steps": 2, "last": 1, "rate": 0.1},
+        "implicit_neumann": {"eta": 0.1},
+    }
+    good = bowl([1.0, 3.0])
+    for problem in (
+        Bilevel(good.init, lambda phi, lam: bad * good.inner_loss(phi, lam), good.outer_loss),
+        Bilevel(good.init, good.inner_loss, lambda phi, lam: bad * good.outer_loss(phi, lam)),
+    ):
+        with pytest.raises(CourseError, match=r"not finite|is nan|is inf|is -inf|not positive definite"):
+            getattr(hypergradients, name)(problem, None, HERE, **options.get(name, {}))
+    # a finite outer loss with a gradient that is not: a root at 0
+    rooted = Bilevel(good.init, good.inner_loss, lambda phi, lam: (0 * phi).square().sum().sqrt() + phi.sum())
+    with pytest.raises(CourseError, match="gradient is not finite"):
+        getattr(hypergradients, name)(rooted, None, HERE, **options.get(name, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("unrolled", {"steps": 2, "rate": -0.1}, r"rate is -0\.1"),
+        ("unrolled", {"steps": 2, "rate": float("nan")}, "rate is nan"),
+        ("unrolled", {"steps": -2, "rate": 0.1}, "steps is -2"),
+        ("truncated", {"steps": 2, "last": 1, "rate": float("inf")}, "rate is inf"),
+        ("truncated", {"steps": 2, "last": -1, "rate": 0.1}, "last is -1"),
+        ("implicit_cg", {"damping": -0.1}, r"damping is -0\.1"),
+        ("implicit_cg", {"damping": float("nan")}, "damping is nan"),
+        ("implicit_cg", {"iterations": -1}, "iterations is -1"),
+        ("implicit_cg", {"steps": 2, "rate": -1.0}, r"rate is -1\.0"),
+        ("implicit_cg", {"steps": -2}, "steps is -2"),
+        ("implicit_neumann", {"eta": 0.0}, r"eta is 0\.0"),
+        ("implicit_neumann", {"eta": -0.5}, r"eta is -0\.5"),
+        ("implicit_neumann", {"eta": float("nan")}, "eta is nan"),
+        ("implicit_neumann", {"eta": 0.5, "terms": -1}, "terms is -1"),
+        ("exact", {"damping": -1.0}, r"damping is -1\.0"),
+        ("exact", {"newton": -1}, "newton is -1"),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options, words):
+    with pytest.raises(CourseError, match=words):
+        getattr(hypergradients, name)(bowl([1.0, 3.0]), None, HERE, **options)
+
+
+def test_a_linear_inner_loss_has_no_optimum_and_a_linear_path():
+    """Its Hessian is 0: a right value for descent, an error for the implicit ways."""
+    line = Bilevel(
+        lambda lam: torch.zeros(2, dtype=F64), lambda phi, lam: lam * phi.sum(), lambda phi, lam: phi.square().sum()
+    )
+    _, gradient = unrolled(line, None, HERE, steps=3, rate=0.1)  # φ = −0.3 λ
+    torch.testing.assert_close(gradient, 2 * 2 * 0.09 * HERE, rtol=1e-12, atol=0)
+    for estimator in (implicit_cg, exact):
+        with pytest.raises(CourseError, match="not positive definite"):
+            estimator(line, torch.ones(2, dtype=F64), HERE)

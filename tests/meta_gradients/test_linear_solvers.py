@@ -1,12 +1,20 @@
 """Conjugate gradients and the Neumann series against dense matrices."""
 
 import math
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
 
 from mlcourse.errors import CourseError
-from mlcourse.meta_gradients.linear_solvers import conjugate_gradient, dot, neumann
+from mlcourse.meta_gradients.linear_solvers import (
+    conjugate_gradient,
+    dot,
+    neumann,
+    neumann_terms,
+    truncated_conjugate_gradient,
+)
 
 F64 = torch.float64
 
@@ -99,12 +107,129 @@ def test_each_row_is_a_system_of_its_own():
     torch.testing.assert_close(series[2], alone, rtol=1e-13, atol=0)
 
 
-def test_a_direction_of_negative_curvature_stops_the_system_where_it_stands():
-    matrix = torch.diag(torch.tensor([1.0, -1.0], dtype=F64))
-    for start in ([1.0, 2.0], [1.0, 0.5]):
-        b = torch.tensor(start, dtype=F64)
-        assert conjugate_gradient(lambda p: matrix @ p, b, iterations=9).isfinite().all()
-    assert not conjugate_gradient(lambda p: matrix @ p, torch.tensor([1.0, 2.0], dtype=F64), iterations=9).any()
+@contextmanager
+def allow_only(words):
+    """The block may raise a CourseError, if it says these words."""
+    found = None
+    try:
+        yield
+    except CourseError as error:
+        found = str(error)
+    assert found is None or words in found
+
+
+@pytest.mark.parametrize("start", [[0.1, 1.0], [1.0, 2.0], [1.0, 0.9], [1.0, 0.5], [0.0, 1.0]])
+def test_an_indefinite_matrix_is_refused_or_solved_but_never_0(start):
+    b = torch.tensor(start, dtype=F64)
+    for values in ([1.0, -2.0], [1.0, 0.0], [-1.0, -2.0], [1.0, -1e-6]):
+        values = torch.tensor(values, dtype=F64)
+        with allow_only("curvature"):
+            v = conjugate_gradient(lambda p, values=values: values * p, b, iterations=9)
+            torch.testing.assert_close(values * v, b, rtol=1e-7, atol=1e-9)  # solved all the same
+    one_bad = torch.tensor([[1.0, 2.0], [1.0, -2.0]], dtype=F64)  # a row is enough
+    with pytest.raises(CourseError, match="curvature"):
+        conjugate_gradient(lambda p: one_bad * p, torch.stack([b, torch.tensor([0.1, 1.0], dtype=F64)]), iterations=2)
+
+
+def test_truncated_conjugate_gradients_stop_where_they_stand_and_say_so():
+    values, b = torch.tensor([1.0, -2.0], dtype=F64), torch.tensor([[0.1, 1.0], [1.0, 0.5]], dtype=F64)
+    v, curvature = truncated_conjugate_gradient(lambda p: values * p, b, iterations=9)
+    assert not v[0].any()
+    assert curvature[0].item() == pytest.approx((0.01 - 2) / 1.01)  # of b itself
+    size = 1.25 / 0.5
+    torch.testing.assert_close(v[1], size * b[1])  # one step along b, then p has no positive curvature
+    assert curvature[1].item() < 0
+    matrix, b = spd(5, 10.0, seed=0)
+    v, curvature = truncated_conjugate_gradient(matrix.matmul, b, iterations=5)
+    assert torch.equal(v, conjugate_gradient(matrix.matmul, b, iterations=5))
+    assert 0.1 <= curvature.item() <= 1
+    assert truncated_conjugate_gradient(matrix.matmul, 0 * b, iterations=5)[1].item() == math.inf
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize("solve", [partial(conjugate_gradient, iterations=3), partial(neumann, terms=3, rate=0.5)])
+@pytest.mark.parametrize(
+    ("product", "b"),
+    [
+        (lambda p: p * NAN, [1.0, 1.0, 1.0]),
+        (lambda p: p * INF, [1.0, 1.0, 1.0]),
+        (lambda p: -INF * p, [1.0, 1.0, 1.0]),
+        (lambda p: p, [1.0, NAN, 1.0]),
+        (lambda p: p, [1.0, INF, 1.0]),
+        (lambda p: torch.tensor([1.0, NAN, 1.0], dtype=F64) * p, [1.0, 0.0, 1.0]),
+    ],
+)
+def test_what_is_not_finite_is_an_error_and_not_0(solve, product, b):
+    with pytest.raises(CourseError, match="is not finite"):
+        solve(product, torch.tensor(b, dtype=F64))
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-15, 1e15, 1e30])
+def test_a_right_hand_side_whose_square_is_0_or_infinite_is_solved_to_the_bit(size):
+    matrix, b = (part.float() for part in spd(6, 10.0, seed=2))
+    power = 2.0 ** round(math.log2(size))
+    right = conjugate_gradient(matrix.matmul, b, iterations=6) * power
+    got = conjugate_gradient(matrix.matmul, b * power, iterations=6)
+    if size < 1e-38:  # numbers there have fewer digits
+        torch.testing.assert_close(got, right, rtol=1e-3, atol=1e-43)
+    else:
+        assert torch.equal(got, right)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("condition", [1.0, 10.0, 1e3])
+def test_more_iterations_than_needed_never_look_like_a_bad_matrix(condition, dtype):
+    """After the solution the residual is rounding, and its curvature may have any sign."""
+    for seed in range(10):
+        matrix, b = spd(8, condition, seed)
+        matrix, b = matrix.to(dtype), b.to(dtype)
+        for iterations in (8, 30, 100):
+            v = conjugate_gradient(matrix.matmul, b, iterations=iterations)
+            if iterations > 8:  # rounding costs conjugate directions, so n of them are not always enough
+                assert (matrix @ v - b).norm() < 1e2 * torch.finfo(dtype).eps * condition * b.norm()
+
+
+def test_a_flat_direction_that_b_does_not_ask_for_is_no_error():
+    """Softmax knows no common shift of its logits: such a Hessian is singular, and b has nothing there."""
+    centred = torch.eye(4, dtype=F64) - 0.25
+    b = torch.tensor([1.0, -2.0, 0.5, 0.5], dtype=F64)
+    v = conjugate_gradient(lambda p: centred @ p, b, iterations=10)
+    torch.testing.assert_close(centred @ v, b, rtol=1e-12, atol=1e-14)
+    with pytest.raises(CourseError, match="curvature"):  # here it has
+        conjugate_gradient(lambda p: centred @ p, b + 1, iterations=10)
+
+
+def test_a_neumann_series_that_runs_away_says_at_which_rate():
+    values, b = torch.linspace(0.1, 1.0, 10, dtype=F64), torch.ones(10, dtype=F64)
+    with pytest.raises(CourseError, match=r"with rate 2\.1 it runs away"):
+        neumann(lambda p: values * p, b, terms=40, rate=2.1)
+    for rate in (0.5, 1.0, 1.8, 1.999):
+        assert neumann(lambda p: values * p, b, terms=40, rate=rate).isfinite().all()
+    saddle, b2 = torch.tensor([1.0, -2.0], dtype=F64), torch.tensor([1.0, 1e-3], dtype=F64)
+    with pytest.raises(CourseError, match="add damping"):  # also a matrix that is not positive definite
+        neumann(lambda p: saddle * p, b2, terms=9, rate=0.9)
+    sums = 2.1 * sum(neumann_terms(lambda p: values * p, b, terms=40, rate=2.1))  # as it is, to show it
+    torch.testing.assert_close(sums, (1 - (1 - 2.1 * values) ** 40) / values, rtol=1e-9, atol=0)
+    matrix, b = spd(6, 10.0, seed=0)  # at the edge, and long after the terms are rounding
+    neumann(matrix.matmul, b, terms=2000, rate=2.0)
+    neumann(matrix.float().matmul, b.float(), terms=2000, rate=1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda b: conjugate_gradient(lambda p: p, b, iterations=2, tolerance=-0.1), r"tolerance is -0\.1"),
+        (lambda b: conjugate_gradient(lambda p: p, b, iterations=2, tolerance=NAN), "tolerance is nan"),
+        (lambda b: neumann(lambda p: p, b, terms=2, rate=-0.1), r"rate is -0\.1"),
+        (lambda b: neumann(lambda p: p, b, terms=2, rate=0.0), r"rate is 0\.0"),
+        (lambda b: neumann(lambda p: p, b, terms=2, rate=NAN), "rate is nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(call, words):
+    with pytest.raises(CourseError, match=words):
+        call(torch.ones(2))
 
 
 def test_the_tolerance_stops_early():

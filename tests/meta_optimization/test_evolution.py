@@ -495,3 +495,31 @@ def test_more_errors():
     steep = Unroll(lambda lam, _: lam, lambda s, lam, t: s, lambda s, lam, t: s.sqrt(), horizon=1)
     with pytest.raises(CourseError, match="the gradient is not finite at t = 1"):
         Estimator(steep, torch.zeros((), dtype=F64), estimator="truncated", particles=1).outer_loss()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sigma": float("nan")}, "sigma is nan"),
+        ({"sigma": float("inf")}, "sigma is inf"),
+        ({"sigma": -0.1}, r"sigma is -0\.1"),
+        ({"particles": 0}, "particles is 0"),
+        ({"particles": -2}, "particles is -2"),
+        ({"truncation": -1}, "truncation is -1"),
+        ({"clip": 0.0}, r"clip is 0\.0"),
+        ({"clip": float("nan")}, "clip is nan"),
+        ({"clip": float("inf")}, "clip is inf"),
+    ],
+)
+def test_an_estimator_refuses_options_out_of_range(change, words):
+    problem = Unroll(lambda lam, draw: draw, lambda s, lam, t: s + lam, lambda s, lam, t: s, 2)
+    with pytest.raises(CourseError, match=words):
+        Estimator(problem, torch.tensor(0.5), **{"estimator": "pes", "truncation": 1, "particles": 2} | change)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "truncated"])
+def test_a_finite_loss_whose_gradient_is_not_is_an_error(estimator):
+    problem = Unroll(lambda lam, draw: draw + 0 * lam, lambda s, lam, t: s, lambda s, lam, t: (0 * lam).abs().sqrt(), 2)
+    options = {"truncation": 1} if estimator == "truncated" else {}
+    with pytest.raises(CourseError, match="the gradient is not finite at t = "):
+        getattr(evolution, estimator)(problem, torch.tensor(0.5), **options)

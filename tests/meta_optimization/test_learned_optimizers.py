@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from mlcourse import files, training
+from mlcourse import files, inner, training
 from mlcourse.errors import CourseError
 from mlcourse.meta_optimization import evolution, learned_optimizers, small_tasks
 from mlcourse.meta_optimization.evolution import Estimator
@@ -451,3 +451,168 @@ def test_the_activation_is_the_one_named(activation, function):
 def test_errors_name_the_value(make, message):
     with pytest.raises(CourseError, match=message):
         make()
+
+
+# ------------------------------------------------------------------ where a gradient is exactly 0
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=seeded(seed), dtype=F64)
+
+
+X = drawn(6, 3, seed=1)
+NETWORKS = {  # parameters, and a loss of them
+    "two weights, one without a slope": (
+        {"w": torch.tensor([0.7, -0.4], dtype=F64)},
+        lambda p: (torch.tensor([1.0, 0.0], dtype=F64) * p["w"] ** 2).sum(),
+    ),
+    "blank pixels": (  # columns of zeros, as the edge of a glyph
+        {"w": drawn(5, 2), "b": drawn(2, seed=2)},
+        lambda p: (torch.cat([X, 0 * X[:, :2]], 1) @ p["w"] + p["b"]).square().mean(),
+    ),
+    "unused": ({"w": drawn(3, 2), "never": drawn(4, seed=2)}, lambda p: (X @ p["w"]).tanh().square().mean()),
+    "beside frozen ones": (  # which the loss uses and the rule never sees
+        {"w": drawn(3, 2)},
+        lambda p: ((X @ p["w"]).tanh() * torch.tensor([0.0, 1.5], dtype=F64)).square().mean(),
+    ),
+    "shared": ({"w": drawn(3, 3)}, lambda p: ((X @ p["w"]).tanh() @ p["w"].T - X).square().mean()),
+    "dead unit": ({"w": drawn(3, 2), "b": torch.tensor([0.5, -99.0], dtype=F64)}, lambda p: _rectified(p)),
+    "all zero": ({"w": drawn(3)}, lambda p: 0.0 * p["w"].sum()),
+}
+
+
+def _rectified(params):
+    return nn.functional.softplus(X @ params["w"] + params["b"], 20).mul(X @ params["w"] + params["b"] > 0).mean()
+
+
+SWEPT = {
+    "sgd": lambda: SGD(0.05),
+    "momentum": lambda: SGD(0.05, momentum=0.9),
+    "adam": lambda: Adam(0.02, eps=1e-2),
+    "adam as ever": lambda: Adam(0.02),
+    "lstm": lambda: made(LSTMRule, hidden=4),
+    "mlp": lambda: made(MLPRule, activation="tanh", hidden=4),
+    "mlp, not normalised": lambda: made(MLPRule, activation="tanh", hidden=4, normalise=False),
+} | {
+    f"mlp of {name}{' alone' if normalise else ', not normalised'}": lambda name=name, normalise=normalise: made(
+        MLPRule, activation="tanh", hidden=4, features=(name,), normalise=normalise, scale=0.01
+    )
+    for name in learned_optimizers.FEATURES
+    for normalise in (True, False)
+}
+
+
+def test_every_rule_is_swept():
+    assert {type(make()) for make in SWEPT.values()} == set(learned_optimizers.RULES.values())
+
+
+def trained(rule, start, weights, loss, steps=3):
+    """A number of the parameters after some updates, with the graph of all of them."""
+    params, state = start, rule.init(start)
+    for t in range(1, steps + 1):
+        grads = inner.gradient(loss(params), params, create_graph=True)
+        params, state = functional_call(rule, weights, (params, grads, state, t))
+    flat = torch.cat([value.flatten() for value in params.values()])
+    return flat @ torch.linspace(1, 2, len(flat), dtype=F64)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", SWEPT)
+def test_the_derivative_of_training_equals_differences_where_gradients_are_exactly_0(name, network):
+    """With respect to the start and to the rule's own weights, over 3 updates."""
+    rule, (start, loss) = SWEPT[name](), NETWORKS[network]
+    known = {f"start.{key}": value for key, value in start.items()}
+    known |= {f"rule.{key}": value for key, value in rule.weights().items()}
+
+    def number(flat, graph=False):
+        parts = flat.split([value.numel() for value in known.values()])
+        parts = {key: part.view_as(value) for (key, value), part in zip(known.items(), parts, strict=True)}
+        own = {key.removeprefix("start."): value for key, value in parts.items() if key.startswith("start.")}
+        weights = {key.removeprefix("rule."): value for key, value in parts.items() if key.startswith("rule.")}
+        own = own if graph else {key: value.detach().requires_grad_() for key, value in own.items()}
+        return trained(rule, own, weights, loss)
+
+    at = torch.cat([value.flatten() for value in known.values()]).requires_grad_()
+    (slope,) = torch.autograd.grad(number(at, graph=True), at)
+    assert slope.isfinite().all()
+    error = gradient_error(lambda flat: number(flat).detach(), at.detach(), slope, seeded(5), h=1e-4)
+    assert error < 1e-6
+
+
+def test_adam_moves_a_weight_at_the_bottom_as_its_formula_says():
+    """At w = 0 with the loss w², g = 0: φ − α g / (|g| + ε) has the slope 1 − 2α/ε there, not nan and not 1."""
+    rule, eps = Adam(0.02, eps=0.1), 0.1
+    w = torch.zeros(1, dtype=F64, requires_grad=True)
+    grads = inner.gradient(w.square().sum(), {"w": w}, create_graph=True)
+    new, _ = rule.update({"w": w}, grads, rule.init({"w": w}), 1)
+    (slope,) = torch.autograd.grad(new["w"].sum(), w)
+    assert slope.item() == pytest.approx(1 - 0.02 * 2 / eps, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_with_exact_zeros_the_values_are_torch_s_to_the_bit(dtype):
+    rules = {
+        "sgd": (SGD(0.05), lambda p: torch.optim.SGD(p, 0.05)),
+        "momentum": (SGD(0.05, momentum=0.9), lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)),
+        "adam": (Adam(0.02), lambda p: torch.optim.Adam(p, 0.02)),
+    }
+    for network, (start, loss) in NETWORKS.items():
+        if dtype == torch.float32 and network != "all zero" and "pixels" not in network:
+            continue  # the others' data are float64
+        for name, (rule, optimizer) in rules.items():
+            params = {key: value.clone() for key, value in start.items()}
+            own = [value.clone().requires_grad_() for value in start.values()]
+            theirs, state = optimizer(own), rule.init(params)
+            for t in range(1, 6):
+                asked = {key: value.detach().requires_grad_() for key, value in params.items()}
+                params, state = rule.update(params, inner.gradient(loss(asked), asked), state, t)
+                theirs.zero_grad()
+                loss(dict(zip(start, own, strict=True))).backward()
+                theirs.step()
+            for (key, value), other in zip(params.items(), own, strict=True):
+                torch.testing.assert_close(value, other.detach(), rtol=1e-13, atol=0, msg=f"{network} {name} {key}")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SGD(math.nan), "rate is nan"),
+        (lambda: SGD(-0.1), r"rate is -0\.1"),
+        (lambda: SGD(0.1, momentum=-0.5), r"momentum is -0\.5"),
+        (lambda: SGD(0.1, momentum=math.inf), "momentum is inf"),
+        (lambda: Adam(betas=(0.9, 1.0)), r"beta is 1\.0"),
+        (lambda: Adam(betas=(-0.1, 0.9)), r"beta is -0\.1"),
+        (lambda: Adam(betas=(math.nan, 0.9)), "beta is nan"),
+        (lambda: Adam(eps=math.nan), "eps is nan"),
+        (lambda: Adam(eps=-1e-8), "eps is -1e-08"),
+        (lambda: MLPRule(momenta=(0.9, 1.0)), r"momentum is 1\.0"),
+        (lambda: MLPRule(squares=1.0), r"squares is 1\.0"),
+        (lambda: MLPRule(times=(0.0,)), r"time is 0\.0"),
+        (lambda: MLPRule(scale=math.inf), "scale is inf"),
+        (lambda: MLPRule(gain=math.nan), "gain is nan"),
+        (lambda: MLPRule(layers=-1), "layers is -1"),
+        (lambda: LSTMRule(p=0.0), r"p is 0\.0"),
+        (lambda: LSTMRule(p=math.nan), "p is nan"),
+        (lambda: LSTMRule(scale=math.nan), "scale is nan"),
+        (lambda: _tuned([0.1, -0.1, 1.0]), r"a rate is -0\.1"),
+        (lambda: _tuned([0.1, math.nan, 1.0]), "a rate is nan"),
+        (lambda: _tuned([0.1, math.inf, 1.0]), "a rate is inf"),
+        (lambda: _tuned([0.0, 0.1, 1.0]), r"a rate is 0\.0"),
+        (lambda: _tuned(["fast"]), "a rate is 'fast'"),
+        (lambda: _tuned([]), "rates is empty"),
+        (lambda: _tuned([0.1, 0.2, 0.3], horizon=0), "horizon is 0"),
+        (lambda: _tuned([0.1, 0.2, 0.3], horizon=-2), "horizon is -2"),
+        (lambda: small_tasks.quadratics(condition=math.inf), "condition is inf"),
+        (lambda: small_tasks.quadratics(condition=math.nan), "condition is nan"),
+        (lambda: small_tasks.scaled(small_tasks.quadratics(), units=math.nan), "units is nan"),
+    ],
+)
+def test_options_out_of_range_are_one_line(make, words):
+    with pytest.raises(CourseError, match=words) as found:
+        make()
+    assert "\n" not in str(found.value)
+
+
+def _tuned(rates, horizon=3):
+    family = small_tasks.quadratics(2)
+    return tune_rate(SGD(), family, family.sample(2, seeded()), horizon=horizon, rates=rates)

@@ -129,3 +129,56 @@ def test_estimates_are_independent_and_have_the_package_s_mean():
         error = got.std() / len(got) ** 0.5
         assert len(got.unique()) == len(got)
         assert abs(got.mean() - expected) < 6 * error + 0.01 * abs(expected), way
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"truncation": 0}, "truncation is 0"),
+        ({"truncation": -2}, "truncation is -2"),
+        ({"pairs": 0}, "pairs is 0"),
+        ({"pairs": -1}, "pairs is -1"),
+        ({"sigma": 0.0}, r"sigma is 0\.0"),
+        ({"sigma": float("nan")}, "sigma is nan"),
+        ({"rate": -0.1}, r"rate is -0\.1"),
+        ({"rate": float("inf")}, "rate is inf"),
+        ({"clip": float("nan")}, "clip is nan"),
+        ({"clip": -1.0}, r"clip is -1\.0"),
+        ({"budget": -5}, "budget is -5"),
+        ({"budget": float("nan")}, "budget is nan"),
+        ({"budget": float("inf")}, "budget is inf"),
+        ({"generator": None}, "PES needs a generator"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_work_is_done(change, words):
+    def never(*args):
+        raise AssertionError("the system was asked")
+
+    problem = evolution.Unroll(never, never, never, 6)
+    options = {"budget": 100, "truncation": 2, "generator": seeded()} | change
+    with pytest.raises(CourseError, match=words):
+        rate_tuning.descend(problem, LAM, torch.zeros(3), "PES", **options)
+    if not {"rate", "clip", "budget"} & set(change):
+        options = {name: value for name, value in options.items() if name != "budget"}
+        with pytest.raises(CourseError, match=words):
+            rate_tuning.estimates(problem, LAM[0], "PES", 2, **options)
+    with pytest.raises(CourseError, match="count is 0"):
+        rate_tuning.estimates(problem, LAM[0], "exact", 0, truncation=2, generator=seeded())
+
+
+def test_a_gradient_that_is_nan_stops_and_an_infinite_one_is_clipped():
+    def steep(rise):
+        return evolution.Unroll(
+            init=lambda lam, draw: draw,
+            step=lambda s, lam, t: s + 0 * lam,
+            loss=lambda s, lam, t: rise(lam),
+            horizon=2,
+            draw=lambda n, generator: torch.zeros(n, dtype=F64),
+        )
+
+    options = {"budget": 12, "truncation": 1}
+    lam, draws = torch.zeros(2, dtype=F64), torch.zeros(2, dtype=F64)
+    with pytest.raises(CourseError, match="the gradient of 2 runs by exact is nan"):
+        rate_tuning.descend(steep(lambda lam: (0 * lam).abs().sqrt()), lam, draws, "exact", **options)
+    path = rate_tuning.descend(steep(lambda lam: lam.sqrt()), lam, draws, "exact", **options | {"budget": 6})[1]
+    torch.testing.assert_close(path[-1], torch.full((2,), -0.1, dtype=F64))  # Adam's first step, by the rate

@@ -4,11 +4,14 @@ import collections
 import itertools
 import math
 import os
+import random
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
+import warnings
 
 import optuna
 import pytest
@@ -396,3 +399,68 @@ def test_importing_it_is_cheap():
     heavy = "{'torch', 'optuna', 'sqlalchemy'}"
     code = f"import sys, mlcourse.meta_optimization.search; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------ parameters that only count together
+
+
+def two_valleys(values, report=None):
+    """Three parameters, all near 1 or all near −1: each by itself says nothing, only together are they good."""
+    return min(sum((value - side) ** 2 for value in values.values()) for side in (1, -1))
+
+
+def one_by_one(seed, space, trials, startup):
+    """Optuna's TPE that draws each parameter by itself, with the same seeds: what joint draws must beat."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    for number in range(trials):
+        own = random.Random(f"{seed}/{number}").getrandbits(32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study.sampler = optuna.samplers.TPESampler(
+                seed=own, n_startup_trials=startup, multivariate=False, constant_liar=False
+            )
+        trial = study.ask()
+        study.tell(trial, two_valleys({name: one.suggest(trial, name) for name, one in space.items()}))
+    return [trial.value for trial in study.trials]
+
+
+def test_tpe_draws_parameters_together():
+    """Paired over 24 seeds, mean loss of the trials after the random ones: joint draws win by far more than chance."""
+    space, seeds = {name: Uniform(-2.0, 2.0) for name in "abc"}, range(24)
+    gains = []
+    for seed in seeds:
+        found = search.minimise(two_valleys, space, MEMORY, trials=40, seed=seed)
+        values, alone = [trial.value for trial in found.trials], one_by_one(seed, space, 40, search.STARTUP)
+        assert values[: search.STARTUP] == alone[: search.STARTUP]  # the random ones are the same
+        gains.append(statistics.mean(alone[search.STARTUP :]) - statistics.mean(values[search.STARTUP :]))
+    error = statistics.stdev(gains) / math.sqrt(len(gains))
+    assert statistics.mean(gains) > 3 * error, (statistics.mean(gains), error)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["why?/s.sqlite3", "a%20b.sqlite3", "a#b.sqlite3", "a b", "{x}.sqlite3", "ü%2Fé", "a&b=c;d", "s?mode=ro"],
+)
+def test_a_study_is_written_to_the_file_that_was_named(tmp_path, name):
+    file = tmp_path / name
+    kept = search.minimise(bowl, SPACE, file, trials=2)
+    assert file.read_bytes()[:6] == b"SQLite"
+    assert search.load(file) == kept
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    lock = (file.parent / f".{file.name}.lock").relative_to(tmp_path).as_posix()
+    assert [path for path in found if path != lock] == [name]
+
+
+@pytest.mark.parametrize("first", [{"x": "left"}, {"x": None}, {"x": math.nan}, {"x": math.inf}, {"x": True}])
+def test_a_first_value_that_is_no_number_of_the_space_is_refused(first):
+    with pytest.raises(CourseError, match="first has x"):
+        search.minimise(bowl, LINE, MEMORY, trials=1, first=first)
+
+
+def test_curves_refuse_what_they_would_drop_or_walk_backwards():
+    for cost in (-1, math.nan, math.inf):
+        with pytest.raises(CourseError, match=f"a cost is {cost}"):
+            search.best_so_far([1.0, 2.0], [1, cost])
+    with pytest.raises(CourseError, match="2 costs and 1 values"):
+        search.at_costs([1, 2], [0.5], [3])

@@ -5,21 +5,28 @@ rule can be tested itself, with a notebook that breaks it (test_harness.py).
 """
 
 import ast
+import base64
 import copy
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
+import mistune
 import nbformat
+from PIL import Image
 
 from mlcourse import places
 
 CORE = {"00", "01", "02", "03", "05", "06", "12", "13", "14", "15", "17"}
 MAX_LINES, MAX_BYTES, MIN_EXERCISES, MIN_GOLDEN, MIN_ALT = 20, 400_000, 3, 3, 10
 GOLDEN = "nbval-check-output"
+# prose as a page shows it; "harmful" is what mistune calls the addresses of attachments
+HTML = mistune.create_markdown(renderer=mistune.HTMLRenderer(escape=False, allow_harmful_protocols=True))
 
 
 # -------------------------------------------------------------------------------- finding and reading
@@ -392,6 +399,43 @@ def describes_pictures(lesson):
                 yield f"{name}(...) without alt= ({cell.source[:40]!r})"
         if re.search(r"\bplt\.show\(", cell.source):
             yield f"plt.show() has no alternative text: figures.show(fig, alt=...) ({cell.source[:40]!r})"
+
+
+@rule
+def carries_its_pictures(lesson):
+    """Every picture in prose is attached to its cell: a path is broken in a learner's copy and in a page."""
+    for cell in lesson.prose:
+        attached = cell.get("attachments", {})
+        shown = [unquote(place) for place in re.findall(r"<img\b[^>]*?\bsrc=[\"']?([^\"'>]*)", HTML(cell.source))]
+        for place in shown:
+            if place.removeprefix("attachment:") == place or place.removeprefix("attachment:") not in attached:
+                yield f"the picture {place[:60]} is not attached to its cell"
+        for name, forms in attached.items():
+            if f"attachment:{name}" not in shown:
+                yield f"{name} is attached to a cell that does not show it"
+            if not all(_is_picture(data) for data in forms.values()):
+                yield f"the attached {name} cannot be read as a picture"
+
+
+def _is_picture(data: str) -> bool:
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            picture.load()
+            return True
+    except (ValueError, OSError):  # no base64, no picture, or half of one
+        return False
+
+
+@rule
+def ends_outside_folds(lesson):
+    """After Run All the last cell is the active one, and JupyterLab unfolds what it lies in: no folded heading."""
+    level = 7
+    for cell in reversed(lesson.notebook.cells):
+        levels = [len(marks) for marks in re.findall(r"^(#+) ", cell.source, re.M)] if cell in lesson.prose else []
+        if levels and min(levels) < level:
+            level = min(levels)
+            if cell.metadata.get("jp-MarkdownHeadingCollapsed") and cell is not lesson.notebook.cells[-1]:
+                yield f"the last cell lies under the folded heading {cell.source[:40]!r}"
 
 
 @rule

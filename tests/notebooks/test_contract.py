@@ -1,10 +1,16 @@
 """Every notebook keeps the rules that can be read off the file, without running it."""
 
+import base64
+import re
+import shutil
+
 import harness
 import pytest
 import torch
 from PIL import Image
 
+from mlcourse import places
+from mlcourse.commands.run import write_html
 from mlcourse.errors import CourseError
 from mlcourse.teaching import tidy
 
@@ -58,3 +64,19 @@ def test_the_first_cell_says_and_checks_which_data_is_taken(name, tmp_path, monk
         begin("")
     with pytest.raises(CourseError, match="unknown data set 'photo'"):
         begin("photo")
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_page_of_it_holds_its_pictures(name, tmp_path):
+    copy = tmp_path / LESSONS[name].path.name
+    shutil.copy(LESSONS[name].path, copy)
+    page = write_html(copy).read_text(encoding="utf-8")
+    sources = re.findall(r"<img\b[^>]*?\bsrc=[\"']?([^\"'>]{0,40})", page)
+    assert sources
+    assert [source for source in sources if not source.startswith("data:image/")] == []
+
+
+@pytest.mark.skipif("00_start_here" not in LESSONS, reason="NB names another notebook")
+def test_the_pad_in_00_is_that_of_the_readme():
+    attached = LESSONS["00_start_here"].notebook.cells[0].attachments["pad.gif"]["image/gif"]
+    assert base64.b64decode(attached) == (places.repository() / "docs" / "pad.gif").read_bytes()

@@ -9,6 +9,7 @@ from states import passes, run_edition
 from mlcourse.commands.run import execute
 
 RULES = {rule.__name__: rule for rule in harness.RULES}
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="  # one pixel
 
 
 def cell(notebook, text):
@@ -68,9 +69,21 @@ def lesson_after_solutions(notebook):
     notebook.cells.append(tiny.code("print('more')"))
 
 
-def picture(source):
+def picture(source, attached=None):
     def spoil(notebook):
         notebook.cells.append(nbformat.v4.new_markdown_cell(source))
+        if attached:
+            notebook.cells[-1].attachments = {"a.png": attached}
+
+    return spoil
+
+
+def folded_end(*headings):
+    def spoil(notebook):
+        for heading in headings:
+            notebook.cells.append(nbformat.v4.new_markdown_cell(heading))
+        notebook.cells[-len(headings)].metadata["jp-MarkdownHeadingCollapsed"] = True
+        notebook.cells.append(nbformat.v4.new_markdown_cell("A last word."))
 
     return spoil
 
@@ -129,6 +142,16 @@ SPOILT = [
     ("describes_pictures", picture("<img src='a.png'>")),
     ("describes_pictures", add("figures.show(fig)")),
     ("describes_pictures", add("plt.show()")),
+    ("carries_its_pictures", picture("![a picture with a text](../docs/a.png)")),
+    ("carries_its_pictures", picture("![a text of\ntwo lines [x]](https://example.org/a.png)")),
+    ("carries_its_pictures", picture("![a picture with a text][there]\n\n[there]: a.png")),
+    ("carries_its_pictures", picture('<img alt="a picture with a text" src="a.png">')),
+    ("carries_its_pictures", picture("![a picture with a text](attachment:a.png)")),
+    ("carries_its_pictures", picture("No picture.", {"image/png": PNG})),
+    ("carries_its_pictures", picture("![a picture with a text](attachment:a.png)", {"image/png": PNG[:40]})),
+    ("carries_its_pictures", picture("![a picture with a text](attachment:a.png)", {"image/png": "no base64"})),
+    ("ends_outside_folds", folded_end("## Solutions")),
+    ("ends_outside_folds", folded_end("## Solutions", "### Solution 07.3")),
     ("ends_well", replace("References", "Sources")),
     ("ends_well", drop("session.end()")),
     ("is_small", large),
@@ -145,6 +168,16 @@ def test_rule_catches_the_bad_notebook(rule, spoil, tmp_path):
     notebook = tiny.tiny()
     spoil(notebook)
     assert RULES[rule](harness.Lesson.read(tiny.write(notebook, tmp_path)))
+
+
+def test_attached_pictures_and_folded_solutions_keep_the_rules(tmp_path):
+    notebook = tiny.tiny()
+    picture("![a picture with a text](attachment:a.png)\n\n`![no picture](a.png)`", {"image/png": PNG})(notebook)
+    folded_end("## Solutions", "### Solution 07.3")(notebook)
+    notebook.cells[-1].source = "## The end"
+    lesson = harness.Lesson.read(tiny.write(notebook, tmp_path))
+    assert RULES["carries_its_pictures"](lesson) == []
+    assert RULES["ends_outside_folds"](lesson) == []
 
 
 def test_every_rule_has_a_bad_notebook():

@@ -17,7 +17,8 @@ import nbformat
 import pytest
 
 from mlcourse import files, places
-from mlcourse.commands.run import execute, write_html
+from mlcourse.commands.pages import write_html
+from mlcourse.commands.run import execute
 
 RECORD = places.data() / "results" / "lessons.json"
 WHEN = os.environ.get("MLCOURSE_LESSON", "")

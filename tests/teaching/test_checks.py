@@ -141,7 +141,7 @@ def test_a_pass_is_kept_for_the_learners_function_only(capsys):
     check = make()
     assert check(my_loop).answer is my_loop
     assert [one["exercise"] for one in progress.passes()] == ["99.1"]
-    assert "Passed: exercise 99.1" in capsys.readouterr().out
+    assert "✓ Passed: exercise 99.1" in capsys.readouterr().out
     progress.path().unlink()
 
     def solution_step(w, g, rate):
@@ -178,7 +178,7 @@ def test_problems_are_fresh_at_each_call_and_the_same_for_the_same_seed():
 
 def test_the_verdict_is_words_in_html_and_text():
     verdict = make().run(lambda w, g, rate: w * float("<3" == "<3") + 1e3)
-    assert repr(verdict).startswith("Not yet: exercise 99.1, One step. Diagnosis: ")
+    assert repr(verdict).startswith("○ Not yet: exercise 99.1, One step. Diagnosis: ")
     assert "The lesson goes on with the course's function." in repr(verdict)
     assert "goes on with your function my_loop" in repr(make().run(my_loop))
 

@@ -185,3 +185,26 @@ def test_papermill_ends_and_html_shows_each_picture_once_with_its_text(tmp_path)
     assert len(re.findall(rf'<img [^>]*alt="{TEXT}"', page)) == 3
     assert page.count("<img ") == 3
     assert "<li>up</li>" in page
+
+
+def test_the_narrator_is_told_of_its_controls_and_hears_each_change():
+    explorer = Explorer(draw, alt=TEXT, rate=(0.0, 1.0, 0.1, 0.5))
+    narrator = explorer.narrator
+    assert narrator.own == narrator.model_id
+    assert narrator.watched == [explorer.controls["rate"].model_id]
+    assert narrator in explorer.box.children
+    explorer.controls["rate"].value = 0.7
+    assert narrator.heard == 1
+    explorer.reset.click()
+    assert narrator.heard == 2
+
+
+def test_a_change_that_cannot_be_drawn_is_heard_too():
+    def fails(rate):
+        if rate == 1:
+            raise ValueError("no")
+        return draw(rate)
+
+    explorer = Explorer(fails, alt=TEXT, rate=[0, 1])
+    explorer.controls["rate"].value = 1
+    assert explorer.narrator.heard == 1

@@ -134,8 +134,9 @@ def weighted_examples(
 def solve(problem: Bilevel, lam: Tensors, *, steps: int, rate: float) -> Tensor:
     """φ_T after T steps of gradient descent on the inner loss, without a graph: T gradient evaluations."""
     start = {"phi": problem.init(lam).detach().requires_grad_()}
-    settings = {"steps": steps, "rate": rate, "loss": problem.inner_loss, "create_graph": False}
-    return inner.adapt(lambda fast, _: fast["phi"], start, lam, lam, **settings)["phi"]
+    return inner.descend(lambda fast: problem.inner_loss(fast["phi"], lam), start, steps, rate, create_graph=False)[
+        "phi"
+    ]
 
 
 # ------------------------------------------------------------------ measures

@@ -27,9 +27,11 @@ from mlcourse.teaching import figures
 from mlcourse.teaching.output import Output, picture
 from mlcourse.teaching.pad.samples import sample_sets
 from mlcourse.teaching.pad.strokes import Drawing, as_drawings, rasterise, redraw
+from mlcourse.teaching.widgets import KERNEL_WATCH
 
 __all__ = ["DrawingPad", "Recogniser", "as_drawings", "rasterise", "redraw"]
 
+SCRIPT = KERNEL_WATCH + Path(__file__).with_name("pad.js").read_text(encoding="utf-8")  # the browser's half
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 HINT = "Draw at least two characters in the small boxes. Then draw one of them again in the large box."
 ASK = "Now draw one of the characters again in the large box."
@@ -116,7 +118,7 @@ class DrawingPad(anywidget.AnyWidget):
 
     """
 
-    _esm = Path(__file__).with_name("pad.js")
+    _esm = SCRIPT
     _css = Path(__file__).with_name("pad.css")
 
     # Drawings are not echoed to the browser that sent them: they would only be sent twice.
@@ -129,6 +131,7 @@ class DrawingPad(anywidget.AnyWidget):
     names = traitlets.List(traitlets.Unicode(), help="the names of all learners").tag(sync=True)
     samples = traitlets.List(help="what the sample buttons draw").tag(sync=True)
     answer = traitlets.Dict(help="what is shown").tag(sync=True)
+    own = traitlets.Unicode(help="the id of this very model").tag(sync=True)
 
     def __init__(
         self, learners: Learner | Mapping[str, Learner], *, ways: int = 5, samples: list[dict] | None = None
@@ -146,6 +149,7 @@ class DrawingPad(anywidget.AnyWidget):
             names=list(named),
             samples=[one for one in samples if len(one["support"]) <= ways],
         )
+        self.own = self.model_id
         self.answer = self._reply()
         self.observe(self._on_change, names=["support", "query", "number", "chosen"])
 

@@ -236,6 +236,7 @@ function render({ model, el }) {
     for (const [name, value] of Object.entries({ ...drawings, number: asked })) model.set(name, value);
     asking = false;
     model.save_changes();
+    kernel.asked();
   }
 
   function useSample(set, index) {
@@ -307,11 +308,19 @@ function render({ model, el }) {
     right.prepend(choose);
   }
   board.append(left, right);
+  const line = element("div", "mlpad-kernel mlcourse-kernel");
+  right.prepend(line); // here it moves no box under a person's pen
   root.append(first, row, second, board);
   el.append(root);
+  const kernel = watchKernel(model, line, (living) => {
+    // nobody would answer; the line itself stays readable for screen readers
+    for (const part of [first, row, second, left, ...right.querySelectorAll("label")]) part.inert = !living;
+    for (const part of [root, el]) part.classList.toggle("mlpad-saved", !living);
+  });
 
   function showAnswer() {
     const answer = model.get("answer");
+    kernel.heard();
     const best = answer.best ?? null;
     cards.forEach(({ show, seen }, i) => {
       show(answer.probabilities?.[i], i === best);
@@ -347,6 +356,7 @@ function render({ model, el }) {
   takeOver();
   showAnswer();
   return () => {
+    kernel.stop();
     for (const [name, act] of Object.entries(views)) model.off(name, act);
     for (const { observer } of [query, ...cards.map(({ canvas }) => canvas)]) observer.disconnect();
   };

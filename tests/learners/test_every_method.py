@@ -1,0 +1,309 @@
+"""What must hold for every method: orders, threads, annealing, precision, distances."""
+
+import concurrent.futures
+import math
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from core_helpers import random_episode
+from torch import nn
+from torch.nn import functional as F
+
+from mlcourse import learners, training
+from mlcourse.episodes import EpisodeSampler
+from mlcourse.errors import CourseError
+from mlcourse.evaluation import evaluate
+from mlcourse.learners import FineTune, PrototypicalNetwork, squared_distances
+from mlcourse.networks import Conv4
+
+README = Path(learners.__file__).with_name("README.md")
+SMALL = {"channels": 4}
+VARIANTS = [
+    *((method, {}) for method in learners.METHODS),
+    ("maml", {"one_by_one": True}),
+    ("maml", {"normalisation": "support"}),
+    ("maml", {"zero_head": True, "one_by_one": True}),
+    ("anil", {"normalisation": "running"}),
+    ("anil", {"one_by_one": True, "zero_head": True}),
+    ("imaml", {"one_by_one": True}),
+    ("hypernet", {"writes": "network"}),
+    ("prototypical", {"scaled": True}),
+    ("finetune", {"steps": 3}),
+    ("finetune", {"steps": 3, "head_only": True}),
+]
+
+
+def made(method: str, way: int = 3, **options) -> nn.Module:
+    """A small learner in float64, after a step of its statistics, so that running ones are not at their start."""
+    if method == "pixels":
+        return learners.build(method, way=way)
+    torch.manual_seed(0)
+    if method == "finetune":
+        network = Conv4(channels=4, size=16, normalisation="running", downsample="stride")
+        return FineTune(network, classes=7, **options).double()
+    small = dict(SMALL) if method != "incontext" else SMALL | {"width": 8, "heads": 2}
+    learner = learners.build(method, way=way, size=16, seed=0, **small | options).double()
+    learner.train().outer_loss(random_episode(2, way, size=16, seed=5), generator=torch.Generator().manual_seed(0))
+    return learner
+
+
+# ------------------------------------------------------------------ the order of images means nothing
+
+
+@pytest.mark.parametrize(("method", "options"), VARIANTS)
+def test_the_order_of_support_and_queries_permutes_the_answers_and_changes_nothing_else(method, options):
+    learner, batch = made(method, way=5, **options).eval(), random_episode(3, way=5, shot=2, query=3, size=16)
+    answers = learner(batch.support_x, batch.support_y, batch.query_x)
+    generator, task = torch.Generator().manual_seed(1), torch.arange(3).unsqueeze(1)
+    support, queries = (torch.rand(y.shape, generator=generator).argsort(1) for y in (batch.support_y, batch.query_y))
+    if method == "metanet":  # its examples stand at places of the support set; see the next test
+        support = torch.arange(support.shape[1]).expand_as(support)
+    again = learner(batch.support_x[task, support], batch.support_y[task, support], batch.query_x[task, queries])
+    torch.testing.assert_close(again, answers[task, queries], rtol=1e-7, atol=1e-9)
+
+
+def test_a_meta_network_reads_examples_in_the_order_of_the_support_set_and_says_so():
+    from mlcourse.learners import metanet
+
+    assert "the order of the support set changes an answer a little" in metanet.__doc__
+    learner, batch = made("metanet", way=5).eval(), random_episode(2, way=5, shot=2, size=16)
+    state = learner.adapt(batch.support_x, batch.support_y)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    other = learner.adapt(batch.support_x[:, order], batch.support_y[:, order])
+    # what is written for each image by itself only changes its place; Q* is another one
+    for name in ("memory_fc", "memory_head"):
+        torch.testing.assert_close(other[name], state[name][:, order], rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(other["fast_u"], state["fast_u"])
+
+
+# ------------------------------------------------------------------ threads
+
+
+@pytest.mark.parametrize("training_mode", [True, False])
+@pytest.mark.parametrize(("method", "options"), VARIANTS)
+def test_threads_that_share_a_learner_get_the_answers_that_they_would_get_alone(method, options, training_mode):
+    learner = made(method, **options).train(training_mode)
+    batches = [random_episode(2, size=16, seed=seed) for seed in range(8)]
+    with torch.no_grad():
+        alone = [learner(b.support_x, b.support_y, b.query_x) for b in batches]
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    held = [id(value) for value in learner.state_dict(keep_vars=True).values()]
+    together = threading.Barrier(len(batches))
+
+    def ask(index: int) -> list[torch.Tensor]:
+        b, found = batches[index], []
+        together.wait()
+        with torch.no_grad():
+            for _ in range(3):
+                state = learner.adapt(b.support_x, b.support_y)
+                found.append(learner.predict(state, b.query_x))
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(len(batches)) as pool:
+        answers = list(pool.map(ask, range(len(batches))))
+    for index, found in enumerate(answers):
+        for one in found:
+            torch.testing.assert_close(one, alone[index], rtol=1e-9, atol=1e-10)
+    assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+    assert [id(value) for value in learner.state_dict(keep_vars=True).values()] == held
+    assert learner.training == training_mode
+
+
+@pytest.mark.parametrize(("method", "options"), VARIANTS)
+def test_evaluation_moves_no_parameter_and_no_buffer(method, options):
+    class Source:
+        def sample(self, tasks, generator):
+            return random_episode(tasks, size=16)
+
+    learner = made(method, **options)
+    for mode in (True, False):
+        before = {name: value.clone() for name, value in learner.state_dict().items()}
+        evaluate(learner.train(mode), Source(), episodes=3)
+        assert learner.training == mode
+        assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+# ------------------------------------------------------------------ annealing
+
+
+def gradient(learner, batch, **settings) -> torch.Tensor:
+    learner.zero_grad()
+    learner.train().outer_loss(batch, generator=torch.Generator().manual_seed(3), **settings)[0].backward()
+    each = [p for p in learner.parameters() if p.requires_grad]
+    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in each])
+
+
+ANNEALED = {"every_step_until": 100, "first_order_until": 50, "steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [*((m, {}) for m in learners.METHODS if m != "pixels"), ("maml", ANNEALED), ("anil", ANNEALED)],
+)
+def test_without_a_step_the_annealing_is_over_to_the_bit(method, options):
+    batch = random_episode(2, size=16)
+    default, late = (gradient(made(method, **options), batch, **more) for more in ({}, {"step": 10**7}))
+    assert torch.equal(default, late)
+
+
+@pytest.mark.parametrize(("method", "options"), [("maml++", {"steps": 2}), ("maml", ANNEALED), ("anil", ANNEALED)])
+def test_the_default_is_second_order_and_the_first_step_is_not(method, options):
+    batch = random_episode(2, size=16)
+    exact = gradient(made(method, **options | {"every_step_until": 0, "first_order_until": 0}), batch)
+    cut = gradient(made(method, **options | {"every_step_until": 0, "first_order_until": 10}), batch, step=0)
+    assert torch.equal(gradient(made(method, **options), batch), exact)
+    assert (cut - exact).norm() > 1e-3 * exact.norm()
+    assert not torch.equal(gradient(made(method, **options), batch, step=0), exact)
+
+
+# ------------------------------------------------------------------ mixed precision
+
+
+def table() -> dict[str, bool]:
+    """Of the README: whether a method works in bfloat16."""
+    rows = [line.split("|")[1:3] for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    return {name.strip().strip("`"): verdict.strip() == "works" for name, verdict in rows}
+
+
+def works(method: str, **options) -> bool:
+    """Whether the outer loss on glyphs is finite under autocast, and its gradient has a cosine above 0.9."""
+    sampler = EpisodeSampler(learners_data(), 5, 2, 5)
+    batch, found = sampler.sample(4, torch.Generator().manual_seed(0)), []
+    for precision in (False, True):
+        learner = learners.build(method, way=5, seed=0, channels=16, **options)
+        try:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision):
+                found.append(gradient(learner, batch))
+        except CourseError:
+            return False
+    return bool(found[1].isfinite().all()) and F.cosine_similarity(*found, 0).item() > 0.9
+
+
+def learners_data():
+    from mlcourse import datasets
+
+    return datasets.load("glyphs", "train")
+
+
+MIXED = [
+    ("prototypical", {"normalisation": "none"}),
+    ("r2d2", {"normalisation": "none"}),
+    ("r2d2", {"normalisation": "group"}),
+    ("anil", {"normalisation": "running"}),
+    ("anil", {"one_by_one": True}),
+    ("hypernet", {"writes": "network"}),
+    ("metanet", {"second_order": True}),
+    ("maml", {"one_by_one": True}),
+    ("fomaml", {"one_by_one": True}),
+    ("imaml", {"one_by_one": True}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), [*((m, {}) for m in learners.METHODS if m != "pixels"), *MIXED])
+def test_the_table_of_mixed_precision_is_what_happens(method, options):
+    learner = learners.build(method, way=5, seed=0, channels=16, **options)
+    allowed = getattr(learner, "mixed_precision", True)
+    assert works(method, **options) == allowed
+    if not options:
+        assert table()[method] == allowed
+    settings = {"steps": 1, "tasks": 2, "precision": "bfloat16", "progress": False}
+    sampler = EpisodeSampler(learners_data(), 5, 2, 5)
+    if allowed:
+        assert math.isfinite(training.train(learner, sampler, **settings).losses[0])
+    else:
+        with pytest.raises(CourseError, match="loses too many digits in mixed precision"):
+            training.train(learner, sampler, **settings)
+
+
+def test_every_method_stands_in_the_table():
+    assert set(table()) == set(learners.METHODS) - {"pixels"}
+
+
+def test_pre_training_works_in_mixed_precision():
+    data, found = learners_data(), []
+    batch = training.Images(data).sample(64, torch.Generator().manual_seed(0))
+    for precision in (False, True):
+        torch.manual_seed(0)
+        learner = FineTune(Conv4(channels=16, normalisation="running", downsample="stride"), classes=data.classes)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision):
+            found.append(gradient(learner, batch))
+    assert F.cosine_similarity(*found, 0) > 0.9
+
+
+# ------------------------------------------------------------------ squared distances
+
+
+def direct(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a.unsqueeze(2) - b.unsqueeze(1)).square().sum(-1)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 100.0, 1e4, -1e4])
+@pytest.mark.parametrize("dimensions", [1, 64, 256])
+def test_squared_distances_keep_their_digits_far_from_zero(offset, dimensions):
+    torch.manual_seed(0)
+    a, b = (torch.randn(3, n, dimensions) + offset for n in (7, 5))
+    expected = direct(a.double(), b.double())  # of the very numbers that float32 has there
+    found = squared_distances(a, b).double()
+    assert (found - expected).abs().max() <= 1e-6 * expected.max()
+
+
+def test_one_far_axis_and_a_far_query_change_nothing():
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 6, 8), torch.randn(2, 5, 8)
+    near = squared_distances(a, b)
+    axis = torch.zeros(8)
+    axis[3] = 2.0**13  # so that float32 adds it almost without a loss
+    expected = direct((a + axis).double(), (b + axis).double())
+    assert (squared_distances(a + axis, b + axis).double() - expected).abs().max() <= 1e-6 * expected.max()
+    far = torch.cat([a, torch.full((2, 1, 8), 1e6)], 1)
+    assert torch.equal(squared_distances(far, b)[:, :6], near)  # no query sees another
+
+
+def test_squared_distances_have_exact_first_and_second_derivatives():
+    torch.manual_seed(0)
+    a, b = (torch.randn(2, n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 3))
+    assert torch.autograd.gradcheck(squared_distances, (a, b))
+    assert torch.autograd.gradgradcheck(squared_distances, (a, b))
+    weight = torch.randn(2, 4, 3, dtype=torch.float64)
+
+    def slopes(f):
+        first = torch.autograd.grad((weight * f(a, b)).sin().sum(), (a, b), create_graph=True)
+        return [*first, *torch.autograd.grad(sum(g.square().sum() for g in first), (a, b))]
+
+    for ours, theirs in zip(slopes(squared_distances), slopes(direct), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_scaled_distances_are_divided_by_the_root_of_their_dimension():
+    batch, found = random_episode(2), {}
+    for scaled in (False, True):
+        torch.manual_seed(0)
+        learner = PrototypicalNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 16)).double(), scaled=scaled)
+        found[scaled] = learner(batch.support_x, batch.support_y, batch.query_x)
+    torch.testing.assert_close(found[True], found[False] / 4)
+    assert learners.options_of("prototypical")["scaled"] is False  # stored figures are the paper's
+    with pytest.raises(CourseError, match="scaled is for Euclidean distances"):
+        PrototypicalNetwork(nn.Identity(), distance="cosine", scaled=True)
+
+
+# ------------------------------------------------------------------ randomness
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [*((m, {}) for m in learners.METHODS if m != "pixels"), ("reptile", {"inner_batch": 2, "steps": 2})],
+)
+def test_no_method_draws_from_the_global_generator(method, options):
+    """What a notebook draws next must not depend on which learner it has looked at."""
+    learner = made(method, **options)
+    batch = random_episode(tasks=2, way=3, shot=2, query=2, size=16)
+    before = torch.random.get_rng_state()
+    for mode in (True, False):
+        learner.train(mode)
+        losses = [learner.outer_loss(batch)[0].item() for _ in range(2)]
+        learner(batch.support_x, batch.support_y, batch.query_x)
+        if not mode:
+            assert losses[0] == losses[1], "without a generator of the caller's, draws are the same each time"
+    assert torch.equal(torch.random.get_rng_state(), before)

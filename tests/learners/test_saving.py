@@ -1,0 +1,452 @@
+"""Learners of one's own in files, refusals before the first step, and runs whose files are damaged."""
+
+import importlib
+import inspect
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from core_helpers import squares
+from torch import nn
+
+import mlcourse
+from mlcourse import files, learners, training
+from mlcourse.episodes import EpisodeSampler
+from mlcourse.errors import CourseError, CourseWarning
+from mlcourse.evaluation import evaluate
+from mlcourse.learners import CHECKPOINT, CONFIG, PREVIOUS, WEIGHTS
+from mlcourse.learners.base import Frozen
+from mlcourse.networks import Conv4
+
+OWN = """
+import torch
+from torch import nn
+from mlcourse.learners import Learner, PrototypicalNetwork
+from mlcourse.learners.base import Frozen
+from mlcourse.networks import Conv4, Recorded
+
+CALLS = []
+
+class Net(Recorded):
+    normalisation = "none"
+
+    def __init__(self, width=8, *widths, names=("a", "b"), **rest):
+        super().__init__()
+        self.given = width, widths, names, rest
+        self.layer = nn.Linear(256, width)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+class Mine(PrototypicalNetwork):
+    def __init__(self, network, factor=1.5, activation=torch.tanh, *, labels=None):
+        super().__init__(network)
+        self.factor, self.activation, self.labels = factor, activation, labels
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def compare(self, state, z):
+        return self.factor * super().compare(state, z) + self.shift
+
+
+class Student(Mine):
+    def __init__(self, network, teacher, factor=1.0):
+        super().__init__(network, factor)
+        self.teacher = Frozen(teacher) if isinstance(teacher, Learner) else teacher
+
+
+class Plain(nn.Module):
+    normalisation = "none"
+
+    def forward(self, x):
+        return x.flatten(1)
+
+
+class Loud:
+    def __init__(self, **arguments):
+        CALLS.append(arguments)
+
+
+def loud(**arguments):
+    CALLS.append(arguments)
+
+
+class Outer:
+    class Inner(Mine):
+        pass
+
+
+def inside():
+    class Local(Mine):
+        pass
+    return Local
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of one's own, as a file that can be imported."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "own_learner.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "own_learner", raising=False)
+    yield importlib.import_module("own_learner")
+    sys.modules.pop("own_learner", None)
+
+
+def source(way=4):
+    return EpisodeSampler(squares(), way, 1, 3)
+
+
+def train(learner, **more):
+    settings = {"steps": 6, "tasks": 2, "validation": source(), "validate_every": 2, "validation_episodes": 4}
+    return training.train(learner, source(), progress=False, **settings | more)
+
+
+def answers(learner):
+    return evaluate(learner, source(), episodes=8).per_episode
+
+
+# ------------------------------------------------------------------ learners of one's own
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda own: own.Mine(own.Net(8)),
+        lambda own: own.Mine(
+            own.Net(8, 3, 4, names=("x",), colour="red", deep={"tuple": [1]}), 2, labels=[1, None, "c"]
+        ),
+        lambda own: own.Mine(network=Conv4(size=16, channels=4, normalisation="running"), factor=0.5),
+        lambda own: own.Student(own.Net(8), learners.build("prototypical", way=4, size=16, channels=4, seed=3)),
+        lambda own: own.Student(own.Net(8), Frozen(own.Mine(own.Net(4)))),
+        lambda own: own.Outer.Inner(own.Net(8)),
+        lambda own: learners.MAML(Conv4(size=16, channels=4, out=4, downsample="stride"), steps=1),
+    ],
+)
+def test_a_learner_of_ones_own_trains_saves_and_loads(own, make, tmp_path):
+    learner = make(own)
+    train(learner, out=tmp_path / "run", settings={"why": "test"})
+    config = files.read_json(tmp_path / "run" / CONFIG)
+    assert config["learner"]["class"] == f"{type(learner).__module__}:{type(learner).__qualname__}"
+    loaded = mlcourse.load(tmp_path / "run")
+    assert type(loaded) is type(learner)
+    assert loaded.recorded() == learner.recorded()
+    assert torch.equal(answers(loaded), answers(learner))
+    for name in ("factor", "labels"):
+        assert getattr(loaded, name, 0) == getattr(learner, name, 0)
+    if hasattr(learner.network, "given"):
+        assert loaded.network.given == learner.network.given
+    before = (tmp_path / "run" / "log.jsonl").read_text()
+    again = train(make(own), out=tmp_path / "run", settings={"why": "test"}, resume=True)
+    assert len(again.losses) == 6
+    assert (tmp_path / "run" / "log.jsonl").read_text() == before
+
+
+def test_a_learner_of_ones_own_is_loaded_and_evaluated_in_another_process(own, tmp_path):
+    learner = own.Mine(own.Net(8))
+    learners.save(learner, tmp_path / "run")
+    code = f"import mlcourse; print(mlcourse.load({str(tmp_path / 'run')!r}).factor)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "code", capture_output=True, text=True)
+    assert done.stdout.strip() == "1.5", done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert "the module 'own_learner' of own_learner:Mine cannot be imported" in done.stderr
+    assert "PYTHONPATH" in done.stderr
+
+
+def test_arguments_are_those_at_the_start_and_defaults_are_kept(own):
+    labels = [1, 2]
+    learner = own.Mine(own.Net(8), labels=labels)
+    labels.append(3)
+    assert learner.recorded()["arguments"] == {
+        "network": {"module": {"class": "own_learner:Net", "arguments": {"width": 8, "names": {"tuple": ["a", "b"]}}}},
+        "factor": 1.5,
+        "labels": [1, 2],
+    }
+    learner.recorded()["arguments"]["labels"].append(4)
+    assert learner.recorded()["arguments"]["labels"] == [1, 2]
+
+
+def test_the_signature_is_that_of_the_constructor():
+    assert list(inspect.signature(learners.MAML).parameters)[:2] == ["network", "steps"]
+    assert next(iter(inspect.signature(Conv4).parameters)) == "in_channels"
+    assert not inspect.signature(learners.PixelNeighbours).parameters
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        Conv4(colour="red")
+
+
+REFUSED = {
+    "stands in the notebook or the script that runs": lambda own: type("Mine", (own.Mine,), {"__module__": "__main__"})(
+        own.Net()
+    ),
+    "class Local stands inside a function": lambda own: own.inside()(own.Net()),
+    "network of Mine is a network of the class Plain, .* derive that class from .*Recorded": lambda own: own.Mine(
+        own.Plain()
+    ),
+    "activation of Mine is of type .*plain values only": lambda own: own.Mine(own.Net(), activation=torch.relu),
+    "labels of Mine is of type Tensor": lambda own: own.Mine(own.Net(), labels=torch.ones(2)),
+    "labels of Mine is of type dict": lambda own: own.Mine(own.Net(), labels={1: 2}),
+    "network of Mine is a network of the class Sequential": lambda own: own.Mine(Sequence()),
+    "teacher of Student is a network of the class Plain": lambda own: own.Student(own.Net(), own.Plain()),
+    "was changed after it was made: added": lambda own: changed(own.Mine(own.Net())),
+    "was changed after it was made: network.layer.weight": lambda own: widened(own.Mine(own.Net())),
+    "no learner, so it could not be loaded": lambda own: Pretends(),
+}
+
+
+class Sequence(nn.Sequential):
+    normalisation = "none"
+
+
+Sequence.__name__ = "Sequential"
+
+
+class Pretends(nn.Module):
+    """Has what training asks for, and is no learner."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(()))
+
+    def outer_loss(self, batch, **_):
+        return self.w.square(), {}
+
+
+def changed(learner):
+    learner.added = nn.Parameter(torch.zeros(2))
+    return learner
+
+
+def widened(learner):
+    learner.network.layer = nn.Linear(256, 9)
+    return learner
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_saved_is_refused_before_the_first_step(own, message, tmp_path):
+    learner = REFUSED[message](own)
+    learner.outer_loss = None  # a step would fail otherwise
+    with pytest.raises(CourseError, match=message) as raised:
+        train(learner, out=tmp_path / "run")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_saved_still_trains_without_a_folder(own):
+    assert len(train(own.inside()(own.Net())).losses) == 6
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("own_learner:Loud", "own_learner:Loud is no Learner that remembers its arguments; it is not called"),
+        ("own_learner:loud", "own_learner:loud is no Learner"),
+        ("own_learner:Net", "own_learner:Net is no Learner"),
+        ("own_learner:Nowhere", "the module 'own_learner' has no 'Nowhere'"),
+        ("own_learner", "the module 'own_learner' has no ''"),
+        ("no_such_module:Mine", "the module 'no_such_module' of no_such_module:Mine cannot be imported"),
+        ("os:system", "os:system is no Learner"),
+        ("builtins:exec", "builtins:exec is no Learner"),
+        ("mlcourse.networks:Recorded", "is no Learner"),
+        ("", "cannot be imported"),
+        (None, "cannot be imported"),
+        (7, "cannot be imported"),
+    ],
+)
+def test_a_wrong_class_is_refused_before_it_is_called(own, place, message, tmp_path):
+    learners.save(own.Mine(own.Net()), tmp_path / "run")
+    config = files.read_json(tmp_path / "run" / CONFIG)
+    for wrong in (
+        config | {"learner": {"class": place, "arguments": {}}},
+        config | {"learner": {"class": place, "arguments": {"argument": "rm"}}},
+    ):
+        files.write_json(tmp_path / "run" / CONFIG, wrong)
+        with pytest.raises(CourseError, match=message):
+            mlcourse.load(tmp_path / "run")
+    inside = config["learner"]["arguments"] | {"network": {"module": {"class": "own_learner:Loud", "arguments": {}}}}
+    files.write_json(tmp_path / "run" / CONFIG, {"learner": config["learner"] | {"arguments": inside}})
+    with pytest.raises(CourseError, match="own_learner:Loud is no Module"):
+        mlcourse.load(tmp_path / "run")
+    assert own.CALLS == []
+
+
+def test_arguments_that_the_class_no_longer_takes_are_named(own, tmp_path):
+    learners.save(own.Mine(own.Net()), tmp_path / "run")
+    config = files.read_json(tmp_path / "run" / CONFIG)
+    for arguments, message in (
+        (config["learner"]["arguments"] | {"colour": 1}, "has no argument 'colour'; it has network, factor"),
+        ({}, "cannot be made again: TypeError"),
+        ("text", "describes no learner"),
+    ):
+        files.write_json(tmp_path / "run" / CONFIG, {"learner": config["learner"] | {"arguments": arguments}})
+        with pytest.raises(CourseError, match=message):
+            mlcourse.load(tmp_path / "run")
+
+
+def test_a_learner_comes_back_in_its_number_format(tmp_path):
+    learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0).double()
+    learners.save(learner, tmp_path)
+    loaded = mlcourse.load(tmp_path)
+    assert torch.equal(loaded.network.blocks[0].conv.weight, learner.network.blocks[0].conv.weight)
+    assert loaded.network.blocks[0].conv.weight.dtype == torch.float64
+
+
+# ------------------------------------------------------------------ random states
+
+
+def test_build_with_a_seed_and_load_leave_all_generators_alone(tmp_path, monkeypatch):
+    learners.save(learners.build("prototypical", way=4, size=16, channels=4), tmp_path)
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)  # what torch.manual_seed does to GPUs
+    torch.default_generator.manual_seed(3)
+    before = torch.get_rng_state()
+    learners.build("incontext", way=4, size=16, seed=7, channels=4)
+    mlcourse.load(tmp_path)
+    learners.check_saving(learners.build("maml", way=4, size=16, seed=1, channels=4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeded == []
+    learners.build("prototypical", way=4, size=16, channels=4)
+    assert not torch.equal(torch.get_rng_state(), before), "without a seed weights are drawn from the global generator"
+
+
+# ------------------------------------------------------------------ damaged runs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
+    train(learner, out=out, settings={"dataset": "squares", "way": 4})
+    return out
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwritten(path):
+    whole = bytearray(path.read_bytes())
+    whole[: len(whole) // 3] = b"\xff" * (len(whole) // 3)
+    path.write_bytes(whole)
+
+
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "overwritten": overwritten,
+    "not UTF-8": lambda path: path.write_bytes(b"\xe9" + path.read_bytes()),
+    "HTML": lambda path: path.write_text("<html></html>"),
+    "another kind of JSON": lambda path: path.write_text("[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("names", [(CONFIG,), (WEIGHTS,), (CONFIG, WEIGHTS), (CONFIG, WEIGHTS, CHECKPOINT)])
+def test_nothing_learnt_is_out_of_reach(finished, names, damage, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for name in names:
+        DAMAGES[damage](folder / name)
+    with pytest.warns(CourseWarning) as told:
+        learner, about = learners.load_run(folder)
+    assert len(told) == 1
+    where = PREVIOUS if CHECKPOINT in names else CHECKPOINT
+    assert f"{where} stands in for it, with step" in str(told[0].message)
+    assert (about["dataset"], about["way"]) == ("squares", 4)
+    if where == CHECKPOINT:
+        assert torch.equal(answers(learner), answers(mlcourse.load(finished)))
+
+
+def test_without_checkpoints_the_weights_tell_what_they_are(finished, tmp_path):
+    for damage in ("missing", "not UTF-8"):
+        folder = tmp_path / damage
+        shutil.copytree(finished, folder)
+        for name in (CHECKPOINT, PREVIOUS):
+            (folder / name).unlink()
+        DAMAGES[damage](folder / CONFIG)
+        with pytest.warns(CourseWarning, match=r"learner\.safetensors stands in for it, with step 6"):
+            learner, about = learners.load_run(folder)
+        assert torch.equal(answers(learner), answers(mlcourse.load(finished)))
+        assert about["dataset"] == "squares"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_nothing_can_be_read_there_is_one_clear_error(finished, damage, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for name in (WEIGHTS, CHECKPOINT, PREVIOUS):
+        DAMAGES[damage](folder / name)
+    with pytest.raises(CourseError, match=r"run/learner\.safetensors") as raised:
+        mlcourse.load(folder)
+    assert "\n" not in str(raised.value)
+    DAMAGES[damage](folder / CONFIG)
+    with pytest.raises(CourseError, match=r"config\.json"):
+        mlcourse.load(folder)
+
+
+def test_a_run_that_was_killed_is_loaded_from_its_checkpoint(tmp_path):
+    learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
+    steps = iter(range(100))
+    whole = learner.outer_loss
+
+    def killed(*arguments, **more):
+        if next(steps) == 5:
+            raise SystemExit("killed")
+        return whole(*arguments, **more)
+
+    learner.outer_loss = killed
+    with pytest.raises(SystemExit):
+        train(learner, out=tmp_path / "run")
+    assert not (tmp_path / "run" / CONFIG).exists()
+    with pytest.warns(CourseWarning, match=rf"holds no {CONFIG}.*{CHECKPOINT} stands in for it, with step"):
+        mlcourse.load(tmp_path / "run")
+
+
+def test_a_checkpoint_of_an_older_version_is_read(finished, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    tensors, about = files.load_tensors(finished / CHECKPOINT)
+    old = {name: about[name] for name in ("step", "learner", "settings")}
+    files.save_tensors(folder / CHECKPOINT, {n: v for n, v in tensors.items() if not n.startswith("best/")}, old)
+    with pytest.warns(CourseWarning, match="with step 6"):
+        mlcourse.load(folder)
+    files.save_tensors(folder / CHECKPOINT, tensors, {"step": 6})
+    with pytest.raises(CourseError, match=r"checkpoint\.safetensors describes no learner"):
+        mlcourse.load(folder)
+
+
+def test_a_run_that_was_interrupted_and_went_on_gives_its_newest_step(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    about = files.read_json(folder / CONFIG)
+    old = learners.build("prototypical", way=4, size=16, channels=4, seed=9)
+    learners.save(old, folder, **{k: v for k, v in about.items() if k != "learner"} | {"finished": False})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner, about = learners.load_run(folder)
+    assert torch.equal(answers(learner), answers(mlcourse.load(finished)))
+    (folder / CHECKPOINT).unlink()
+    assert torch.equal(answers(mlcourse.load(folder)), answers(old))
+
+
+def test_files_of_two_learners_are_not_mixed(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    learners.save(learners.build("maml", way=4, size=16, channels=4), tmp_path / "maml")
+    shutil.copy(tmp_path / "maml" / WEIGHTS, folder / WEIGHTS)
+    for name in (CHECKPOINT, PREVIOUS):
+        (folder / name).unlink()
+    with pytest.raises(CourseError, match="belongs to another learner"):
+        mlcourse.load(folder)
+
+
+def test_files_from_before_classes_were_written_load(tmp_path):
+    learner = learners.build("r2d2", way=4, size=16, channels=4, seed=0)
+    files.save_tensors(tmp_path / WEIGHTS, learner.state_dict(), {"method": "r2d2"})
+    files.write_json(tmp_path / CONFIG, {"learner": learner.config, "validation_accuracy": 0.5})
+    assert torch.equal(answers(mlcourse.load(tmp_path)), answers(learner))
