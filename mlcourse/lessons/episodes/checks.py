@@ -260,6 +260,8 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return "Some names are none of module.named_parameters(): return those names, such as 'head.weight'."
     if torch.equal(got, right):
         return None
+    if torch.equal(got, ~right):
+        return "These are the names whose values stayed as they were. Return the others, those that moved."
     extra, missing = got & ~right, right & ~got
     if bool(got.all()) or bool(extra.any()):
         return (

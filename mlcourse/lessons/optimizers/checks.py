@@ -219,10 +219,10 @@ def _window_inputs(generator: torch.Generator) -> Tensors:
 
 
 def _dynamics(a: Tensor) -> tuple[Callable, Callable]:
-    """Descent on ½ sᵀAs at the rate e^λ₀ / √t, plus a nonlinear push of size λ₁; the loss grows with t."""
+    """Descent on ½ sᵀAs at the rate e^λ₀ / √(t + 1), plus a nonlinear push of size λ₁; the loss grows with t."""
 
     def step(state: Tensor, lam: Tensor, t: int) -> Tensor:
-        return state - lam[0].exp() / math.sqrt(t) * (a.to(state.dtype) @ state) + 0.1 * lam[1] * state.sin()
+        return state - lam[0].exp() / math.sqrt(t + 1) * (a.to(state.dtype) @ state) + 0.1 * lam[1] * state.sin()
 
     def loss(state: Tensor, t: int) -> Tensor:
         return t * (state @ (a.to(state.dtype) @ state)) / 2
@@ -251,10 +251,10 @@ def _forward_mode(inputs: Tensors, *, slip: str = "") -> Tensors:
         if slip != "whole":
             sens = torch.zeros_like(sens)
         for k in range(1, WINDOW + 1):
-            t = k if slip == "clock" else t0 + k
+            t = {"clock": k, "behind": t0 + k - 1}.get(slip, t0 + k)
             if slip == "early":
                 value, gradient = value + t * s @ a @ s / 2, gradient + t * (a @ s) @ sens
-            rate = lam[0].exp() / math.sqrt(t)
+            rate = lam[0].exp() / math.sqrt(t + 1)
             jacobian = torch.eye(3, dtype=torch.float64) - rate * a + 0.1 * lam[1] * torch.diag(s.cos())
             direct = torch.stack([-rate * (a @ s), 0.1 * s.sin()], -1)
             carried = torch.zeros_like(sens) if slip == "cut" else sens
@@ -274,6 +274,7 @@ WINDOW_SLIPS = {
     "mean": "This is a mean over the window. The windows must add up to L_outer: take the sum",
     "early": "You take each loss before its step. ℓ_t belongs to the state after step t",
     "clock": "The clock starts anew in each window: the steps have the numbers t + 1, …, t + length",
+    "behind": "Every step has a number too small by one: range(t + 1, t + length + 1) begins after step t",
     "whole": "The gradient reaches back beyond the window: detach the state that comes in",
 }
 

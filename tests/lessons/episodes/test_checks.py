@@ -643,3 +643,10 @@ def test_logits_that_all_happen_to_be_positive_are_no_fault():
         return network
 
     assert checks.inner_network.run(my_network).passed
+
+
+def test_the_names_that_stayed_are_told():
+    def my_moved(module, train):
+        return {name for name, _ in module.named_parameters()} - checks.moved_parameters(module, train)
+
+    assert "stayed as they were" in checks.moved.run(my_moved).diagnosis

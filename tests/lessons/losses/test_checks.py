@@ -580,3 +580,12 @@ def test_one_step_too_few_is_not_called_nothing():
         return inner.adapt(forward, params, x, y, steps=max(0, steps - 1), **options)
 
     assert "One step too few" in checks.adapt.run(fewer).diagnosis
+
+
+def test_the_number_of_steps_that_is_shown_is_one_where_the_answer_is_wrong():
+    def my_start(a, c, *, rate, steps):
+        return checks.common_start.reference(a, c, rate=rate, steps=steps) + (steps > 1)
+
+    said = checks.common_start.run(my_start).diagnosis
+    assert "For T = 1" not in said
+    assert "the start is" in said

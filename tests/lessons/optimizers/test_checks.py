@@ -199,7 +199,7 @@ def window_variant(slip):
         lam, state = lam.detach().clone().requires_grad_(), state.detach()
         losses = []
         for k in range(1, length + 1):
-            when = k if slip == "clock" else t + k
+            when = {"clock": k, "behind": t + k - 1}.get(slip, t + k)
             if slip == "early":
                 losses.append(loss(state, when))
             state = step(state.detach() if slip == "cut" else state, lam, when)
@@ -420,3 +420,10 @@ def test_a_state_that_drags_its_graph_along_meets_the_words_of_the_hint():
         return value.detach(), torch.autograd.grad(value, lam)[0], state
 
     assert "Trying to backward through the graph a second time" in checks.window.run(my_window).diagnosis
+
+
+def test_a_clock_that_is_one_behind_is_told():
+    def my_window(step, loss, state, lam, *, t, length):
+        return checks.window.reference(step, loss, state, lam, t=t - 1, length=length)
+
+    assert "too small by one" in checks.window.run(my_window).diagnosis
