@@ -23,6 +23,7 @@ def train(
     ] = None,
     budget: Annotated[str, typer.Option(help="smoke, short (at most ten minutes on 2 cores) or paper")] = "short",
     steps: Annotated[int | None, typer.Option(help="outer steps, in place of the budget's")] = None,
+    network: Annotated[str, typer.Option(help="conv4 or resnet12")] = "conv4",
     normalisation: Annotated[str | None, typer.Option(help="batch, support, running, group or none")] = None,
     optimizer: Annotated[str, typer.Option(help="of the outer parameters: adam, adamw or sgd")] = "adam",
     accumulate: Annotated[
@@ -67,12 +68,15 @@ def train(
     for line in fitted.said:
         print(line)
     way = fitted.way
-    options = plan.options | ({} if normalisation is None else {"normalisation": normalisation})
-    most = learners.options_of(method).get("most_ways")
+    has = learners.options_of(method, network)
+    options = {name: value for name, value in plan.options.items() if name in has}  # a recipe's are of Conv-4
+    options |= {} if normalisation is None else {"normalisation": normalisation}
+    most = has.get("most_ways")
     if most is not None:  # a learner that has a label vector for each class, in training and in validation
         options["most_ways"] = max(way, fitted.train_way, most)
     channels, size, _ = fitted.train.shape
-    learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, **options).to(place)
+    learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, network=network, **options)
+    learner = learner.to(place)
     episodes = EpisodeSampler(fitted.train, fitted.train_way, shot, fitted.train_query, device=place)
     validation = None
     if fitted.val is not None:

@@ -147,7 +147,7 @@ FEATURES = ("gradient", "value", "momentum", "scaled", "size", "time")
 
 
 class MLPRule(Rule):
-    """A small network looks at each coordinate by itself and says how far to move it:
+    """A small network, the same for all coordinates, looks at one after the other and says how far to move it:
 
         φ ← φ − scale · d · exp(gain · m),    (d, m) = MLP(features of the coordinate)
 
@@ -158,7 +158,8 @@ class MLPRule(Rule):
       momentum this is Adam's direction.
     - size: 1/√v; time: tanh(t/τ − 1) for each τ in `times`, so that the rule may start boldly and end carefully.
 
-    normalise: divide gradient, value, momentum and size by their root mean square over the coordinates of a tensor, so
+    normalise: divide gradient, value, momentum and size by their root mean square over the coordinates of a tensor (the
+    one thing that a coordinate learns of the others), so
     that a loss that is multiplied by a constant trains the same, as long as these are well above 1e-4 (1e-8 is added to
     their squares). hidden: units of each of `layers` hidden layers.
     """

@@ -10,8 +10,9 @@ backpropagation (Metz et al. 2019, https://arxiv.org/abs/1810.10180, begin with 
 """
 
 import argparse
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,15 +34,26 @@ BASELINES: dict[str, Callable[..., Rule]] = {
     "SGD with momentum": lambda schedule: SGD(momentum=0.9, schedule=schedule),
     "Adam": lambda schedule: Adam(schedule=schedule),
 }
+SCHEDULES: dict[str, Callable[[int, int], float] | None] = {  # the factor on the rate, of (t − 1, the horizon)
+    "constant": None,
+    "linear": lambda done, horizon: max(0.0, 1 - done / horizon),
+    "cosine": training.cosine,
+}
+ADAM_BETAS = tuple(itertools.product((0.5, 0.7, 0.8, 0.9), (0.7, 0.8, 0.9, 0.99)))
+ADAM_RATES = RATES[16:25:2]  # 0.05 to 1, three to a decade: the betas and the schedule decide more than a finer rate
 
 
 class Tuned(NamedTuple):
-    """A baseline with its best rate: the rule, the rate, the schedule's name, and its mean loss on the tasks it had."""
+    """A baseline at its best: the rule, its rate, its schedule's name, its mean loss on the tasks that it was tuned on.
+
+    tried: how many configurations it was chosen from.
+    """
 
     rule: Rule
     rate: float
     schedule: str
     loss: float
+    tried: int
 
 
 class Difference(NamedTuple):
@@ -91,15 +103,69 @@ def best_baseline(
     """
     if name not in BASELINES:
         raise CourseError(f"baseline {name!r} is unknown; use one of {', '.join(BASELINES)}")
-    schedules = {"constant": None, "cosine": lambda t: training.cosine(t - 1, horizon)}
-    found = []
-    for schedule, factor in schedules.items():
-        rule = BASELINES[name](factor)
-        rate, losses = tune_rate(rule, family, tasks, horizon=horizon, rates=rates or RATES)
+    found, rates = [], rates or RATES
+    for schedule in ("constant", "cosine"):
+        rule = BASELINES[name](factor(schedule, horizon))
+        rate, losses = tune_rate(rule, family, tasks, horizon=horizon, rates=rates)
         with torch.no_grad():
             rule.rate.fill_(rate)
-        found.append(Tuned(rule, rate, schedule, losses.min().item()))
+        found.append(Tuned(rule, rate, schedule, losses.min().item(), 2 * len(rates)))
     return min(found, key=lambda tuned: tuned.loss)
+
+
+def factor(schedule: str, horizon: int) -> Callable[[int], float] | None:
+    """One of SCHEDULES for trainings of `horizon` steps: t = 1, 2, … → the factor on the rate. None: no factor."""
+    if schedule not in SCHEDULES:
+        raise CourseError(f"schedule {schedule!r} is unknown; use one of {', '.join(SCHEDULES)}")
+    share = SCHEDULES[schedule]
+    return None if share is None else lambda t: share(t - 1, horizon)
+
+
+def best_adam(
+    family: Family,
+    tasks: Sample,
+    *,
+    horizon: int = HORIZON,
+    rates: Sequence[float] = ADAM_RATES,
+    betas: Sequence[tuple[float, float]] = ADAM_BETAS,
+    schedules: Sequence[str] = tuple(SCHEDULES),
+) -> Tuned:
+    """Adam with the rate, the two β and the schedule (of SCHEDULES) that have the lowest mean loss at the horizon.
+
+    tasks: to tune on; never those of the comparison. Every combination is tried. A loss that is not finite counts as
+    inf. Raises CourseError for an unknown schedule, and when the best rate is the lowest or the highest of `rates`.
+    """
+    rates, found = sorted(rates), []
+    for pair, schedule in itertools.product(betas, schedules):
+        losses = _at_the_end(Adam(betas=pair, schedule=factor(schedule, horizon)), family, tasks, horizon, rates)
+        best = int(losses.argmin())
+        found.append((losses[best].item(), rates[best], pair, schedule))
+    loss, rate, pair, schedule = min(found)
+    if rate in (rates[0], rates[-1]):
+        raise CourseError(f"the best rate, {rate:g}, is at the edge of those tried; try more beyond it")
+    rule = Adam(rate, pair, schedule=factor(schedule, horizon))
+    return Tuned(rule, rate, schedule, loss, len(found) * len(rates))
+
+
+def stretched(tuned: Tuned, horizon: int) -> Rule:
+    """A tuned Adam for trainings of another length: its rate and β as they are, its schedule over all of the steps."""
+    return Adam(tuned.rate, tuned.rule.betas, schedule=factor(tuned.schedule, horizon))
+
+
+@torch.no_grad()
+def _at_the_end(rule: Adam, family: Family, tasks: Sample, horizon: int, rates: Sequence[float]) -> Tensor:
+    """Mean validation losses at the horizon [rates]; all tasks and all rates side by side."""
+    problem = inner_training(rule, family, horizon=horizon)
+
+    def one(rate: Tensor, task: Sample) -> Tensor:
+        state = problem.init({"rate": rate}, task)
+        for t in range(1, horizon + 1):
+            state = problem.step(state, {"rate": rate}, t)
+        return family.validation(state["params"], state["task"])
+
+    of_tasks = torch.func.vmap(one, in_dims=(None, 0))
+    losses = torch.func.vmap(of_tasks, in_dims=(0, None))(torch.tensor(rates, dtype=torch.float64), tasks)
+    return losses.double().mean(1).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def paired(one: Tensor, other: Tensor) -> Difference:

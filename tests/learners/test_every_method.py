@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from core_helpers import random_episode
+from core_helpers import random_episode, squares
 from torch import nn
 from torch.nn import functional as F
 
@@ -307,3 +307,37 @@ def test_no_method_draws_from_the_global_generator(method, options):
         if not mode:
             assert losses[0] == losses[1], "without a generator of the caller's, draws are the same each time"
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+# ------------------------------------------------------------------ networks by name
+
+
+@pytest.mark.parametrize("method", [m for m in learners.METHODS if m not in ("pixels", "film", "relation")])
+def test_every_method_takes_a_network_of_the_table_trains_and_comes_back(tmp_path, method):
+    small = {"channels": 2} | ({"steps": 1} if "steps" in learners.options_of(method) else {})
+    learner = learners.build(method, way=3, size=16, seed=0, network="resnet12", **small)
+    assert learner.config["network"] == "resnet12"
+    source = EpisodeSampler(squares(), 3, 1, 2)
+    training.train(learner, source, steps=2, tasks=2, out=tmp_path / "run", progress=False)
+    back = learners.load(tmp_path / "run")
+    batch = source.sample(2, torch.Generator().manual_seed(0))
+    given = (batch.support_x, batch.support_y, batch.query_x)
+    assert torch.equal(back(*given), learner.eval()(*given))
+
+
+@pytest.mark.parametrize("method", ["film", "relation"])
+def test_a_method_that_needs_more_of_its_network_says_so(method):
+    if method == "relation":  # it needs maps of 4 x 4, which 64 x 64 pixels leave
+        assert learners.build(method, way=3, size=64, seed=0, network="resnet12", channels=2)
+        size = 16
+    else:
+        size = 64
+    with pytest.raises(CourseError):
+        learners.build(method, way=3, size=size, seed=0, network="resnet12", channels=2)
+
+
+def test_an_unknown_network_and_an_option_of_another_one_are_one_line():
+    with pytest.raises(CourseError, match="network 'vgg' is unknown; use one of conv4, resnet12"):
+        learners.build("maml", way=3, network="vgg")
+    with pytest.raises(CourseError, match="has no option 'downsample'"):
+        learners.build("maml", way=3, network="resnet12", downsample="pool")

@@ -11,7 +11,16 @@ from mlcourse import places
 from mlcourse.errors import CourseError
 from mlcourse.meta_optimization import learned_optimizers, optimizer_training, small_tasks
 from mlcourse.meta_optimization.learned_optimizers import SGD, Adam, MLPRule, curves
-from mlcourse.meta_optimization.optimizer_training import HORIZON, RATES, best_baseline, late, meta_train, paired
+from mlcourse.meta_optimization.optimizer_training import (
+    HORIZON,
+    RATES,
+    best_adam,
+    best_baseline,
+    late,
+    meta_train,
+    paired,
+    stretched,
+)
 
 KEPT = places.data() / "checkpoints" / "optimizer" / "rule.safetensors"
 
@@ -126,3 +135,42 @@ def test_the_kept_rule_beats_tuned_optimizers_at_its_horizon_and_an_untrained_on
 
 def test_adam_is_a_baseline_too():
     assert isinstance(optimizer_training.BASELINES["Adam"](None), Adam)
+
+
+def test_the_best_adam_is_the_best_of_all_configurations():
+    family = small_tasks.sinusoids()
+    tasks, rates, betas = family.sample(16, seeded()), RATES[14:26:3], [(0.7, 0.9), (0.9, 0.999)]
+    tuned = best_adam(family, tasks, horizon=20, rates=rates[::-1], betas=betas)
+    assert tuned.tried == 2 * 3 * len(rates)
+    assert tuned.rule.rate.item() == tuned.rate
+    assert tuned.loss == pytest.approx(curves(tuned.rule, family, tasks, horizon=20)[:, -1].mean().item(), rel=1e-3)
+    factors = {
+        "constant": None,
+        "linear": lambda t: 1 - (t - 1) / 20,
+        "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * (t - 1) / 20)),
+    }
+    others = {}
+    for name, factor in factors.items():
+        for rate in rates:
+            for pair in betas:
+                end = curves(Adam(rate, pair, schedule=factor), family, tasks, horizon=20)[:, -1].mean().item()
+                others[end] = (rate, pair, name)
+    assert (tuned.rate, tuned.rule.betas, tuned.schedule) == others[min(others)]
+
+
+def test_an_adam_cannot_be_tuned_badly():
+    family = small_tasks.sinusoids()
+    tasks, few = family.sample(4, seeded()), {"horizon": 4, "betas": [(0.9, 0.99)]}
+    with pytest.raises(CourseError, match=r"the best rate, 0\.001, is at the edge of those tried"):
+        best_adam(family, tasks, rates=[1e-4, 1e-3], schedules=["constant"], **few)
+    with pytest.raises(CourseError, match="schedule 'warm' is unknown; use one of constant, linear, cosine"):
+        best_adam(family, tasks, schedules=["warm"], **few)
+
+
+def test_an_adam_for_longer_trainings_stretches_its_schedule():
+    family = small_tasks.sinusoids()
+    tuned = best_adam(family, family.sample(4, seeded()), horizon=4, betas=[(0.7, 0.9)], schedules=["linear"])
+    longer = stretched(tuned, 8)
+    assert (longer.rate.item(), longer.betas) == (tuned.rate, (0.7, 0.9))
+    assert [longer.schedule(t) for t in (1, 5, 8)] == [1, 0.5, 0.125]
+    assert tuned.rule.schedule(9) == 0, "beyond its horizon a linear schedule stays at 0"

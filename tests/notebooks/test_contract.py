@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mlcourse import places
-from mlcourse.commands.run import write_html
+from mlcourse.commands.pages import write_html
 from mlcourse.errors import CourseError
 from mlcourse.teaching import tidy
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from mlcourse.teaching import figures
 
@@ -22,6 +23,7 @@ FAINT = "#999999"
 START = 3.0
 LOW, HIGH, STEP = -2.0, 1.8, 0.004  # the λ that are drawn, and their distance
 LARGEST_SIGMA = 0.3
+ARROW = 0.45  # its length; the axes are so much wider on both sides
 _REACH = 4 * LARGEST_SIGMA  # beyond it a Gaussian weighs nothing
 _GRID = np.arange(LOW - _REACH, HIGH + _REACH + STEP / 2, STEP)
 _INSIDE = (_GRID > LOW - STEP / 2) & (_GRID < HIGH + STEP / 2)
@@ -94,7 +96,8 @@ def jagged_text(horizon: int, sigma: float, place: float) -> str:
 
 def _jagged_axes() -> Figure:
     fig, (left, right) = figures.subplots(1, 2, size=(9.2, 4.0))
-    left.set(xlim=(LOW, HIGH), ylim=(0, 3), xlabel="λ, log of the inner rate", ylabel="outer loss", yticks=range(4))
+    left.set(xlim=(LOW - ARROW - 0.1, HIGH + ARROW + 0.1), ylim=(0, 3))
+    left.set(xlabel="λ, log of the inner rate", ylabel="outer loss", yticks=range(4))
     right.set(xlim=(LOW, HIGH), ylim=(-3, 43), xlabel="λ, log of the inner rate", ylabel="log₁₀ |slope|")
     handles = [
         left.plot([], [], color=colour, marker=marker, label=name)[0]
@@ -112,7 +115,7 @@ def _jagged_at(left: Axes, right: Axes, horizon: int, sigma: float, place: float
         (losses[here], slopes[here], EXACT, "s"),
         (values[here], tilt[here], SMOOTH, "o"),
     ):
-        end = lam[here] - 0.45 * np.sign(slope)
+        end = lam[here] - ARROW * np.sign(slope)
         moving += left.plot(
             lam[here], height, color=colour, marker=marker, markersize=9, markeredgecolor="black", zorder=5
         )
@@ -157,12 +160,20 @@ def spreads(panels: Mapping[str, Mapping[str, tuple]]) -> Figure:
             ax.plot(x, measured, linestyle="none", label=name, **figures.style(index))
         ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="relative error of one estimate")
         ax.set_xticks(x, [f"{one:g}" for one in x])
-        low, high = ax.get_ylim()
-        ticks = [one for one in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low <= one <= high]
+        ticks = _ticks(*ax.get_ylim())
+        ax.set_ylim(0.95 * ticks[0], 1.05 * ticks[-1])
         ax.set_yticks(ticks, [f"{one:g}" for one in ticks])
         ax.minorticks_off()
         ax.legend(frameon=False)
     return fig
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 times powers of ten from the last one below `low` to the first one above `high`: two or more."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    first, last = max(one for one in every if one <= low), min(one for one in every if one >= high)
+    return [one for one in every if first <= one <= last]
 
 
 def spreads_text(panels: Mapping[str, Mapping[str, tuple]]) -> str:
@@ -195,6 +206,33 @@ def against_truth(names: Sequence[str], means, errors, truth: float) -> Figure:
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     ax.set(xlabel="estimate of dL_outer/dλ (± one standard error; bars: three)")
     return fig
+
+
+def arrivals(paths: Mapping[str, tuple[Sequence[float], Tensor]], best: float) -> Figure:
+    """λ of many descents against the unroll steps: their mean, a band from the lowest to the highest, and the best λ.
+
+    paths: name → (unroll steps used [updates + 1], λ [updates + 1, runs]).
+    """
+    fig, ax = figures.subplots(size=(7.2, 3.9))
+    for index, (name, (used, places)) in enumerate(paths.items()):
+        look, steps = figures.style(index), np.asarray(used) / 1000
+        ax.plot(steps, places.mean(1), label=name, markevery=max(1, len(used) // 8), **look)
+        ax.fill_between(steps, places.amin(1), places.amax(1), color=look["color"], alpha=0.15, linewidth=0)
+    ax.axhline(best, color="black", linestyle="--", linewidth=1.2)
+    ax.text(0, best, "best λ", va="top")
+    ax.set(xlabel="unroll steps (thousands)", ylabel="λ")
+    fig.legend(loc="outside upper center", ncols=len(paths), frameon=False)
+    return fig
+
+
+def arrivals_text(paths: Mapping[str, tuple[Sequence[float], Tensor]], best: float) -> str:
+    """The picture of `arrivals` in words."""
+    ends = ", ".join(
+        f"{name} from {float(places[0].mean()):.2f} to {float(places[-1].mean()):.2f}"
+        for name, (_, places) in paths.items()
+    )
+    runs = len(next(iter(paths.values()))[1][0])
+    return f"λ against unroll steps, means of {runs} descents; best λ {best:.2f}: {ends}."
 
 
 def tuning(lam, losses, paths: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:

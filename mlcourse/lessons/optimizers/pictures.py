@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from mlcourse.statistics import Z95, mean_interval
 from mlcourse.teaching import figures
 
 EDGE, POINTS = 3.0, 49  # g and m in units of √v; points on each axis of a map
+LONG = 100  # steps; longer curves are drawn thin
 CEILING = 1e4  # losses above it, inf and nan are drawn there: the run has diverged
 
 
@@ -40,11 +43,12 @@ def training_curves(series: Mapping[str, Tensor], *, mark: int | None = None) ->
 
     mark: a step for a dotted line, say the horizon of meta-training.
     """
-    fig, ax = figures.subplots(size=(7.2, 3.9))
+    fig, ax = figures.subplots(size=(7.2, 4.4))
     for index, (name, curves) in enumerate(series.items()):
         mean, style = means(curves), figures.style(index)
         steps = np.arange(len(mean))
-        ax.plot(steps, mean, label=name, markevery=max(1, len(mean) // 10), **style)
+        width = 1.2 if len(mean) > LONG else None  # a long restless curve is a thin one, or it hides the others
+        ax.plot(steps, mean, label=name, markevery=max(1, len(mean) // 10), **style | {"linewidth": width})
         if mean.max() < CEILING / 10:
             half = Z95 * bounded(curves).std(0) / math.sqrt(len(curves))
             low, high = torch.maximum(mean - half, mean / 3), mean + half  # on a logarithmic axis 0 has no place
@@ -52,7 +56,7 @@ def training_curves(series: Mapping[str, Tensor], *, mark: int | None = None) ->
     if mark is not None:
         ax.axvline(mark, color="#888888", linestyle=":", linewidth=1.2)
     ax.set(yscale="log", xlabel="inner step t", ylabel="validation loss, mean over tasks")
-    fig.legend(loc="outside right upper", frameon=False)
+    fig.legend(loc="outside upper center", ncols=2, frameon=False)  # at the side it would take half of the width
     return fig
 
 
@@ -79,7 +83,7 @@ def rate_curves(series: Mapping[str, tuple[Sequence[float], Tensor]]) -> Figure:
         ax.plot(rates, shown, label=name, markersize=5, **style)
         ax.plot(rates[best], losses[best], marker="*", markersize=17, color=style["color"], linestyle="none", zorder=5)
     ax.set(xscale="log", yscale="log", xlabel="rate α", ylabel="loss at the horizon")
-    fig.legend(loc="outside right upper", frameon=False)
+    fig.legend(loc="outside upper center", ncols=2, frameon=False)
     return fig
 
 
@@ -182,11 +186,12 @@ def update_map_text(rules: Mapping[str, Rule], rule: str, step: int, momenta: bo
     table = _table(rules[rule], step, momenta, time)
     middle, one = POINTS // 2, POINTS // 2 + round(POINTS // 2 / EDGE)
     seen = [name for name, on in {"momenta": momenta, "time": time}.items() if not on]
+    rest = table[middle, middle]
     without = f" without {' and '.join(seen)}" if seen else ""
     return (
-        f"The map of {rule}{without} at step {step}. A mean gradient of 1 alone moves the weight by "
-        f"{_signed(table[one, middle])}, a gradient of 1 alone by {_signed(table[middle, one])}, both by "
-        f"{_signed(table[one, one])}; neither by {_signed(table[middle, middle])}."
+        f"The map of {rule}{without} at step {step}. At rest, where both gradients are 0, the weight moves by "
+        f"{_signed(rest)}. To that a mean gradient of 1 alone adds {_signed(table[one, middle] - rest)}, a gradient of "
+        f"1 alone {_signed(table[middle, one] - rest)}, both {_signed(table[one, one] - rest)}."
     )
 
 
@@ -203,7 +208,9 @@ def _table(rule: Rule, step: int, momenta: bool, time: bool) -> np.ndarray:
 
 
 def _map_axes() -> Figure:
-    fig, (left, right) = figures.subplots(1, 2, size=(8.6, 3.7), width_ratios=(1, 1.2))
+    fig, (left, right) = figures.subplots(1, 2, size=(9.4, 3.7), width_ratios=(1.25, 1.2))
+    scale = ScalarMappable(Normalize(-1, 1), "RdBu_r")
+    fig.colorbar(scale, ax=left, ticks=(-1, 0, 1), label="move Δ", shrink=0.9)
     ticks = range(-3, 4)
     left.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xticks=ticks, yticks=ticks)
     left.set(xlabel="gradient g (in √v)", ylabel="mean gradient m (in √v)")
@@ -215,7 +222,7 @@ def _map_axes() -> Figure:
     return fig
 
 
-def _map_at(left: Axes, right: Axes, table: np.ndarray) -> list:
+def _map_at(left: Axes, right: Axes, colours: Axes, table: np.ndarray) -> list:
     size, middle = max(np.abs(table).max(), 1e-9), POINTS // 2
     extent = (-EDGE, EDGE, -EDGE, EDGE)
     moving = [left.imshow(table / size, origin="lower", extent=extent, cmap="RdBu_r", vmin=-1, vmax=1, zorder=0)]
@@ -226,6 +233,7 @@ def _map_at(left: Axes, right: Axes, table: np.ndarray) -> list:
         moving += right.plot(grid, cut, markevery=8, markersize=6, **figures.style(index))
     top = _round_up(1.05 * size)
     right.set(ylim=(-top, top), yticks=[-top, -top / 2, 0, top / 2, top])
+    colours.set_yticklabels([f"{one:+.2g}" for one in (-size, 0, size)])
     return moving
 
 

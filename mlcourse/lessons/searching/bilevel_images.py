@@ -12,7 +12,7 @@ Franceschi, Frasconi, Salzo, Grazzi, Pontil, *Bilevel Programming for Hyperparam
 Learning*, 2018, https://arxiv.org/abs/1803.09050.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,6 +67,19 @@ def draw(
     early, late = place < train, place >= train
     queries, labels = small(episode.query_x[0]), episode.query_y[0].cpu()
     return Split(x[early], y[early], x[late], y[late], queries, labels, way)
+
+
+def fewer(split: Split, val: int) -> Split:
+    """The same task with only the first `val` validation images of each class; training and test images stay.
+
+    Raises CourseError when a class has fewer.
+    """
+    y = split.val_y
+    place = torch.stack([(y[:k] == y[k]).sum() for k in range(len(y))])
+    have = int(y.bincount(minlength=split.way).min())
+    if not 1 <= val <= have:
+        raise CourseError(f"val is {val}, but each class has {have} validation images; give 1 to {have}")
+    return replace(split, val_x=split.val_x[place < val], val_y=y[place < val])
 
 
 def spoil(labels: Tensor, share: float, way: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -29,19 +29,25 @@ Regret = Mapping[str, tuple[Sequence[float], Runs]]
 
 
 def tangents(rates: Sequence[float], losses: Sequence[float], points: Sequence[tuple[float, float, float]]) -> Figure:
-    """The outer loss over the learning rate, and at some rates (rate, loss, slope in log rate) the tangent."""
+    """The outer loss over the learning rate, and at some rates (rate, loss, slope in log rate) the tangent.
+
+    Both axes are logarithmic, so that a loss that jumps to many times its lowest value stays in the picture.
+    """
     fig, ax = figures.subplots(size=(7, 3.6))
     ax.plot(rates, losses, color=figures.COLOURS[2], marker="", label="outer loss after T steps")
     reach = np.array([-0.45, 0.45])
     for place, (rate, loss, slope) in enumerate(points):
         look = {"color": figures.COLOURS[1], "marker": "", "linewidth": 3}
-        ax.plot(rate * np.exp(reach), loss + slope * reach, **look, label=None if place else "hypergradient")
+        label = None if place else "hypergradient"
+        # the slope of log loss is slope / loss: a straight line on these axes
+        ax.plot(rate * np.exp(reach), loss * np.exp(slope / loss * reach), **look, label=label)
         ax.plot(rate, loss, color=figures.COLOURS[0], marker="o", markersize=8, linestyle="none", zorder=5)
-    ax.set(xscale="log", xlabel="learning rate", ylabel="validation loss")
-    # what runs away leaves the picture at its top
-    ax.set(ylim=(min(losses) - 0.25, losses[0] + 0.6))
+    ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="validation loss")
+    ax.set(ylim=(0.85 * min(losses), 1.6 * max(losses)))  # the legend stands above the curve
     ax.minorticks_off()
     ax.set(xticks=(0.01, 0.1, 1, 10), xticklabels=("0.01", "0.1", "1", "10"))
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if min(losses) < tick < 1.3 * max(losses)]
+    ax.set(yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks])
     ax.legend(loc="upper left", ncols=2)
     return fig
 
@@ -49,10 +55,14 @@ def tangents(rates: Sequence[float], losses: Sequence[float], points: Sequence[t
 def tangents_text(rates: Sequence[float], losses: Sequence[float], points: Sequence[tuple[float, float, float]]) -> str:
     """The picture of `tangents` in words."""
     best = int(np.argmin(losses))
+    after = losses[best:]
+    turns = sum((b - a) * (c - b) < 0 for a, b, c in zip(after, after[1:], after[2:]))
     slopes = ", ".join(f"{slope:+.2f} at rate {rate:.2g}" for rate, _, slope in points)
     return (
         f"The validation loss over the learning rate is a valley: {losses[0]:.2f} at rate {rates[0]:.2g}, lowest "
-        f"{losses[best]:.2f} at rate {rates[best]:.2g}, {losses[-1]:.2f} at rate {rates[-1]:.2g}. Its slopes: {slopes}."
+        f"{losses[best]:.2f} at rate {rates[best]:.2g}, {losses[-1]:.2f} at rate {rates[-1]:.2g}. On the "
+        f"right of the valley it changes direction {turns} times, and its highest value is {max(losses):.2f}. "
+        f"Its slopes: {slopes}."
     )
 
 
@@ -133,6 +143,7 @@ def weights_text(values: Tensor, wrong: Tensor, shown_wrong: int, shown: int) ->
 
 
 LAST = 200  # steps of the whole training
+ABOVE = "loss above the lowest"  # expected; the noise of the targets adds ½ Σ h σ² to it, whatever φ is
 RATES = STEEP_AND_FLAT.rates(count=240)
 STEPS = np.unique(np.geomspace(1, LAST, 40).round().astype(int))
 
@@ -149,12 +160,12 @@ def chosen_of(steps: int, noise: float) -> tuple[float, float, float, float]:
 
 
 def horizon(horizon_T: int, noise: float, fig: Figure | None = None) -> tuple[Figure, str]:
-    """Left: the expected loss over the rate after T steps, and after all. Right: training with the two chosen rates."""
+    """Left: the loss (ABOVE) over the rate after T steps, and after all. Right: training with the two chosen rates."""
     fig = figures.redraw(fig, _horizon_axes, _horizon_at, horizon_T, noise)
     short, long, here, best = chosen_of(horizon_T, noise)
     return fig, (
         f"T = {horizon_T} chooses rate {short:.3f}; {LAST} steps would choose {long:.3f}. "
-        f"Expected loss after {LAST} steps: {here:.3f} against {best:.3f}."
+        f"Expected loss above the lowest after {LAST} steps: {here:.3f} against {best:.3f}."
     )
 
 
@@ -162,15 +173,16 @@ def horizon_text(horizon_T: int, noise: float) -> str:
     """The picture of `horizon` in words."""
     short, long, here, best = chosen_of(horizon_T, noise)
     return (
-        f"With noise {noise:.1f}, the loss after {horizon_T} steps is lowest at rate {short:.3f}, the loss after "
-        f"{LAST} steps at rate {long:.3f}. Trained to the end, the first rate gives {here:.3f}, the second {best:.3f}."
+        f"The expected loss above the lowest possible one. With noise {noise:.1f}, after {horizon_T} steps it is least "
+        f"at rate {short:.3f}, after {LAST} steps at rate {long:.3f}. Trained to the end, the first rate gives "
+        f"{here:.3f}, the second {best:.3f}."
     )
 
 
 def _horizon_axes() -> Figure:
     fig, (left, right) = figures.subplots(1, 2, size=(8.8, 3.9))
-    left.set(xscale="log", xlim=(RATES[0], RATES[-1]), ylim=(0, 1), xlabel="learning rate", ylabel="expected loss")
-    right.set(xscale="log", xlim=(1, LAST), ylim=(0, 1), xlabel="steps", ylabel="expected loss")
+    left.set(xscale="log", xlim=(RATES[0], RATES[-1]), ylim=(0, 1), xlabel="learning rate", ylabel=ABOVE)
+    right.set(xscale="log", xlim=(1, LAST), ylim=(0, 1), xlabel="steps", ylabel=ABOVE)
     for ax in (left, right):
         ax.minorticks_off()
     left.set(xticks=(1e-3, 1e-2, 1e-1, 1), xticklabels=("0.001", "0.01", "0.1", "1"))

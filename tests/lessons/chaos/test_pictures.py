@@ -105,3 +105,37 @@ def test_pictures_of_results_and_their_words():
     assert "10^6 at T = 50" in pictures.horizons_text(found)
     assert "σ from 0.1 to 1: 2 to 0.2" in pictures.spreads_text(panels)
     assert "PES at -0.10 (loss 0.01)" in pictures.tuning_text(lam, lam**2, paths)
+
+
+def test_no_arrow_is_cut_off():
+    """Heads and markers, with their width, lie within the axes, wherever the place is."""
+    for horizon, place in [(50, 1.5), (50, pictures.HIGH), (1, pictures.LOW), (100, 0.4), (100, pictures.HIGH)]:
+        fig, _ = pictures.jagged(horizon, 0.2, place)
+        left = fig.axes[0]
+        (low, high), (bottom, top) = left.get_xlim(), left.get_ylim()
+        drawn = [line for line in left.lines if line.get_marker() in ("<", ">", "s", "o") and len(line.get_xdata())]
+        assert len(drawn) == 4
+        for line in drawn:
+            x, y = float(line.get_xdata()[0]), float(line.get_ydata()[0])
+            assert low + 0.05 < x < high - 0.05, (horizon, place)
+            assert bottom <= y <= top, (horizon, place)
+
+
+@pytest.mark.parametrize("values", [(1.1, 1.9), (2.1, 4.9), (0.03, 0.04), (0.9, 70.0)])
+def test_each_panel_of_spreads_has_two_tick_labels_or_more(values):
+    fig = pictures.spreads({"n": {"ES": ([1, 10], values, values)}})
+    figures.png(fig)
+    low, high = fig.axes[0].get_ylim()
+    ticks = [tick for tick in fig.axes[0].get_yticks() if low <= tick <= high]
+    assert len(ticks) >= 2
+    assert low <= min(values)
+    assert high >= max(values)
+
+
+def test_arrivals_say_where_the_descents_end():
+    path = torch.tensor([[0.4, 0.6], [0.0, 0.2]], dtype=torch.float64)
+    paths = {"PES": ([0, 1000], path), "truncated": ([0, 500], path.flip(0) + 1)}
+    fig = pictures.arrivals(paths, -0.05)
+    text = pictures.arrivals_text(paths, -0.05)
+    assert figures.check_text(text, fig) == text
+    assert "means of 2 descents; best λ -0.05: PES from 0.50 to 0.10, truncated from 1.10 to 1.50." in text

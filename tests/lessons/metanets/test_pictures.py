@@ -127,3 +127,38 @@ def test_pictures_of_results():
 def test_colour_images_stand_in_a_column_too():
     column = pictures.column_of(np.ones((5, 8, 8, 3), np.float32))
     assert column.shape == (60, 12)
+
+
+def test_what_is_coloured_by_size_has_a_colour_bar(head):
+    generator = torch.Generator().manual_seed(3)
+    points, labels = torch.rand(2, 6, 2, generator=generator), torch.tensor([[0, 1, 0, 1, 1, 0]] * 2)
+    shades, written = [pictures.GRID[:, 0]] * 2, torch.randn(2, 62, generator=generator)
+    drawn = {
+        "regions": pictures.regions(points, labels, shades, written, ["a", "b"]),
+        "fast_weights": pictures.fast_weights(torch.rand(2, 1, 28, 28), torch.tensor([1, 0]), torch.randn(2, 3, 9)),
+        "WrittenHead": head.draw(*SETTINGS[0])[0],
+    }
+    for name, fig in drawn.items():
+        assert [ax for ax in fig.axes if ax.get_label() == "<colorbar>"], name
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_words_of_the_row_map_follow_the_rows(together):
+    """Rows that lie by class, and rows that do not, are not described alike."""
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.randn(40, 16, generator=generator)
+    classes = [k % 4 for k in range(40)]
+    if together:
+        rows = 0.1 * rows + torch.randn(4, 16, generator=generator)[classes]
+    same, different = pictures.alikeness(rows, classes)
+    said = pictures.row_map_text(rows, classes, ["a", "b", "c", "d"])
+    assert (same > 0.9) if together else (abs(same) < 0.2)
+    assert different < same if together else abs(different) < 0.2
+    assert ("for 100 % of the rows" in said) == together
+    assert f"cosine of {same:+.2f}" in said
+
+
+def test_alikeness_is_the_mean_cosine_about_the_common_mean():
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]) + 7
+    assert pictures.alikeness(rows, [0, 0, 1, 1]) == pytest.approx((1.0, -1.0))
+    assert pictures.alikeness(rows, [0, 1, 0, 1]) == pytest.approx((-1.0, 0.0))

@@ -28,6 +28,10 @@ VALUES = [
 ]
 
 
+ONE, ZERO = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+PAIRS = [(ZERO, ZERO), (ONE, ZERO), (ZERO, ONE)]  # (g, m)
+
+
 def draw(values, fig=None):
     return pictures.update_map(RULES, *values, fig=fig)
 
@@ -107,7 +111,11 @@ def test_the_map_of_a_learned_rule_is_its_update_where_all_momenta_agree():
 def test_the_words_of_the_map_say_its_numbers():
     text = pictures.update_map_text(RULES, "Adam", 5, True, False)
     assert "The map of Adam without time at step 5" in text
-    assert "A mean gradient of 1 alone moves the weight by -0.100, a gradient of 1 alone by +0.000" in text
+    assert "At rest, where both gradients are 0, the weight moves by +0.000." in text
+    assert "To that a mean gradient of 1 alone adds -0.100, a gradient of 1 alone +0.000, both -0.100." in text
+    middle, _, one = (pictures.moves(RULES["learned"], *pair, 10).item() for pair in PAIRS)
+    text = pictures.update_map_text(RULES, "learned", 10, True, True)
+    assert f"the weight moves by {middle:+.3f}. To that a mean gradient of 1 alone adds {one - middle:+.3f}" in text
     assert (
         "SGD with momentum, step 1: the largest move on this map is 0.6."
         in draw(("SGD with momentum", 1, True, True))[1]
@@ -161,3 +169,22 @@ def test_each_place_has_a_row():
     text = pictures.factors_text(series)
     assert figures.check_text(text, fig) == text
     assert "at the old rate: home 2 (1.1 to 3.5), away 0.5 (0.29 to 0.87); tuned: home 1 (1 to 1)" in text
+
+
+def test_the_map_has_a_colour_bar_with_the_numbers_of_its_moves():
+    fig, text = draw(("Adam", 1, True, True))
+    colours = fig.axes[2]
+    assert [label.get_text() for label in colours.get_yticklabels()] == ["-0.3", "+0", "+0.3"]
+    assert text.endswith("the largest move on this map is 0.3.")
+    draw(("SGD with momentum", 1, True, True), fig)
+    assert [label.get_text() for label in colours.get_yticklabels()] == ["-0.6", "+0", "+0.6"]
+
+
+def test_the_legend_leaves_the_curves_their_width():
+    """The axes take three quarters of the picture or more, also with long names."""
+    names = ("SGD with momentum, rate as for 50 steps", "Adam, rate as for 50 steps", "learned")
+    curves = {name: torch.linspace(2, 1, 401).expand(4, -1) + torch.arange(4).unsqueeze(1) for name in names}
+    valleys = {name: ([0.01, 0.1, 1.0], torch.tensor([1.0, 0.2, 0.3])) for name in names}
+    for fig in (pictures.training_curves(curves, mark=50), pictures.rate_curves(valleys)):
+        figures.png(fig)
+        assert fig.axes[0].get_position().width > 0.75

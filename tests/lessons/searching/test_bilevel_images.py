@@ -111,6 +111,19 @@ def test_hypergradients_of_example_weights(split):
     torch.testing.assert_close(plain.inner_loss(phi, torch.zeros(len(train), dtype=F64)), ordinary)
 
 
+def test_fewer_validation_images_are_the_first_of_each_class(split):
+    one = bilevel_images.fewer(split, 1)
+    assert one.val_y.bincount().tolist() == [1] * 4
+    for x, y in zip(one.val_x, one.val_y):
+        assert torch.equal(x, split.val_x[split.val_y == y][0])
+    for part in ("train_x", "train_y", "test_x", "test_y"):
+        assert getattr(one, part) is getattr(split, part)
+    assert torch.equal(bilevel_images.fewer(split, 2).val_x, split.val_x)
+    for wrong in (0, 3):
+        with pytest.raises(CourseError, match=f"val is {wrong}, but each class has 2"):
+            bilevel_images.fewer(split, wrong)
+
+
 def test_area_under_the_roc_curve():
     scores, positive = torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([False, False, True, True])
     assert bilevel_images.auc(scores, positive) == 0.75

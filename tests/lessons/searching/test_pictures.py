@@ -92,3 +92,21 @@ def test_pictures_of_results_and_their_words():
     said = pictures.weights_text(values, wrong, 4, 4)
     assert f"mean of {values[8:].mean():.2f}" in said
     assert f"one {values[:8].mean():.2f}" in said
+
+
+def test_jumps_of_the_loss_stay_in_the_picture():
+    """A loss that jumps to fifty times its lowest value: all of the curve, and all tangents, lie inside the axes."""
+    rates = np.geomspace(0.01, 10, 9)
+    losses = [2.3, 2.0, 1.5, 1.0, 0.8, 7.0, 0.9, 40.0, 12.0]
+    points = [(0.03, 2.1, -0.4), (3.0, 12.0, 30.0)]
+    ax = pictures.tangents(rates, losses, points).axes[0]
+    low, high = ax.get_ylim()
+    curve, *others = ax.lines
+    assert list(curve.get_ydata()) == losses
+    assert low < min(losses)
+    assert high > max(losses)
+    tangent = next(line for line in others if line.get_label() == "hypergradient")
+    x, y = np.asarray(tangent.get_xdata()), np.asarray(tangent.get_ydata())
+    assert (np.diff(np.log(y)) / np.diff(np.log(x)))[0] == pytest.approx(-0.4 / 2.1)
+    said = pictures.tangents_text(rates, losses, points)
+    assert "changes direction 3 times, and its highest value is 40.00" in said
