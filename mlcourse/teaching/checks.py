@@ -32,8 +32,12 @@ How to write one (in `mlcourse/lessons/<lesson>/checks.py`, which a notebook imp
 `repeats` times. Three parts, so that grading can run the answer in one process (`problems`, `try_answer`) and judge
 its outputs in another (`judge_outputs`). `judge` sees the outputs detached; whether a graph is there must be measured
 by `probe`, which may call `autograd.grad` itself. What every check finds without help of its judge: a stub that was not
-written, an exception (with its line), a missing or superfluous output, a wrong type, shape or kind of dtype, an input
-changed in place. Outputs may be float32 where the reference gives float64: use `close`, which knows the precision.
+written, an exception (with its line), a missing or superfluous output, a wrong type, shape or kind of dtype, and traces
+that a call leaves in what it received, also inside dicts, lists and episodes: a changed value, a hook, a gradient that
+adds up in `.grad`. So a probe need not clone what it hands over, and must not mend what it gets back
+(`torch.as_tensor`, `.reshape(())`): the lesson will not do so either. Answers run with gradients on, whatever a cell
+before has switched off. Outputs may be float32 where the reference gives float64: use `close`, which knows the
+precision.
 
 Each check is tested with `tests/check_helpers.py`.
 """
@@ -44,8 +48,8 @@ import inspect
 import linecache
 import re
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from zlib import crc32
 
@@ -174,12 +178,15 @@ class Check:
                 return found_by, diagnosis + where
         return "passed", ""
 
+    @torch.inference_mode(False)
     def problems(self, seed: int) -> list[tuple[str, dict[str, Tensor]]]:
         """Fresh problems as (name, inputs), easy to hard; the same seed gives the same problems."""
         makers = self.inputs if isinstance(self.inputs, Mapping) else {"": self.inputs}
         generator = torch.Generator().manual_seed(seed)
         return [(name, make(generator)) for name, make in makers.items() for _ in range(self.repeats)]
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def try_answer(
         self, answer: Callable, given: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor] | None, str, str | None]:
@@ -211,6 +218,8 @@ class Check:
             raise _Fault("outputs", fault)
         return {name: value.detach().clone() for name, value in outputs.items()}
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def judge_outputs(self, given: dict[str, Tensor], outputs: dict[str, Tensor]) -> str | None:
         """Return None when the outputs are right, else the diagnosis. Never raises."""
         try:
@@ -239,9 +248,11 @@ class Check:
 
 
 def _watched(answer: Callable) -> Callable:
-    """The answer, with its exceptions marked as its own and an unwritten stub recognised before the probe uses it."""
+    """The answer, with its exceptions marked as its own, a stub recognised, and what it received compared."""
 
     def call(*args, **kwargs):
+        received = _by_name(answer, args, kwargs)
+        before = {where: _Trace.of(value) for where, value in _tensors(received)}
         try:
             result = answer(*args, **kwargs)
         except KeyboardInterrupt:
@@ -252,11 +263,78 @@ def _watched(answer: Callable) -> Callable:
             raise _Fault("stub", f"{_name(answer)} is not written yet: it returns `...`.")
         if result is None:
             raise _Fault("stub", f"{_name(answer)} is not written yet, or its `return` is missing: it returns None.")
+        _refuse_traces(answer, before, received, lambda: answer(*args, **kwargs))
         return result
 
     if inspect.isfunction(answer):
         functools.update_wrapper(call, answer)
     return call
+
+
+def _by_name(answer: Callable, args: tuple, kwargs: dict) -> dict:
+    """The arguments by the names that the learner gave them."""
+    try:
+        return dict(inspect.signature(answer).bind(*args, **kwargs).arguments)
+    except (TypeError, ValueError):
+        return {f"argument {place}": value for place, value in enumerate(args, start=1)} | kwargs
+
+
+def _tensors(value, where: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in what was received, however deep, with the words that lead there: params['w'], episode.query_x."""
+    if isinstance(value, Tensor):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _tensors(one, f"{where}[{key!r}]" if where else str(key))
+    elif isinstance(value, list | tuple):
+        for place, one in enumerate(value):
+            yield from _tensors(one, f"{where}[{place}]")
+    elif is_dataclass(value) and not isinstance(value, type):
+        for one in fields(value):
+            yield from _tensors(getattr(value, one.name), f"{where}.{one.name}")
+
+
+@dataclass
+class _Trace:
+    """What a call must leave as it is: a tensor's values, its gradient, its hooks."""
+
+    value: Tensor
+    gradient: Tensor | None
+    hooks: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "_Trace":
+        gradient = tensor.grad if tensor.is_leaf else None
+        copy = None if gradient is None else gradient.detach().clone()
+        return cls(tensor.detach().clone(), copy, len(tensor._backward_hooks or ()))
+
+
+def _refuse_traces(answer: Callable, before: dict[str, _Trace], received: dict, again: Callable[[], object]) -> None:
+    """Raise a fault when the call has changed what it received, or has left something there that adds up."""
+    if not torch.is_grad_enabled():
+        torch.set_grad_enabled(True)
+        what = f"{_name(answer)} switches gradients off for all cells that follow."
+        raise _Fault("inputs", f"{what} Write `with torch.no_grad():` around the lines that need none.")
+    after = {where: _Trace.of(value) for where, value in _tensors(received)}
+    kept = [where for where in before if where in after and _same(before[where].value, after[where].value)]
+    if changed := [where for where in before | after if where not in kept]:
+        what = f"{_name(answer)} changes its input ({', '.join(changed)}) in place."
+        raise _Fault("inputs", f"{what} Compute a new tensor instead: the caller still needs the old one.")
+    if hooked := [where for where in kept if after[where].hooks > before[where].hooks]:
+        what = f"{_name(answer)} leaves a hook on its input ({', '.join(hooked)})."
+        raise _Fault("inputs", f"{what} It would run in every later backward pass: call .remove() on it.")
+    if left := [where for where in kept if not _equal_or_none(before[where].gradient, after[where].gradient)]:
+        again()  # an answer that clears `.grad` first leaves the same there each time, and harms nobody
+        twice = dict(_tensors(received))
+        if any(not _equal_or_none(after[where].gradient, twice[where].grad) for where in left):
+            what = (
+                f"{_name(answer)} leaves gradients on its input ({', '.join(left)}): `.grad` adds up from call to call."
+            )
+            raise _Fault("inputs", f"{what} Take torch.autograd.grad, which returns a fresh gradient.")
+
+
+def _equal_or_none(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else _same(a, b)
 
 
 def _explain(error: BaseException, answer: Callable) -> str:

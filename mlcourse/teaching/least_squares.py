@@ -1,7 +1,9 @@
 """Linear least squares, where adapting has a closed form: the problems and the oracle of several lessons' checks.
 
-The model is y = w·x + b, the loss the mean square. L(φ) is then a quadratic in the vector φ = (w, b), so that the
-adapted parameters, their loss and their derivatives are matrix products, which share no code with the package.
+The model is y = w·x + b. L(φ) is a quadratic in the vector φ = (w, b), so that the adapted parameters, their loss and
+their derivatives are matrix products, which share no code with the package. The loss is a mean square with a weight of
+its own, plus a term of the targets alone: an answer that takes another loss than the one it was given, or swaps the two
+arguments (cross-entropy would raise), gives other numbers.
 """
 
 from functools import partial
@@ -33,23 +35,35 @@ def forward(params: dict[str, Tensor], x: Tensor) -> Tensor:
     return x @ params["w"] + params["b"]
 
 
-def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    return ((prediction - target) ** 2).mean()
+WEIGHT, TILT = 0.7, 0.1
+
+
+def tilted(prediction: Tensor, target: Tensor) -> Tensor:
+    """0.7 · mean (prediction − target)² + 0.1 · mean target²."""
+    return WEIGHT * ((prediction - target) ** 2).mean() + TILT * (target**2).mean()
 
 
 class LeastSquares:
     """The same model and loss in closed form: L(φ) is a quadratic in the vector φ = (w, b)."""
 
-    def __init__(self, x: Tensor, y: Tensor):
+    def __init__(self, x: Tensor, y: Tensor, weight: float = WEIGHT, tilt: float = TILT):
         self.x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-        self.y = y
-        self.hessian = 2 * self.x.T @ self.x / len(y)
+        self.y, self.weight, self.tilt = y, weight, tilt
+        self.hessian = 2 * weight * self.x.T @ self.x / len(y)
 
     def loss(self, phi: Tensor) -> Tensor:
-        return ((self.x @ phi - self.y) ** 2).mean()
+        return self.weight * ((self.x @ phi - self.y) ** 2).mean() + self.tilt * (self.y**2).mean()
+
+    def swapped(self, phi: Tensor) -> Tensor:
+        """The value of loss(target, prediction)."""
+        return self.loss(phi) + self.tilt * (((self.x @ phi) ** 2).mean() - (self.y**2).mean())
+
+    def plain(self) -> "LeastSquares":
+        """The same task under the plain mean square, which nobody asked for."""
+        return LeastSquares(self.x[:, :-1], self.y, 1.0, 0.0)
 
     def gradient(self, phi: Tensor) -> Tensor:
-        return 2 * self.x.T @ (self.x @ phi - self.y) / len(self.y)
+        return 2 * self.weight * self.x.T @ (self.x @ phi - self.y) / len(self.y)
 
     def adapted(self, theta: Tensor, rate: Tensor, steps: int) -> Tensor:
         for _ in range(steps):
@@ -107,5 +121,17 @@ def outer_mistakes(
         "Each task starts where the one before it ended. Every task starts from θ.": mean(zip(query, carried)),
         "Only one inner step was taken: pass steps on to adapt.": mean(
             (q, s.adapted(theta, rate, 1)) for q, s in zip(query, support, strict=True)
+        ),
+        "One inner step too many was taken.": mean(
+            (q, s.adapted(theta, rate, OUTER_STEPS + 1)) for q, s in zip(query, support, strict=True)
+        ),
+        "The query loss is called with swapped arguments: loss(prediction, target). Cross-entropy would raise.": (
+            torch.stack([q.swapped(phi) for q, phi in zip(query, phis, strict=True)]).mean()
+        ),
+        "This is the mean squared error, whatever loss was given: call `loss`, for support and queries.": mean(
+            (q.plain(), s.plain().adapted(theta, rate, OUTER_STEPS)) for q, s in zip(query, support, strict=True)
+        ),
+        "The query loss is the mean squared error, whatever loss was given: call `loss` there too.": mean(
+            (q.plain(), phi) for q, phi in zip(query, phis, strict=True)
         ),
     }

@@ -35,8 +35,14 @@ def close(got: Tensor, expected: Tensor, rtol: float | None = None) -> bool:
 
 
 def first_mistake(value: Tensor, mistakes: Mapping[str, Tensor], rtol: float | None = None) -> str | None:
-    """The diagnosis of the first mistake that gives this value. mistakes: diagnosis → what the mistake gives."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if close(value, wrong, rtol)), None)
+    """The diagnosis of the mistake that gives this value, the first of them where several do.
+
+    mistakes: diagnosis → what the mistake gives. Two mistakes may lie within `rtol` of each other by the luck of one
+    problem, so the nearest counts, and what is as near as that but for rounding.
+    """
+    errors = {words: relative_error(value, wrong) for words, wrong in mistakes.items() if close(value, wrong, rtol)}
+    nearest = max(10 * min(errors.values(), default=0.0), TOLERANCE[torch.float64])
+    return next((words for words, error in errors.items() if error <= nearest), None)
 
 
 def randn(generator: torch.Generator, *shape: int) -> Tensor:

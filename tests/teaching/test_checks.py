@@ -1,9 +1,13 @@
 """The framework of checks: what it finds by itself, what it returns, what it keeps."""
 
+import functools
+from dataclasses import is_dataclass
+
 import pytest
 import torch
 from check_helpers import SEEDS, assert_check
 
+from mlcourse.episodes import Episode
 from mlcourse.lessons import every_check
 from mlcourse.teaching import progress
 from mlcourse.teaching.checks import Check, close, relative_error
@@ -39,7 +43,7 @@ def reference(w, g, rate):
 
 def make(**changes):
     parts = {"inputs": {"a vector": one_tensor, "a matrix": matrix}, "probe": probe, "judge": judge}
-    return Check(exercise="99.1", title="One step", reference=reference, **(parts | changes))
+    return Check(exercise="99.1", title="One step", **({"reference": reference} | parts | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +215,115 @@ def test_every_check_of_the_course_takes_its_reference_and_no_stub(name):
         assert verdict.passed, verdict.diagnosis
     assert check.run(lambda *args, **kwargs: ...).found_by == "stub"
     assert check.exercise.count(".") == 1
+
+
+# ------------------------------------------------------------------ what an answer leaves in what it received
+
+
+def tensors_in(value):
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from tensors_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors_in(one)
+    elif is_dataclass(value):
+        yield from tensors_in(vars(value))
+
+
+def spoiled(reference, seen):
+    """The course's function, which spoils afterwards every tensor that it received."""
+
+    @functools.wraps(reference)
+    def answer(*args, **kwargs):
+        result = reference(*args, **kwargs)
+        for one in tensors_in([args, kwargs]):
+            seen.append(one)
+            one.data.add_(1)
+        return result
+
+    return answer
+
+
+@pytest.mark.parametrize("name", sorted(every_check()))
+def test_whatever_a_probe_hands_over_a_change_in_place_is_found(name):
+    check, seen = every_check()[name], []
+    verdict = check.run(spoiled(check.reference, seen))
+    assert verdict.found_by == ("inputs" if seen else "passed"), verdict
+    if seen:
+        assert "in place" in verdict.diagnosis
+
+
+def nested(answer, inputs):
+    """A probe that hands over a dictionary, a list and an episode, all of them copies."""
+    w, g = inputs["w"].clone().requires_grad_(), inputs["g"].clone()
+    none = torch.empty(0, dtype=torch.int64)
+    episode = Episode(g, g, g.clone(), g, none, none, none)
+    return {"new w": answer({"w": w}, [g], episode)}
+
+
+def test_copies_inside_dictionaries_lists_and_episodes_are_compared():
+    def my_first(params, grads, episode):
+        grads[0].mul_(2)
+        return params["w"]
+
+    def my_second(params, grads, episode):
+        episode.query_x.zero_()
+        return params["w"]
+
+    def my_third(params, grads, episode):
+        params["w"] = params["w"] - grads[0]
+        return params["w"]
+
+    def my_fourth(params, grads, episode):
+        params["b"] = grads[0]
+        return params["w"]
+
+    check = make(probe=nested, reference=lambda params, grads, episode: params["w"] - grads[0])
+    for answer, where in (
+        (my_first, "grads[0], episode.support_x, episode.support_y, episode.query_y"),
+        (my_second, "episode.query_x"),
+        (my_third, "params['w']"),
+        (my_fourth, "params['b']"),
+    ):
+        assert f"changes its input ({where}) in place" in check.run(answer).diagnosis
+
+
+def test_gradients_that_add_up_hooks_and_the_switch_are_found():
+    def my_sum(params, grads, episode):
+        (params["w"] * grads[0]).sum().backward()
+        return params["w"] - params["w"].grad
+
+    def my_clean(params, grads, episode):
+        params["w"].grad = None
+        return my_sum(params, grads, episode)
+
+    def my_hook(params, grads, episode):
+        params["w"].register_hook(lambda g: 2 * g)
+        return params["w"] - grads[0]
+
+    def my_switch(params, grads, episode):
+        torch.set_grad_enabled(False)
+        return params["w"] - grads[0]
+
+    def judge(inputs, outputs):
+        return None if close(outputs["new w"], inputs["w"] - inputs["g"]) else "wrong"
+
+    check = make(probe=nested, judge=judge, reference=lambda params, grads, episode: params["w"] - grads[0])
+    assert "`.grad` adds up from call to call" in check.run(my_sum).diagnosis
+    assert check.run(my_clean).passed
+    assert "leaves a hook on its input (params['w'])" in check.run(my_hook).diagnosis
+    assert "switches gradients off for all cells" in check.run(my_switch).diagnosis
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", sorted(every_check()))
+def test_gradients_that_a_cell_before_has_switched_off_are_not_the_answers_fault(name):
+    check = every_check()[name]
+    with torch.no_grad():
+        assert check.run(check.reference).passed
+        assert not torch.is_grad_enabled()
+    with torch.inference_mode():
+        assert check.run(check.reference).passed

@@ -30,6 +30,11 @@ def _positive(generator: torch.Generator) -> Tensor:
     return turned @ torch.diag(torch.tensor([0.5, 1.5, 3.0], dtype=torch.float64)) @ turned.T
 
 
+def _exact(given: Tensor, right: Tensor) -> bool:
+    """Equal to rounding: in double precision no difference is, whatever its step."""
+    return close(given, right, rtol=1e-11 if given.dtype == torch.float64 else None)
+
+
 def _one_vector(result) -> Tensor:
     """A tuple of one tensor, as autograd.grad returns it, is the slip that is easiest to mend."""
     if isinstance(result, tuple | list):
@@ -51,27 +56,43 @@ def _product_inputs(generator: torch.Generator) -> Tensors:
     }
 
 
+WAVES = 8.0
+
+
+def _bends(phi: Tensor) -> Tensor:
+    """Σ φ³ + sin(8φ)/64: with the cube alone the gradient is a parabola, and its central difference exact."""
+    return (phi**3 + (WAVES * phi).sin() / WAVES**2).sum()
+
+
+def _bends_slope(phi: Tensor) -> Tensor:
+    return 3 * phi**2 + (WAVES * phi).cos() / WAVES
+
+
+def _bends_curvature(phi: Tensor) -> Tensor:
+    return 6 * phi - (WAVES * phi).sin()
+
+
 def _product_probe(answer: Callable, inputs: Tensors) -> Tensors:
     def loss(phi: Tensor) -> Tensor:
         a, k = inputs["A"].to(phi.dtype), inputs["k"].to(phi.dtype)
-        return 0.5 * phi @ a @ phi + k * (phi**3).sum()
+        return 0.5 * phi @ a @ phi + k * _bends(phi)
 
     return {"Hv": _one_vector(answer(loss, inputs["phi"].clone(), inputs["v"].clone()))}
 
 
 def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     a, k, phi, v = (inputs[name] for name in ("A", "k", "phi", "v"))
-    hessian, slope = a + torch.diag(6 * k * phi), a @ phi + 3 * k * phi**2
+    hessian, slope = a + torch.diag(k * _bends_curvature(phi)), a @ phi + k * _bends_slope(phi)
     right, given = hessian @ v, outputs["Hv"]
-    if close(given, right):
+    if _exact(given, right):
         return None
     if close(given, right, rtol=1e-3):
         return (
             f"Right to about {relative_error(given, right):.0e} only, as a difference of two gradients is. "
             "Differentiate twice: then it is exact."
         )
-    at_v = 0.5 * (a + a.T) @ v + 3 * k * v**2
-    there = a @ (phi + v) + 3 * k * (phi + v) ** 2
+    at_v = a @ v + k * _bends_slope(v)
+    there = a @ (phi + v) + k * _bends_slope(phi + v)
     mistakes = {
         "Sign: this is −H v.": -right,
         "This is the sum of each row of H, times v, entry by entry: you summed the gradient first, and v came in too "
@@ -88,7 +109,10 @@ def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is gradient × (gradient · v). It has no second derivative in it.": slope * (slope @ v),
         "This is the gradient, entry by entry times v: sum, then differentiate once more.": slope * v,
         "This is H times the gradient: multiply the gradient by v, not by itself.": hessian @ slope,
-        "The Hessian is taken at v, not at φ: differentiate with respect to φ.": (a + torch.diag(6 * k * v)) @ v,
+        "The Hessian is taken at v, not at φ: differentiate with respect to φ.": (
+            a + torch.diag(k * _bends_curvature(v))
+        )
+        @ v,
     }
     return (
         _first(given, mistakes)
@@ -122,7 +146,7 @@ hessian_vector = Check(
 
 
 def _task_inputs(steps: int) -> Callable[[torch.Generator], Tensors]:
-    def inputs(generator: torch.Generator) -> Tensors:
+    def drawn(generator: torch.Generator) -> Tensors:
         return {
             "A": _positive(generator),
             "B": _positive(generator),
@@ -134,7 +158,19 @@ def _task_inputs(steps: int) -> Callable[[torch.Generator], Tensors]:
             "theta": randn(generator, SIZE),
         }
 
+    def inputs(generator: torch.Generator) -> Tensors:
+        while True:  # by luck the factors may nearly commute: such a problem is drawn again
+            problem = drawn(generator)
+            if steps == 1 or _told_apart(Closed(problem)):
+                return problem
+
     return inputs
+
+
+def _told_apart(task: "Closed") -> bool:
+    """Whether no mistake gives the truth to a few thousandths."""
+    right = task.pulled(task.before, task.g)
+    return min(relative_error(wrong, right) for wrong in gradient_mistakes(task).values()) > 3e-3
 
 
 def make_task(inputs: Tensors) -> Task:
@@ -200,7 +236,7 @@ def _gradient_probe(answer: Callable, inputs: Tensors) -> Tensors:
 def _gradient_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     task, given = Closed(inputs), outputs["meta-gradient"]
     right = task.pulled(task.before, task.g)
-    if close(given, right):
+    if _exact(given, right):
         return None
     if close(given, right, rtol=1e-3):
         return (
@@ -210,6 +246,11 @@ def _gradient_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     return _first(given, gradient_mistakes(task)) or (
         f"This is not the meta-gradient: it is off by {relative_error(given, right):.1e} of its size."
     )
+
+
+def _one_step_more(task: Closed) -> Tensor:
+    beyond = task.phis[-1] - task.rate * task.slope(task.phis[-1])
+    return task.pulled(task.phis, task.outer_slope(beyond))
 
 
 def gradient_mistakes(task: Closed) -> Tensors:
@@ -258,10 +299,14 @@ def gradient_mistakes(task: Closed) -> Tensors:
         ),
         "The factors are one step late: a step from φ_t uses the gradient at φ_t, before the step. "
         "Leave φ_T out and θ in.": task.pulled(task.phis[1:], g),
-        "All factors are taken at the end, φ_T. Step t has the Hessian at its own φ_t, where it began.": task.pulled(
+        "All factors are taken at the end, φ_T. Step t has the Hessian at its own φ_t, where it began. (If you kept "
+        "the places in a list and moved φ in place, `phi -= …`, all of them are one tensor, the last.)": task.pulled(
             [last] * task.steps, g
         ),
         "There is one factor too many: T steps give T factors, at φ_0 to φ_{T−1}.": task.pulled(task.phis, g),
+        "One inner step too many was taken: T steps, from φ_0 to φ_T.": _one_step_more(task),
+        "This is divided by the number of steps. Nothing is averaged: the factors multiply.": task.pulled(before, g)
+        / task.steps,
         "Only the last step's factor is there: go on back to θ, one factor for each step.": task.pulled(before[-1:], g),
         "Only the first step's factor is there: every step has one.": task.pulled(before[:1], g),
         "Each step subtracts αH_t g with the same g: multiply H_t by the new p, which holds the steps behind it.": g
@@ -272,7 +317,8 @@ def gradient_mistakes(task: Closed) -> Tensors:
 by_hand = Check(
     exercise="05.2",
     title="The meta-gradient of T steps",
-    inputs={"one step": _task_inputs(1), "three steps": _task_inputs(3)},
+    # three first: with one step "too late" and "too many" are the same, and much is right that is not with three
+    inputs={"three steps": _task_inputs(3), "one step": _task_inputs(1)},
     probe=_gradient_probe,
     judge=_gradient_judge,
     reference=estimators.by_hand,
@@ -372,9 +418,11 @@ detector = Check(
 
 def _rate_probe(answer: Callable, inputs: Tensors) -> Tensors:
     result = answer(inputs["theta"].clone(), make_task(inputs))
-    if not isinstance(result, float | Tensor) or torch.as_tensor(result).numel() != 1:
-        raise TypeError("it needs one number: α is one number, so its gradient is one too")
-    return {"slope": torch.as_tensor(result, dtype=torch.float64 if isinstance(result, float) else None).reshape(())}
+    if isinstance(result, float):  # a number of Python has no dtype: it is in double precision
+        result = torch.tensor(result, dtype=torch.float64)
+    if not isinstance(result, Tensor) or result.dim():
+        raise TypeError("it needs one number, of shape []: α is one number, so its gradient is one too")
+    return {"slope": result}
 
 
 def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -383,7 +431,7 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     for phi in task.before:
         moved = moved - task.rate * task.hessian(phi) @ moved - task.slope(phi)
     right = task.g @ moved
-    if close(given, right):
+    if _exact(given, right):
         return None
     if close(given, right, rtol=1e-3):
         return f"Right to about {relative_error(given, right):.0e} only, as differences are. By hand it is exact."
@@ -428,7 +476,8 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
 rate_gradient = Check(
     exercise="05.4",
     title="The gradient of the inner rate",
-    inputs={"one step": _task_inputs(1), "three steps": _task_inputs(3)},
+    # three first: with one step "too late" and "too many" are the same, and much is right that is not with three
+    inputs={"three steps": _task_inputs(3), "one step": _task_inputs(1)},
     probe=_rate_probe,
     judge=_rate_judge,
     reference=estimators.rate_gradient,

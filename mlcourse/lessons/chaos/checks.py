@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import partial
+from operator import index
 
 import torch
 from torch import Tensor
@@ -113,9 +114,10 @@ es_gradient = Check(
     exercise="11.1",
     title="Evolution strategies with pairs",
     inputs={
-        "one number, one pair": _landscape(1, 1, waves=False),
-        "a parabola of three numbers": _landscape(3, 4, waves=False),
-        "waves": _landscape(4, 7, waves=True),
+        # waves first: on a parabola noise that is scaled twice only changes the factor, with one pair a sum is a mean
+        "waves": _landscape(3, 5, waves=True),
+        "a parabola": _landscape(4, 7, waves=False),
+        "one number, one pair": _landscape(1, 1, waves=True),
     },
     probe=_es_probe,
     judge=_es_judge,
@@ -150,11 +152,11 @@ def _pes_probe(answer: Callable, inputs: Tensors) -> Tensors:
     shift, found = torch.zeros_like(noise[0]), []
 
     def window(lams: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        if lams.shape != inputs["states"].shape or states.shape != inputs["states"].shape:
-            rows = list(inputs["states"].shape)
+        n = inputs["states"].shape[1]
+        if lams.shape != states.shape or lams.dim() != 2 or lams.shape[1] != n:
             raise TypeError(
-                f"window takes λ and state of every particle, {rows} both, and got {list(lams.shape)} and "
-                f"{list(states.shape)}"
+                f"window takes a λ and a state for each particle, [particles, {n}] both, and got {list(lams.shape)} "
+                f"and {list(states.shape)}"
             )
         states = states @ turn.T.to(states.dtype) + lams * (1 + states)
         return 0.5 * states.square().sum(1) + states.sum(1), states
@@ -249,7 +251,7 @@ def _pes_reference(
 pes_window = Check(
     exercise="11.2",
     title="One window of persistent ES",
-    inputs={"one number, two pairs": _system(1, 2), "three numbers": _system(3, 4)},
+    inputs={"one number, three pairs": _system(1, 3), "three numbers": _system(3, 4)},
     probe=_pes_probe,
     judge=_pes_judge,
     reference=_pes_reference,
@@ -259,9 +261,14 @@ pes_window = Check(
 # ------------------------------------------------------------------ 11.3 bias in standard errors
 
 
-def _report_inputs(generator: torch.Generator) -> Tensors:
-    repeats = int(torch.randint(4, 9, (), generator=generator))
-    return {"estimates": 3 + 2 * randn(generator, repeats), "truth": 1 + randn(generator)}
+def _report_inputs(side: float) -> Callable[[torch.Generator], Tensors]:
+    """Estimates whose mean lies above (side 1) or below (side −1) the truth."""
+
+    def inputs(generator: torch.Generator) -> Tensors:
+        estimates = 3 + 2 * randn(generator, int(torch.randint(4, 9, (), generator=generator)))
+        return {"estimates": estimates, "truth": estimates.mean() - side * uniform(generator, 0.5, 3)}
+
+    return inputs
 
 
 def _report_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -283,7 +290,8 @@ def _report_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     bias, got, off = (torch.tensor(x, dtype=F64) for x in (mean - truth, error, (mean - truth) / error))
     if not _close(outputs["bias"], bias):
         mistakes = {
-            "Sign: the bias is the mean minus the truth.": -bias,
+            # a wrong sign is found above the truth, the absolute value only below it
+            "Sign: the bias is the mean minus the truth.": -bias if bias > 0 else torch.nan * bias,
             "This is the mean itself. The bias is the mean minus the truth.": torch.tensor(mean, dtype=F64),
             "Bias has a sign: do not take the absolute value.": bias.abs(),
             "This is the relative bias. Asked is the mean minus the truth.": bias / truth,
@@ -322,7 +330,7 @@ def _report_reference(estimates: Tensor, truth: Tensor) -> tuple[Tensor, Tensor,
 report = Check(
     exercise="11.3",
     title="Bias in standard errors",
-    inputs=_report_inputs,
+    inputs={"above the truth": _report_inputs(1), "below the truth": _report_inputs(-1)},
     probe=_report_probe,
     judge=_report_judge,
     reference=_report_reference,
@@ -338,7 +346,7 @@ def _plane(n: int, *, noisy: bool) -> Callable[[torch.Generator], Tensors]:
             "slope": randn(generator, n),
             "tau": uniform(generator, 0.5, 1.5) if noisy else torch.zeros((), dtype=F64),
             "sigma": uniform(generator, 0.2, 0.6),
-            "pairs": torch.randint(3, 9, (), generator=generator),
+            "pairs": torch.randint(9, 14, (), generator=generator),  # more than n + 2: none of them cancels
         }
 
     return inputs
@@ -398,9 +406,10 @@ es_variance = Check(
     exercise="11.4",
     title="The variance of ES",
     inputs={
-        "two numbers, no noise": _plane(2, noisy=False),
+        # noise first: without it half of the mistakes cannot be seen
         "three numbers": _plane(3, noisy=True),
         "six numbers": _plane(6, noisy=True),
+        "two numbers, no noise": _plane(2, noisy=False),
     },
     probe=_variance_probe,
     judge=_variance_judge,
@@ -415,9 +424,12 @@ CASES, ESTIMATORS = 60, 5
 COLUMNS = ("bias", "spread", "cost", "memory", "budget", "limit")
 
 
-def _choose_inputs(generator: torch.Generator) -> Tensors:
-    """Many small tables at once, so that no mistake is right by luck in all of them."""
+def _choose_inputs(low: float, high: float) -> Callable[[torch.Generator], Tensors]:
+    """Many small tables at once, so that no mistake is right by luck in all; a budget of 10^low to 10^high steps."""
+    return partial(_tables, low, high)
 
+
+def _tables(low: float, high: float, generator: torch.Generator) -> Tensors:
     def powers(low: float, high: float) -> Tensor:
         return 10 ** (low + (high - low) * torch.rand(CASES, ESTIMATORS, generator=generator, dtype=F64))
 
@@ -428,10 +440,19 @@ def _choose_inputs(generator: torch.Generator) -> Tensors:
         "spread": powers(-1.0, 1.0),
         "cost": powers(1.0, 3.0),
         "memory": memory,
-        "budget": 10 ** (3 + 1.5 * torch.rand(CASES, generator=generator, dtype=F64)),
+        "budget": 10 ** uniform(generator, low, high, CASES),
         # a limit that one estimator or more keeps
         "limit": memory.min(1).values + torch.randint(0, 15, (CASES,), generator=generator),
     }
+
+
+def _is_whole(value) -> bool:
+    """Whether a list can be asked for its element of this number: 2.0 cannot be used so."""
+    try:
+        index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _choose_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -440,9 +461,11 @@ def _choose_probe(answer: Callable, inputs: Tensors) -> Tensors:
         one = answer(bias.clone(), spread.clone(), cost.clone(), memory.clone(), float(budget), int(limit))
         if isinstance(one, Tensor) and one.numel() != 1:
             raise TypeError(f"it needs the number of one estimator, and got a tensor of shape {list(one.shape)}")
-        if isinstance(one, bool) or int(one) != one or not 0 <= int(one) < ESTIMATORS:
-            raise TypeError(f"it needs the number of one estimator, 0 to {ESTIMATORS - 1}, and got {one}")
-        chosen.append(int(one))
+        if isinstance(one, bool) or not _is_whole(one) or not 0 <= index(one) < ESTIMATORS:
+            raise TypeError(
+                f"it needs the number of one estimator, a whole number from 0 to {ESTIMATORS - 1}, not {one}"
+            )
+        chosen.append(index(one))
     return {"chosen": torch.tensor(chosen)}
 
 
@@ -495,6 +518,17 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Upside down: n = budget / cost, so a costly estimator is called less often.": _choices(
             inputs, lambda bias, spread, n, cost: bias**2 + spread**2 * n
         ),
+        "n is rounded down, and estimators are lost that the budget pays in part. Take n = budget / cost as it is.": (
+            _choices(
+                inputs, lambda bias, spread, n, cost: bias**2 + (spread**2 / math.floor(n) if n >= 1 else math.inf)
+            )
+        ),
+        "n is rounded. Take n = budget / cost as it is.": _choices(
+            inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / max(1, round(n))
+        ),
+        "n is at least 1 here. Take n = budget / cost as it is: a part of an estimate is allowed in this formula.": (
+            _choices(inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / max(1, n))
+        ),
         "This is the estimator with the largest error.": _choices(inputs, right_error, largest=True),
     }
     different = int((got != right).sum())
@@ -512,7 +546,7 @@ def _choose_reference(bias: Tensor, spread: Tensor, cost: Tensor, memory: Tensor
 choose = Check(
     exercise="11.5",
     title="Choose an estimator",
-    inputs=_choose_inputs,
+    inputs={"long budgets": _choose_inputs(3.0, 4.5), "budgets of a few estimates": _choose_inputs(1.5, 3.0)},
     probe=_choose_probe,
     judge=_choose_judge,
     reference=_choose_reference,

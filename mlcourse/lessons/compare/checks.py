@@ -96,7 +96,8 @@ def _layer_reference(prototypes: Tensor) -> tuple[Tensor, Tensor]:
 linear_layer = Check(
     exercise="03.1",
     title="Prototypes as a linear layer",
-    inputs={"three classes in the plane": _layer_inputs(3, 2), "five classes, eight numbers": _layer_inputs(5, 8)},
+    # in the plane ½ and the mean of two squares are the same
+    inputs={"three classes, four numbers": _layer_inputs(3, 4), "five classes, eight numbers": _layer_inputs(5, 8)},
     probe=_layer_probe,
     judge=_layer_judge,
     reference=_layer_reference,
@@ -429,13 +430,16 @@ LEARNERS = {
 }
 
 
-def symmetry_inputs(generator: torch.Generator) -> Tensors:
-    labels = torch.arange(3).repeat_interleave(4)
-    return {
-        "support_x": randn(generator, 12, 5),
-        "support_y": labels[torch.randperm(12, generator=generator)],
-        "query_x": randn(generator, 6, 5),
-    }
+def symmetry_inputs(way: int, shot: int) -> Callable[[torch.Generator], Tensors]:
+    def make(generator: torch.Generator) -> Tensors:
+        labels = torch.arange(way).repeat_interleave(shot)
+        return {
+            "support_x": randn(generator, len(labels), 5),
+            "support_y": labels[torch.randperm(len(labels), generator=generator)],
+            "query_x": randn(generator, 6, 5),
+        }
+
+    return make
 
 
 def _symmetry_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -508,7 +512,7 @@ def _symmetry_reference(
 symmetries = Check(
     exercise="03.5",
     title="What must not change an answer",
-    inputs=symmetry_inputs,
+    inputs={"three labels": symmetry_inputs(3, 4), "five labels, as in the lesson": symmetry_inputs(5, 2)},
     probe=_symmetry_probe,
     judge=_symmetry_judge,
     reference=_symmetry_reference,

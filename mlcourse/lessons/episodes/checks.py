@@ -5,7 +5,7 @@ that share no code with the package (bookkeeping on numbered images, plain loops
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from mlcourse.episodes import EpisodeSampler
 from mlcourse.learners import prototypes, squared_distances
 from mlcourse.statistics import Z95, mean_interval
 from mlcourse.teaching.checks import Check, close
-from mlcourse.teaching.oracles import randn
+from mlcourse.teaching.oracles import first_mistake, randn
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
@@ -32,8 +32,9 @@ def _close(value: Tensor, expected: Tensor) -> bool:
 
 
 def _first(value: Tensor, mistakes: dict[str, Tensor]) -> str | None:
-    """The diagnosis of the first mistake that gives this value."""
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if _close(value, wrong)), None)
+    """The diagnosis of the mistake that gives this value."""
+    wrong = {words: torch.as_tensor(one, dtype=torch.float64) for words, one in mistakes.items()}
+    return first_mistake(value.double(), wrong, RTOL)
 
 
 # ------------------------------------------------------------------ 02.1 the listing's network, repaired
@@ -87,6 +88,7 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
         "unbent": torch.tensor(0),
         "logits": torch.zeros(len(images), classes),
         "alone": torch.zeros(len(images), classes),
+        "mirrored": torch.zeros(len(images), classes),
         "idle": torch.tensor(0),
     }
     try:
@@ -103,6 +105,10 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
         )
         outputs["idle"] = torch.tensor(sum(g is None or not bool(g.any()) for g in grads))
         outputs |= {"logits": logits, "alone": torch.cat([network(image[None]) for image in images])}
+        with torch.no_grad():  # the head with its signs changed gives minus the logits, if nothing bends them after it
+            for value in network[-1].parameters():
+                value.neg_()
+            outputs["mirrored"] = network(images)
     return outputs
 
 
@@ -146,8 +152,8 @@ def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return (
             "The rows add up to 1: there is a softmax at the end. Cross-entropy wants logits, it has its own softmax."
         )
-    if bool((logits >= 0).all()):
-        return "No logit is negative: there is a ReLU after the head. It hides half of what the head can say."
+    if not _close(-outputs["mirrored"], logits):
+        return "Something bends the logits after the head, a ReLU for instance. It hides half of what the head can say."
     return _network_size(channels, size, classes, int(outputs["parameters"])) or _network_layers(outputs)
 
 
@@ -235,7 +241,7 @@ def _moved_probe(answer: Callable, inputs: Tensors) -> Tensors:
             value.data.add_(step)
 
     names = answer(module, train)
-    if isinstance(names, str | dict) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, Set | list | tuple) or not all(isinstance(name, str) for name in names):
         raise TypeError("it needs a set of names, such as {'head.weight'}")
     names = set(names)
     return {
@@ -254,6 +260,8 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return "Some names are none of module.named_parameters(): return those names, such as 'head.weight'."
     if torch.equal(got, right):
         return None
+    if torch.equal(got, ~right):
+        return "These are the names whose values stayed as they were. Return the others, those that moved."
     extra, missing = got & ~right, right & ~got
     if bool(got.all()) or bool(extra.any()):
         return (

@@ -51,11 +51,14 @@ def _vector(value, like: Tensor) -> Tensor:
 
 
 BEYOND = 3  # iterations after the system is solved
+SHORT = 1e-2  # a right-hand side below this is the short one
 
 
-def system_of(n: int, condition: float) -> Callable[[torch.Generator], Tensors]:
+def system_of(n: int, condition: float, length: float = 1.0) -> Callable[[torch.Generator], Tensors]:
+    """A system whose right-hand side is about `length` long: where it is short, a fixed threshold stops too early."""
+
     def inputs(generator: torch.Generator) -> Tensors:
-        return {"matrix": _spd(generator, n, condition), "b": randn(generator, n)}
+        return {"matrix": _spd(generator, n, condition), "b": length * randn(generator, n)}
 
     return inputs
 
@@ -69,7 +72,7 @@ def _cg_probe(answer: Callable, inputs: Tensors) -> Tensors:
     b, path, products = inputs["b"], [], []
     for iterations in (*range(1, len(b) + 1), len(b) + BEYOND):
         product = _Counted(inputs["matrix"])
-        path.append(_vector(answer(product, b.clone(), iterations=iterations), b).double())
+        path.append(_vector(answer(product, b, iterations=iterations), b))
         products.append(product.calls)
     path = torch.stack(path)
     finite = path.isfinite().all(1)
@@ -89,6 +92,11 @@ def krylov(matrix: Tensor, b: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+def _solved(got: Tensor, right: Tensor) -> bool:
+    """Equal to the lesson's tolerance: its claim holds to 1e-8 in double precision."""
+    return close(got, right, rtol=1e-8 if got.dtype == F64 else RTOL)
+
+
 def _cg_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     matrix, b, path = inputs["matrix"], inputs["b"], outputs["path"]
     n = len(b)
@@ -97,10 +105,10 @@ def _cg_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             return "Here b = 0, so v = 0 is right at once, and your function divides 0 by 0. Stop when r·r is 0."
         return None if not path.any() else "Here b = 0, so v is 0: start from zeros."
     right = krylov(matrix, b)
-    wrong = next((k for k in range(n) if not (outputs["finite"][k] and _close(path[k], right[k]))), None)
+    wrong = next((k for k in range(n) if not (outputs["finite"][k] and _solved(path[k], right[k]))), None)
     if wrong is not None:
         return _cg_mistake(path, right, matrix, b, wrong + 1)
-    if not outputs["finite"].all() or not _close(path[-1], right[-1]):
+    if not outputs["finite"].all() or not _solved(path[-1], right[-1]):
         return (
             f"After {n} iterations you are there, after {n + BEYOND} no longer: the residual is nearly 0, and you go "
             "on dividing by it. Stop when r·r is 0 or as good as that."
@@ -115,6 +123,18 @@ def _cg_judge(inputs: Tensors, outputs: Tensors) -> str | None:
 
 def _cg_mistake(path: Tensor, right: Tensor, matrix: Tensor, b: Tensor, wrong: int) -> str:
     n = len(b)
+    before = path[wrong - 2] if wrong > 1 else 0 * b  # where v stood one iteration earlier
+    if torch.equal(path[wrong - 1], before) and (wrong > 1 or b.norm() < SHORT):
+        return (
+            f"You stop too early: v stands still from iteration {wrong} on, though it is off by "
+            f"{relative_error(path[wrong - 1], right[wrong - 1]):.0e} of its size. Here b is only {b.norm():.0e} long: "
+            "stop when r·r is 0, or tiny beside b·b, not below a fixed number."
+        )
+    if n > 2 and all(_close(row, right[-1]) for row in path):
+        return (
+            "This is the solution at once, whatever `iterations` is, as from a dense solve. Take `iterations` steps, "
+            "with one product A p each: A itself is never built."
+        )
     if not path[0].any():
         return "After 1 iteration v is still 0: one iteration too few, or v is never updated."
     residuals = torch.stack([b - matrix @ v for v in right])
@@ -183,8 +203,10 @@ conjugate_gradient = Check(
     exercise="08.1",
     title="Conjugate gradients",
     inputs={
-        "two by two": system_of(2, 10.0),
+        # with two numbers one iteration too many and a dense solve are the same: six come first
         "six by six": system_of(6, 30.0),
+        "two by two": system_of(2, 10.0),
+        "a short right-hand side": system_of(6, 30.0, length=1e-6),
         "solved from the start": _solved_at_once,
     },
     probe=_cg_probe,

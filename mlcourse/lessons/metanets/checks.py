@@ -426,7 +426,7 @@ mask = Check(
 def _layer(inputs: int, outputs: int) -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
         return {
-            "x": randn(generator, 6, inputs),
+            "x": randn(generator, 24, inputs),  # enough that each ReLU cuts somewhere
             "slow_weight": randn(generator, outputs, inputs),
             "slow_bias": randn(generator, outputs),
             "fast_weight": randn(generator, outputs, inputs),

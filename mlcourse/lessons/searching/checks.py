@@ -141,8 +141,10 @@ def _trials(count: int, *, equal: bool, late: bool) -> Callable[[torch.Generator
 
 def _best_probe(answer: Callable, inputs: Tensors) -> Tensors:
     result = answer(*(inputs[name].clone() for name in ("values", "costs", "grid")))
+    if not isinstance(result, Tensor):
+        raise TypeError("it needs one tensor, with a number for each cost of the grid")
     # infinity would end the check before its judge is asked
-    return {"best": torch.as_tensor(result).nan_to_num(nan=-ENDLESS, posinf=ENDLESS)}
+    return {"best": result.nan_to_num(nan=-ENDLESS, posinf=ENDLESS)}
 
 
 READ = {"last": lambda seen: seen[-1], "largest": max, "mean": lambda seen: sum(seen) / len(seen)}

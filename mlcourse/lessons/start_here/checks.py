@@ -61,16 +61,17 @@ def reference_prototypes(embeddings: Tensor, labels: Tensor, way: int) -> Tensor
     return learners.prototypes(embeddings[None], labels[None], way)[0]
 
 
-def _support(way: int, shot: int, size: int):
-    """Embeddings in mixed order, so that an answer which trusts the order is found out."""
+def _support(shots: tuple[int, ...], size: int):
+    """Embeddings in mixed order, so that an answer which trusts the order is found out; shots: images of each class."""
+    way = len(shots)
 
     def make(generator: torch.Generator) -> dict[str, Tensor]:
-        labels = torch.arange(way).repeat_interleave(shot)
+        labels = torch.arange(way).repeat_interleave(torch.tensor(shots))
         while True:
-            mixed = labels[torch.randperm(way * shot, generator=generator)]
+            mixed = labels[torch.randperm(len(labels), generator=generator)]
             if not torch.equal(mixed, labels):
                 break
-        embeddings = torch.randn(way * shot, size, generator=generator, dtype=torch.float64) + 1
+        embeddings = torch.randn(len(labels), size, generator=generator, dtype=torch.float64) + 1
         return {"embeddings": embeddings, "labels": mixed, "way": torch.tensor(way)}
 
     return make
@@ -87,7 +88,7 @@ def _judge_prototypes(inputs, outputs):
     if close(got, torch.stack([one.mean(0) for one in members])):
         return None
     # With one image in each class, sum, first and mean are the same: only the order can be wrong there.
-    if close(got, embeddings.view(way, -1, embeddings.shape[1]).mean(1)):
+    if len(labels) % way == 0 and close(got, embeddings.view(way, -1, embeddings.shape[1]).mean(1)):
         return "the order of the images is taken for their class: use `labels`, the images come in mixed order"
     if close(got, torch.stack([one.sum(0) for one in members])):
         return "these are sums: divide by the number of images of the class"
@@ -97,6 +98,8 @@ def _judge_prototypes(inputs, outputs):
         return "all prototypes are the same: average over the images of one class only, not over all images"
     if close(got, torch.stack([one.sum(0) for one in members]) / len(labels)):
         return "you divide by the number of all images: divide by the number of images of the class"
+    if close(got, torch.stack([one.sum(0) for one in members]) * way / len(labels)):
+        return "you divide every class by the same number: here classes have different numbers of images"
     wrong = [k for k in range(way) if not close(got[k], members[k].mean(0))]
     return f"the prototypes of the classes {', '.join(map(str, wrong))} are not the means of their images"
 
@@ -104,7 +107,11 @@ def _judge_prototypes(inputs, outputs):
 prototypes = Check(
     exercise="00.2",
     title="Prototypes: the mean of each class",
-    inputs={"three classes with one image": _support(3, 1, 2), "five classes with four images": _support(5, 4, 6)},
+    inputs={
+        "three classes with one image": _support((1, 1, 1), 2),
+        "five classes with four images": _support((4, 4, 4, 4, 4), 6),
+        "four classes with one to five images": _support((2, 5, 1, 4), 6),
+    },
     probe=_prototypes_probe,
     judge=_judge_prototypes,
     reference=reference_prototypes,

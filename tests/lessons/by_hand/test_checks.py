@@ -9,7 +9,7 @@ from mlcourse.lessons.by_hand import checks
 from mlcourse.lessons.by_hand.implementations import curved_task, order
 from mlcourse.meta_gradients import estimators
 from mlcourse.meta_gradients.estimators import Task, gradient, hessian_vector, path
-from mlcourse.teaching.oracles import gradient_error
+from mlcourse.teaching.oracles import first_mistake, gradient_error
 
 
 @pytest.fixture(autouse=True)
@@ -250,21 +250,21 @@ def test_three_steps_have_words_of_their_own():
     for answer, part in ONE_STEP_SAYS_IT_TOO.values():
         for seed in SEEDS:
             assert not checks.by_hand.run(answer, seed=seed).passed
-            given = checks.by_hand.problems(seed)[-1][1]
+            given = checks.by_hand.problems(seed)[0][1]
             outputs, _, fault = checks.by_hand.try_answer(answer, given)
             assert fault is None
             assert part in checks.by_hand.judge_outputs(given, outputs)
 
 
 def test_the_problem_tells_the_mistakes_apart():
-    """Each mistake of several steps is at least a hundredth away from the truth and from the others."""
+    """Each mistake of several steps is away from the truth; of two that are near each other the nearest is named."""
     for seed in SEEDS:
-        given = checks.by_hand.problems(seed)[-1][1]
+        given = checks.by_hand.problems(seed)[0][1]
         task = checks.Closed(given)
-        values = [task.pulled(task.before, task.g), *checks.gradient_mistakes(task).values()]
-        for i, one in enumerate(values):
-            for other in values[:i]:
-                assert (one - other).norm() > 1e-3 * other.norm()
+        right, mistakes = task.pulled(task.before, task.g), checks.gradient_mistakes(task)
+        for words, wrong in mistakes.items():
+            assert (wrong - right).norm() > 1e-3 * right.norm()
+            assert first_mistake(wrong, mistakes, 2e-4) == words
 
 
 def test_the_oracle_is_the_derivative():
@@ -517,3 +517,33 @@ def test_references_pass_many_problems():
 def test_the_module_is_reached_as_notebooks_do():
     names = {name for name in every_check() if name.startswith("by_hand.")}
     assert names == {f"by_hand.{name}" for name in ("hessian_vector", "by_hand", "detector", "rate_gradient")}
+
+
+@pytest.mark.parametrize("h", [1e-3, 1e-4, 1e-5, 1e-6])
+def test_a_difference_of_two_gradients_is_never_exact(h):
+    def my_product(loss, phi, v):
+        return (slope_of(loss, phi + h * v) - slope_of(loss, phi - h * v)) / (2 * h)
+
+    for seed in range(20):
+        assert "only, as a difference" in checks.hessian_vector.run(my_product, seed=seed).diagnosis or h > 1e-4
+        assert not checks.hessian_vector.run(my_product, seed=seed).passed
+
+
+def test_places_that_are_one_tensor_are_told():
+    def my_meta_gradient(theta, task):
+        phi, phis = theta.clone(), []
+        for _ in range(task.steps):
+            phis.append(phi)
+            phi -= task.rate * gradient(task.inner_loss, phi)
+        p = gradient(task.outer_loss, phi)
+        for phi in reversed(phis):
+            p = p - task.rate * hessian_vector(task.inner_loss, phi, p)
+        return p
+
+    for seed in SEEDS:
+        assert "all of them are one tensor" in checks.by_hand.run(my_meta_gradient, seed=seed).diagnosis
+
+
+def test_a_list_of_one_number_is_not_what_the_lesson_prints():
+    said = checks.rate_gradient.run(lambda theta, task: estimators.rate_gradient(theta, task).reshape(1)).diagnosis
+    assert "it needs one number, of shape []" in said

@@ -397,7 +397,7 @@ def test_choose():
             "upside down": (choose_by(lambda b, s, n: b**2 + s**2 * n), "Upside down"),
             "the largest": (choose_by(lambda b, s, n: b**2 + s**2 / n, torch.argmax), "the largest error"),
             "all errors": (choose_error, "got a tensor of shape"),
-            "the error itself": (choose_number, "number of one estimator, 0 to 4, and got"),
+            "the error itself": (choose_number, "number of one estimator, a whole number from 0 to 4, not"),
         },
     )
     assert "of 60 choices are not" in checks.choose.run(lambda *table: 2).diagnosis
@@ -412,3 +412,48 @@ def test_the_references_pass_for_many_seeds():
 def test_the_module_is_reached_as_notebooks_do():
     names = {name for name in every_check() if name.startswith("chaos.")}
     assert names == {f"chaos.{name}" for name in ("es_gradient", "pes_window", "report", "es_variance", "choose")}
+
+
+def test_a_number_that_is_no_place_in_a_list_is_refused():
+    def my_choice(*parts):
+        return float(checks.choose.reference(*parts))
+
+    assert "a whole number from 0 to 4" in checks.choose.run(my_choice).diagnosis
+    assert checks.choose.run(lambda *parts: torch.tensor(checks.choose.reference(*parts))).passed
+
+
+def test_a_window_may_be_called_once_for_each_half():
+    def my_window(window, lam, states, shift, noise, sigma):
+        shift = shift + noise
+        plus, first = window(lam + noise, states[: len(noise)])
+        minus, second = window(lam - noise, states[len(noise) :])
+        return (plus - minus) @ shift / (2 * sigma**2 * len(shift)), torch.cat([first, second]), shift
+
+    assert checks.pes_window.run(my_window).passed
+
+
+def test_the_sum_over_pairs_is_not_called_twice_too_large():
+    def my_window(window, lam, states, shift, noise, sigma):
+        gradient, states, shift = checks.pes_window.reference(window, lam, states, shift, noise, sigma)
+        return len(shift) * gradient, states, shift
+
+    assert "the sum over the pairs" in checks.pes_window.run(my_window).diagnosis
+
+
+def test_the_absolute_value_of_a_bias_is_found_in_every_call():
+    def my_report(estimates, truth):
+        bias, error, off = checks.report.reference(estimates, truth)
+        return bias.abs(), error, off.abs()
+
+    for seed in range(50):
+        assert "do not take the absolute value" in checks.report.run(my_report, seed=seed).diagnosis
+
+
+@pytest.mark.parametrize("rounded", [math.floor, round, math.ceil])
+def test_a_number_of_estimates_that_is_rounded_is_found(rounded):
+    def my_choice(bias, spread, cost, memory, budget, limit):
+        n = torch.tensor([rounded(budget / one) for one in cost.tolist()])
+        return int(torch.where(memory <= limit, bias**2 + spread**2 / n, torch.inf).argmin())
+
+    for seed in range(5):
+        assert not checks.choose.run(my_choice, seed=seed).passed

@@ -337,7 +337,7 @@ def symmetries_with(order=None, alone=None, renamed=None):
 
     def symmetries_of_a_learner(learner, x, y, q):
         logits = learner(x, y, q)
-        permutation = torch.tensor([2, 0, 1])
+        permutation = torch.arange(int(y.max()) + 1).roll(1)
         shuffled = torch.randperm(len(x), generator=torch.Generator().manual_seed(3))
         found = [torch.allclose(learner(x[shuffled], y[shuffled], q), logits)]
         found.append(all(torch.allclose(learner(x, y, q[i : i + 1])[0], logits[i]) for i in range(len(q))))
@@ -354,7 +354,7 @@ def symmetries_with(order=None, alone=None, renamed=None):
 def symmetries_float32(learner, x, y, q):
     """Another permutation, undone on the other side; logits compared by their largest difference."""
     logits = learner(x.float(), y, q.float())
-    swap = torch.tensor([1, 0, 2])
+    swap = torch.arange(int(y.max()) + 1).flip(0)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(5))
     others = (
         learner(x.float()[order], y[order], q.float()),
@@ -418,7 +418,7 @@ def test_names_that_stay_are_told(permutation):
 
 def test_the_learners_of_the_check_have_the_faults_that_it_says():
     """By definition, not by the reference: each symmetry tried with every permutation of names and several orders."""
-    given = checks.symmetry_inputs(torch.Generator().manual_seed(0))
+    given = checks.symmetry_inputs(3, 4)(torch.Generator().manual_seed(0))
     x, y, q = given["support_x"], given["support_y"], given["query_x"]
     for name, (learner, truth) in checks.LEARNERS.items():
         logits = learner(x, y, q)
@@ -434,3 +434,18 @@ def test_the_table_of_checks_holds_all_five():
     assert {name for name in every_check() if name.startswith("compare.")} == {
         f"compare.{name}" for name in ("attention", "linear_layer", "ridge", "ridge_slope", "symmetries")
     }
+
+
+def test_an_answer_for_three_labels_is_not_for_five():
+    def three_names(learner, x, y, q):
+        order, company, _ = checks.symmetries.reference(learner, x, y, q)
+        names = torch.tensor([1, 2, 0])
+        return order, company, torch.allclose(learner(x, names[y], q)[:, names], learner(x, y, q))
+
+    said = checks.symmetries.run(three_names).diagnosis
+    assert "IndexError" in said
+
+
+def test_half_and_the_mean_of_squares_are_told_apart():
+    said = checks.linear_layer.run(lambda c: (2 * c, -(c**2).mean(1))).diagnosis
+    assert "The bias holds the mean of the squares" in said

@@ -155,7 +155,7 @@ def test_inner_network():
             "no first relu": (network_without_relu(0), "Into 1 of its layers go negative numbers"),
             "no relu": (network_without_relu(0, 1, 2), "Into 3 of its layers go negative numbers"),
             "channels": (network_in_colour_only, "takes 3 channels, but the images have 1"),
-            "relu": (network_with_relu, "No logit is negative"),
+            "relu": (network_with_relu, "bends the logits after the head"),
             "32 only": (network_for_32_only, "cannot take images of 3×8×8"),
             "one logit": (network_of_one_logit, "The head gives 1 numbers"),
             "one pool": (network_pooled_once, "pools once"),
@@ -628,3 +628,25 @@ def test_outer_loss():
     )
     assert "class means are cut" in checks.outer_loss.run(outer_without_graph).diagnosis
     assert "are sums of features" in checks.outer_loss.run(outer_of_sums).diagnosis  # at one shot sum = mean
+
+
+def test_names_that_can_be_read_once_only_are_refused():
+    said = checks.moved.run(lambda module, train: (n for n in sorted(checks.moved_parameters(module, train)))).diagnosis
+    assert "it needs a set of names" in said
+
+
+def test_logits_that_all_happen_to_be_positive_are_no_fault():
+    def my_network(channels, size, classes):
+        network = checks.listing_network(channels, size, classes)
+        with torch.no_grad():
+            network[-1].bias.fill_(5.0)
+        return network
+
+    assert checks.inner_network.run(my_network).passed
+
+
+def test_the_names_that_stayed_are_told():
+    def my_moved(module, train):
+        return {name for name, _ in module.named_parameters()} - checks.moved_parameters(module, train)
+
+    assert "stayed as they were" in checks.moved.run(my_moved).diagnosis

@@ -131,7 +131,8 @@ def cg_forgets_old(product, b, *, iterations):
 
 
 def cg_alias(product, b, *, iterations):
-    v, r, p, old = torch.zeros_like(b), b, b, b @ b
+    v, r = torch.zeros_like(b), b.clone()
+    p, old = r, b @ b
     for _ in range(iterations):
         if old == 0:
             break
@@ -533,3 +534,28 @@ def test_an_input_that_is_changed_is_noticed():
 def test_the_module_is_reached_as_notebooks_do():
     names = {name for name in every_check() if name.startswith("implicit.")}
     assert names == {f"implicit.{name}" for name in ("conjugate_gradient", "hypergradient", "neumann", "meta_gradient")}
+
+
+def test_a_fixed_threshold_is_not_precise_enough_for_the_lesson():
+    def my_gradients(product, b, *, iterations):
+        v, r, p, old = torch.zeros_like(b), b, b, b @ b
+        for _ in range(iterations):
+            if old < 1e-12:
+                break
+            image = product(p)
+            size = old / (p @ image)
+            v, r = v + size * p, r - size * image
+            old, before = r @ r, old
+            p = r + old / before * p
+        return v
+
+    for seed in SEEDS:
+        assert "You stop too early" in checks.conjugate_gradient.run(my_gradients, seed=seed).diagnosis
+
+
+def test_a_dense_solve_is_named():
+    def my_solve(product, b, *, iterations):
+        matrix = torch.stack([product(one) for one in torch.eye(len(b), dtype=b.dtype)], 1)
+        return torch.linalg.solve(matrix, b)
+
+    assert "as from a dense solve" in checks.conjugate_gradient.run(my_solve).diagnosis

@@ -95,7 +95,7 @@ def test_sgd_step():
             "no rate": (step_without_rate, "rate is missing"),
             "step alone": (step_alone, "the step alone"),
             "nothing": (step_of_nothing, "nothing moved"),
-            "in place": (step_in_place, "in place: the start is gone"),
+            "in place": (step_in_place, "changes its input (params['weight'], params['bias']) in place"),
             "detached": (step_detached, "cut from the graph"),
             "scaled": (step_scaled_by_itself, "multiplied the parameters"),
             "list": (step_as_list, "a new dictionary with a tensor for each name"),
@@ -509,7 +509,7 @@ def test_adapt():
             "one too many": (adapt_variant(steps_taken=lambda steps: steps + bool(steps)), "One step too many"),
             "one too few": (adapt_variant(steps_taken=lambda steps: max(steps - (steps > 1), 0)), "One step too few"),
             "starts with a step": (adapt_variant(steps_taken=lambda steps: max(steps, 1)), "With steps=0"),
-            "in place": (adapt_in_place, "in place: the start is gone"),
+            "in place": (adapt_in_place, "changes its input (params"),
             "detached": (adapt_detached, "no gradient reaches θ: something on the way"),
             "option ignored": (adapt_variant(cut=False), "first_order=True changes nothing"),
             "cut too much": (adapt_cut_too_much, "With first_order=True no gradient reaches θ"),
@@ -540,7 +540,7 @@ def test_the_oracle_is_the_package_in_closed_form():
             params = {"w": vector[:2], "b": vector[2]}
             x, y, rate = given["support_x"], given["support_y"], given["rate"]
             return least_squares.flat(
-                inner.adapt(least_squares.forward, params, x, y, steps=3, rate=rate, loss=least_squares.mse)
+                inner.adapt(least_squares.forward, params, x, y, steps=3, rate=rate, loss=least_squares.tilted)
             )
 
         leaf = theta.clone().requires_grad_()
@@ -558,3 +558,34 @@ def test_the_module_is_reached_as_notebooks_do():
         "losses.adapt",
     }
     assert "first_order" in inspect.signature(checks.outer_loss.reference).parameters
+
+
+def test_the_given_loss_is_called_and_in_its_order():
+    def swapped(forward, theta, episode, *, steps, rate, loss, first_order=False):
+        values = []
+        for sx, sy, x, y in rows(episode):
+            phi = inner.adapt(forward, theta, sx, sy, steps=steps, rate=rate, loss=loss, first_order=first_order)
+            values.append(loss(y, forward(phi, x)))
+        return torch.stack(values).mean()
+
+    def own_loss(forward, theta, episode, *, loss, **options):
+        return outer_with_loop(forward, theta, episode, loss=torch.nn.functional.mse_loss, **options)
+
+    assert "called with swapped arguments" in checks.outer_loss.run(swapped).diagnosis
+    assert "whatever loss was given" in checks.outer_loss.run(own_loss).diagnosis
+
+
+def test_one_step_too_few_is_not_called_nothing():
+    def fewer(forward, params, x, y, *, steps, **options):
+        return inner.adapt(forward, params, x, y, steps=max(0, steps - 1), **options)
+
+    assert "One step too few" in checks.adapt.run(fewer).diagnosis
+
+
+def test_the_number_of_steps_that_is_shown_is_one_where_the_answer_is_wrong():
+    def my_start(a, c, *, rate, steps):
+        return checks.common_start.reference(a, c, rate=rate, steps=steps) + (steps > 1)
+
+    said = checks.common_start.run(my_start).diagnosis
+    assert "For T = 1" not in said
+    assert "the start is" in said

@@ -207,7 +207,7 @@ def test_meta_step():
             "supports at θ": (step_of_supports(False), "which the inner step uses"),
             "supports through the steps": (step_of_supports(True), "support losses through the inner steps"),
             "adds up": (step_accumulates, "`.grad` adds up"),
-            "takes the step": (step_takes_it, "Your function moved θ"),
+            "takes the step": (step_takes_it, "changes its input (theta"),
             "cut": (step_cut, "does not require grad"),
             "loss only": (step_loss_only, "it needs a pair"),
             "carried on": (step_carried, "starts where the one before it ended"),
@@ -340,7 +340,7 @@ def test_adapt_head():
             "first order": (head_first_order, "the inner gradients count as constants"),
             "one step": (head_one_step, "Only one step was taken"),
             "ascends": (head_ascends, "This ascends"),
-            "in place": (head_in_place, "changed params in place"),
+            "in place": (head_in_place, "changes its input (params"),
             "weight only": (head_weight_only, "its bias belongs to it"),
             "old gradient": (head_old_gradient, "uses the gradient at the start"),
             "nothing": (head_nothing, "Nothing moved"),
@@ -536,9 +536,9 @@ def test_the_closed_form_of_the_head_is_its_path():
             given["support_y"],
             steps=checks.HEAD_STEPS,
             rate=given["rate"],
-            loss=least_squares.mse,
+            loss=least_squares.tilted,
         )
-        mine = least_squares.mse(checks.body_and_head(fast, given["query_x"]), given["query_y"])
+        mine = least_squares.tilted(checks.body_and_head(fast, given["query_x"]), given["query_y"])
         head = torch.cat([params["head.weight"], params["head.bias"].reshape(1)])
         assert torch.allclose(mine, checks.head_loss(params["body"], head, given), rtol=1e-12)
 
@@ -573,3 +573,11 @@ def test_references_pass_many_problems():
 def test_the_module_is_reached_as_notebooks_do():
     names = {"maml.meta_step", "maml.adapt_head", "maml.rate_gradient", "maml.ceiling"}
     assert {name for name in every_check() if name.startswith("maml.")} == names
+
+
+def test_a_loss_that_is_no_tensor_is_refused_as_the_lesson_would():
+    def my_step(*args, **kwargs):
+        value, grads = checks.meta_step.reference(*args, **kwargs)
+        return value.item(), grads
+
+    assert "the outer loss must be a tensor" in checks.meta_step.run(my_step).diagnosis

@@ -151,7 +151,7 @@ def test_adam():
         right=[adam_by_lerp, adam_loop, adam_float32],
         wrong=slips
         | {
-            "in place": (adam_in_place, "changes φ or the state in place"),
+            "in place": (adam_in_place, "changes its input (state['mean'], state['square']) in place"),
             "corrected state": (adam_state_corrected_afterwards, "others will read it"),
             "t − 1": (adam_early, "holds NaN"),
             "plain": (adam_plain, "from that of torch.optim.Adam"),
@@ -199,7 +199,7 @@ def window_variant(slip):
         lam, state = lam.detach().clone().requires_grad_(), state.detach()
         losses = []
         for k in range(1, length + 1):
-            when = k if slip == "clock" else t + k
+            when = {"clock": k, "behind": t + k - 1}.get(slip, t + k)
             if slip == "early":
                 losses.append(loss(state, when))
             state = step(state.detach() if slip == "cut" else state, lam, when)
@@ -409,3 +409,21 @@ def test_log_and_sign():
             "shifted": (seen_with(log=lambda size, p: size.log() / p + 0.1), "it should be ("),
         },
     )
+
+
+def test_a_state_that_drags_its_graph_along_meets_the_words_of_the_hint():
+    def my_window(step, loss, state, lam, *, t, length):
+        lam, value = lam.requires_grad_(), 0.0
+        for k in range(t + 1, t + length + 1):
+            state = step(state, lam, k)
+            value = value + loss(state, k)
+        return value.detach(), torch.autograd.grad(value, lam)[0], state
+
+    assert "Trying to backward through the graph a second time" in checks.window.run(my_window).diagnosis
+
+
+def test_a_clock_that_is_one_behind_is_told():
+    def my_window(step, loss, state, lam, *, t, length):
+        return checks.window.reference(step, loss, state, lam, t=t - 1, length=length)
+
+    assert "too small by one" in checks.window.run(my_window).diagnosis

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 from check_helpers import assert_check
+from torch.func import jacfwd
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mlcourse import inner
 from mlcourse.lessons.price import checks
@@ -588,3 +590,86 @@ def test_checkpointed():
             "negative": (pull_negative, "this is not (dφ_T/dθ)ᵀ·pull"),
         },
     )
+
+
+# ------------------------------------------------------------------ 07.5 right, and written as libraries do
+
+
+def lengths_of(steps, every):
+    return [min(every, steps - start) for start in range(0, steps, every)]
+
+
+class Block(torch.autograd.Function):
+    """A block of steps that saves what enters it and computes the rest again, as the package does."""
+
+    @staticmethod
+    def forward(ctx, phi, step, count):
+        ctx.save_for_backward(phi)
+        ctx.step, ctx.count = step, count
+        for _ in range(count):
+            phi = step(phi)
+        return phi
+
+    @staticmethod
+    def backward(ctx, pull):
+        (phi,) = ctx.saved_tensors
+        with torch.enable_grad():
+            start = end = phi.detach().requires_grad_()
+            for _ in range(ctx.count):
+                end = ctx.step(end)
+        return torch.autograd.grad(end, start, pull)[0], None, None
+
+
+def pull_by_functions(step, theta, pull, *, steps, every):
+    start = phi = theta.detach().clone().requires_grad_()
+    for count in lengths_of(steps, every):
+        phi = Block.apply(phi, step, count)
+    return torch.autograd.grad(phi, start, pull)[0]
+
+
+def block_of(step, count):
+    def block(phi):
+        for _ in range(count):
+            phi = step(phi)
+        return phi
+
+    return block
+
+
+def pull_by_reentrant_checkpoints(step, theta, pull, *, steps, every):
+    start = phi = theta.detach().clone().requires_grad_()
+    for count in lengths_of(steps, every):
+        phi = checkpoint(block_of(step, count), phi, use_reentrant=True)
+    phi.backward(pull)
+    return start.grad
+
+
+def pull_by_jacobians(step, theta, pull, *, steps, every):
+    kept, phi = [], theta
+    for count in lengths_of(steps, every):
+        kept.append((phi, count))
+        phi = block_of(step, count)(phi)
+    for phi, count in reversed(kept):
+        pull = jacfwd(block_of(step, count))(phi).T @ pull
+    return pull
+
+
+@pytest.mark.parametrize("answer", [pull_by_functions, pull_by_reentrant_checkpoints, pull_by_jacobians])
+def test_checkpoints_written_as_libraries_do_pass(answer):
+    for seed in range(5):
+        assert checks.checkpointed.run(answer, seed=seed).passed
+
+
+# ------------------------------------------------------------------ 07.1 the ends
+
+
+def test_a_search_that_leaves_out_an_end_is_found():
+    def block_from_two(steps, step_bytes, phi_bytes):
+        return min(range(2, steps + 1), key=lambda n: n * step_bytes - (-steps // n) * phi_bytes)
+
+    def block_below_all(steps, step_bytes, phi_bytes):
+        return min(range(1, steps), key=lambda n: n * step_bytes - (-steps // n) * phi_bytes)
+
+    for answer in (block_from_two, block_below_all):
+        for seed in range(10):
+            assert not checks.best_block.run(answer, seed=seed).passed

@@ -260,3 +260,17 @@ def test_the_module_is_reached_as_notebooks_do():
     names = {name for name in every_check() if name.startswith("searching.")}
     exercises = ("rate_hypergradient", "best_at", "weight_hypergradient", "expected_loss")
     assert names == {f"searching.{name}" for name in exercises}
+
+
+def test_a_list_is_refused_as_the_lesson_would():
+    said = checks.best_at.run(lambda *parts: checks.best_at.reference(*parts).tolist()).diagnosis
+    assert "it needs one tensor" in said
+
+
+def test_a_step_in_place_is_found_though_the_number_is_right():
+    def my_rate(inner_gradient, outer_gradient, phi, rate):
+        g = inner_gradient(phi)
+        phi -= rate * g
+        return -(outer_gradient(phi) @ g)
+
+    assert "changes its input (phi) in place" in checks.rate_hypergradient.run(my_rate).diagnosis

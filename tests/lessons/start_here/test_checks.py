@@ -107,3 +107,11 @@ def test_accuracy_interval():
             "one number": (lambda x: x.mean(), "cannot be used"),
         },
     )
+
+
+def test_classes_of_different_size_are_not_divided_by_one_number():
+    def my_prototypes(embeddings, labels, way):
+        sums = torch.stack([embeddings[labels == k].sum(0) for k in range(way)])
+        return sums / (len(labels) / way)
+
+    assert "divide every class by the same number" in checks.prototypes.run(my_prototypes).diagnosis
