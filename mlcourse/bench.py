@@ -85,7 +85,7 @@ class Workload:
 
 
 # The blocks of W1 are strided (Finn et al. 2017, Omniglot), those of W2 and W3 pool. MLP is as large as their network
-# for waves, with 10 points a task.
+# for waves, with 10 points per task.
 WORKLOADS = {
     "W1-q1": Workload(tasks=32, shot=1, query=1, steps=1, channels=64, downsample="stride"),
     "W1-q15": Workload(tasks=32, shot=1, query=15, steps=1, channels=64, downsample="stride"),

@@ -124,7 +124,7 @@ def train(
     validation: a sampler over validation classes, or an evaluator of one's own; every `validate_every` steps the
     learner is evaluated on the same `validation_episodes` episodes, and the parameters with the best metric are kept.
     Without it the last ones are.
-    out: a folder for `learner.safetensors`, `config.json` (with `settings`), `log.jsonl` (a line a step) and the
+    out: a folder for `learner.safetensors`, `config.json` (with `settings`), `log.jsonl` (a line per step) and the
     checkpoint; resume: go on from that checkpoint, to the same numbers as without the stop (nothing there: start).
     An interrupt (Ctrl-C, the stop button) ends the training early, after the step at hand, and keeps what was learnt.
 

@@ -9,7 +9,7 @@ too).
 Choices of this file. The head is linear, with a bias, and no cosine. A class's weights come from the mean of its own
 features and from the mean of all classes' means, so that the writer knows what the class is to be told from; there is
 no attention to the classes of training. A kernel is learned and what is written is added to it, a matrix of low rank:
-Ha et al. write kernels whole, from a short vector a layer; Zhmoginov et al. write them by a transformer.
+Ha et al. write kernels whole, from a short vector per layer; Zhmoginov et al. write them by a transformer.
 """
 
 import torch

@@ -110,7 +110,7 @@ class ImplicitMAML(MAML):
 
 
 def rows(tensors: inner.Parameters) -> Tensor:
-    """Tensors by name, [tasks, …], as one row a task: [tasks, n]."""
+    """Tensors by name, [tasks, …], as one row per task: [tasks, n]."""
     return torch.cat([value.reshape(len(value), -1) for value in tensors.values()], 1)
 
 

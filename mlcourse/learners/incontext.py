@@ -150,6 +150,6 @@ register(
         "https://arxiv.org/abs/1707.03141",
     ),
     network=ENCODER,
-    # What is read depends on the whole task, so it sees several tasks a step.
+    # What is read depends on the whole task, so it sees several tasks per step.
     recipes=recipes_of_encoders(5000, tasks=4, train_way=20, query=4, rate=1e-3),
 )

@@ -521,7 +521,7 @@ SHORT = Recipe(
     query=3,
     validate_every=1000,
     options={"steps": 1, "evaluation_steps": 3, "normalisation": "support"},
-    many_way={"tasks": 2},  # as many images a step as 8 tasks of 5 classes
+    many_way={"tasks": 2},  # as many images per step as 8 tasks of 5 classes
 )
 # Finn et al. 2017, appendix A.1: 60,000 iterations. 5-way: meta-batch 32, one inner step of 0.4, three at test time.
 # 20-way: meta-batch 16, five inner steps of 0.1, as many at test time.

@@ -13,7 +13,7 @@ from mlcourse.errors import CourseError
 def surrogate(value: Tensor, params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """A scalar with the number `value`; its `.backward()` leaves exactly `gradients` in the params' `.grad`.
 
-    value: a scalar, from which no other gradient flows. gradients: one a parameter, of its shape. As with any loss,
+    value: a scalar, from which no other gradient flows. gradients: one per parameter, of its shape. As with any loss,
     `.backward()` adds to what `.grad` holds, and a factor before the scalar multiplies the gradients. It also works
     where the surrogate was made under `torch.no_grad()`. Raises CourseError for gradients that do not fit the params,
     and inside `torch.inference_mode()`.

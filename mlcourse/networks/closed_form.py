@@ -25,7 +25,7 @@ def channels_last(x: Tensor | None) -> Tensor | None:
 
 
 def column(v: Tensor) -> Tensor:
-    """One number a channel, so that it meets images [images, channels, H, W]."""
+    """One number per channel, so that it meets images [images, channels, H, W]."""
     return v.view(1, -1, 1, 1)
 
 

@@ -385,7 +385,7 @@ def _sample_form(inputs: Tensors, outputs: Tensors) -> str | None:
             return f"{name} has a leading task dimension {got}. Here it is one task without it: {right}."
         if got != right:
             way, shot, query = (int(inputs[key]) for key in ("way", "shot", "query"))
-            return f"{name} has shape {got}; for {way}-way, {shot}-shot and {query} queries a class it is {right}."
+            return f"{name} has shape {got}; for {way}-way, {shot}-shot and {query} queries per class it is {right}."
     if not outputs["whole labels"]:
         return "The labels are floating point. Labels are whole numbers (int64): torch.arange(way) makes them."
     return None

@@ -186,7 +186,7 @@ def _derivative_inputs(generator: torch.Generator) -> Tensors:
         "theta": randn(generator, 3),
         "curvature": half @ half.T + torch.eye(3, dtype=torch.float64),
         "centre": randn(generator, 3),
-        "rates": torch.tensor([0.05, 0.15, 0.3], dtype=torch.float64),  # one a parameter: dφ/dθ is not symmetric
+        "rates": torch.tensor([0.05, 0.15, 0.3], dtype=torch.float64),  # one per parameter: dφ/dθ is not symmetric
         "query_curvature": other @ other.T + torch.eye(3, dtype=torch.float64),
         "query_centre": 2 * randn(generator, 3),
         "decay": uniform(generator, 0.5, 1.0),
