@@ -479,7 +479,7 @@ def run(
     budget: Annotated[
         Budget | None, typer.Option(help="How much to compute (default: MLCOURSE_BUDGET, else lesson).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1, help="Another SEED.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1, help="The notebook's SEED (default: 0).")] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("-p", help="NAME=VALUE in YAML, such as DATASET=omniglot; may be repeated.")
     ] = None,

@@ -21,10 +21,18 @@ def train(
     train_way: Annotated[
         int | None, typer.Option(help="classes per task in training (default: the recipe's, or as many as there are)")
     ] = None,
-    budget: Annotated[str, typer.Option(help="smoke, short (at most ten minutes on 2 cores) or paper")] = "short",
+    budget: Annotated[
+        str, typer.Option(help="how many steps: smoke (a few), short (at most ten minutes on 2 cores) or paper")
+    ] = "short",
     steps: Annotated[int | None, typer.Option(help="outer steps, in place of the budget's")] = None,
     network: Annotated[str, typer.Option(help="conv4 or resnet12")] = "conv4",
-    normalisation: Annotated[str | None, typer.Option(help="batch, support, running, group or none")] = None,
+    normalisation: Annotated[
+        str | None,
+        typer.Option(
+            help="whose statistics normalise: running, group, support, none, or batch, where queries see each other "
+            "(default: the recipe's)"
+        ),
+    ] = None,
     optimizer: Annotated[str, typer.Option(help="of the outer parameters: adam, adamw or sgd")] = "adam",
     accumulate: Annotated[
         int, typer.Option(help="in how many parts a step's tasks are taken, one after another: less memory")
