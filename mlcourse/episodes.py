@@ -8,6 +8,7 @@ https://arxiv.org/abs/1606.04080.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -70,12 +71,10 @@ class Episode:
         return replace(self, **made)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
-        """All tensors on `device`; the images, and targets that are values, in `dtype`. None: as they are."""
+        """All tensors on `device`; the images, and nothing else, in `dtype`. None: as they are."""
 
         def move(name: str, value: Tensor) -> Tensor:
-            target = name.endswith("_y") and not isinstance(getattr(self, name), dict)
-            converts = value.is_floating_point() and (name.endswith("_x") or target)
-            return value.to(device=device, dtype=dtype if converts else None)
+            return value.to(device=device, dtype=dtype if name.endswith("_x") else None)
 
         return self.map(move)
 
@@ -141,6 +140,7 @@ class EpisodeSampler:
     ) -> None:
         _check_request(data, way, shot, query)
         self.way, self.shot, self.query = way, shot, query
+        self._content: str | None = None
         self.device = torch.device(device)
         self.data = data.to(self.device)
 
@@ -168,7 +168,10 @@ class EpisodeSampler:
 
     def describe(self) -> dict[str, Any]:
         """What its episodes are, for headers, stored results and digests."""
-        data = {"data": self.data.name, "split": self.data.split}
+        if self._content is None:  # the classes and their pictures: a name alone does not tell two selections apart
+            content = hashlib.sha256(repr(self.data.names).encode() + self.data.images.cpu().numpy().tobytes())
+            self._content = content.hexdigest()[:12]
+        data = {"data": self.data.name, "split": self.data.split, "content": self._content}
         return data | {"way": self.way, "shot": self.shot, "query": self.query}
 
     def draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:

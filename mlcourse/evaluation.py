@@ -8,6 +8,7 @@ company), and answers that are not finite (argmax finds a class in NaN, too).
 import hashlib
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,7 +126,7 @@ def evaluate(
     parts: list[dict[str, Tensor]] = []
     digest = hashlib.sha256(f"{about.get('data')} {about.get('split')}".encode())
     transductive = metric = None
-    with torch.no_grad(), evaluation_mode(learner):
+    with torch.no_grad(), evaluation_mode(learner), unchanged(learner), own_draws(seed, home_of(learner)[0]):
         for batch in _batches(source, episodes, tasks_at_once, generator, digest):
             batch = batch.shuffled(shuffler).to(*home_of(learner))
             state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
@@ -161,12 +162,12 @@ def compare(a: Result, b: Result) -> Paired:
     theirs = [{"metric": one.metric.name, "episodes": one.episodes, "seed": one.seed} | one.source for one in (a, b)]
     for name in theirs[0] | theirs[1]:
         mine, other = (one.get(name) for one in theirs)
-        if mine != other and name not in ("data", "split"):
+        if mine != other and name not in ("data", "split", "content"):
             raise CourseError(
                 f"a pair needs the same episodes, but {name} is {mine} and {other}; "
                 "use the same sampler and seed for both"
             )
-    if a.digest != b.digest:
+    if a.digest != b.digest or theirs[0].get("content") != theirs[1].get("content"):
         raise CourseError("a pair needs the same episodes, but other pictures were drawn; use the same data and split")
     return a.metric.compare(a.scores, b.scores)
 
@@ -174,19 +175,53 @@ def compare(a: Result, b: Result) -> Paired:
 # ------------------------------------------------------------------ what a learner is not trusted with
 
 
+@contextmanager
+def unchanged(learner: nn.Module) -> Iterator[None]:
+    """Raise CourseError when a parameter or buffer of the learner has changed inside, after giving its values back."""
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    yield
+    after = learner.state_dict()
+    moved = [name for name, value in before.items() if not _equal(value, after[name])]
+    if moved:
+        learner.load_state_dict(before)
+        raise CourseError(
+            f"{type(learner).__name__} changes {moved[0]} while it is evaluated, so that its answers depend on those "
+            "before; let adapt and predict change nothing (normalise with statistics that stay as they are)"
+        )
+
+
+@contextmanager
+def own_draws(seed: int, device: torch.device | None) -> Iterator[None]:
+    """What a learner draws from the global generators, as dropout does, follows from `seed`; they stay as they were."""
+    gpus = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed % 2**64)
+        if gpus:
+            torch.cuda.manual_seed(seed % 2**64)
+        yield
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
 def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None = None, queries: int = 3) -> bool:
     """Whether the first queries of the first two tasks are answered otherwise when they are asked one by one.
 
-    A difference counts above 0.01 % of the largest number in the answers: rounding depends on the company, too. A
-    learner that cannot answer one query alone depends on its company.
+    A difference counts above 0.01 % of how much an answer differs from query to query: rounding depends on the company,
+    too. A learner that cannot answer one query alone depends on its company. Each time it adapts anew, so that nothing
+    is remembered from the queries before.
     """
     few = batch.some(slice(0, 2))
+
+    def answers(x: Tensor) -> list[Tensor]:
+        return _flat(learner.predict(learner.adapt(few.support_x, few.support_y, steps=steps), x))
+
     with torch.no_grad(), evaluation_mode(learner):
-        state = learner.adapt(few.support_x, few.support_y, steps=steps)
-        together = _flat(learner.predict(state, few.query_x))
+        together = answers(few.query_x)
         for index in range(min(queries, few.query_x.shape[1])):
             try:
-                alone = _flat(learner.predict(state, few.query_x[:, index : index + 1]))
+                alone = answers(few.query_x[:, index : index + 1])
             except (CourseError, RuntimeError, ValueError, IndexError, ZeroDivisionError):
                 return True
             for one, all_of_them in zip(alone, together, strict=True):
@@ -198,8 +233,10 @@ def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None 
 def _alike(alone: Tensor, in_company: Tensor, all_answers: Tensor) -> bool:
     if alone.shape != in_company.shape:
         return False
-    size = all_answers.double().abs().max().clamp_min(1e-12)
-    return bool(((alone.double() - in_company.double()).abs() <= 1e-4 * size).all())
+    answers, here = all_answers.double(), in_company.double()
+    spread = (answers - answers.mean((0, 1))).abs().amax((0, 1))  # of each number over the queries
+    rounding = 32 * torch.finfo(alone.dtype).eps if alone.is_floating_point() else 0.0
+    return bool(((alone.double() - here).abs() <= 1e-4 * spread + rounding * here.abs()).all())
 
 
 def _flat(prediction: Any) -> list[Tensor]:

@@ -119,7 +119,8 @@ def save_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", metadata:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    # Copies: tensors under two names share their memory, which the format does not know.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"json": json.dumps(metadata or {})})

@@ -54,7 +54,7 @@ def ratio_interval(numerators: Values, denominators: Values) -> tuple[float, flo
     The interval is that of the mean of what each episode's numerator is above ratio · denominator, over the mean
     denominator (Cochran, *Sampling Techniques*, 1977, section 2.11). Raises CourseError when the denominators sum to 0.
     """
-    top, bottom = _finite(numerators), _finite(denominators)
+    top, bottom = _pair(numerators, denominators)
     if bottom.sum() == 0:
         raise CourseError("a ratio needs something to divide by, but all denominators are 0; take more episodes")
     ratio = top.sum() / bottom.sum()
@@ -95,9 +95,7 @@ def paired(a: Values, b: Values, *, few: bool = False) -> Paired:
 
     Pairing removes what is hard or easy for both: the interval shrinks. Raises CourseError for unequal lengths.
     """
-    a, b = _finite(a), _finite(b)
-    if len(a) != len(b):
-        raise CourseError(f"a pair needs as many values on both sides, but there are {len(a)} and {len(b)}")
+    a, b = _pair(a, b)
     difference, half = (student_interval if few else mean_interval)(a - b)
     return Paired(difference, half, len(a))
 
@@ -107,7 +105,8 @@ def effect_size(a: Values, b: Values) -> float:
 
     Cohen, *Statistical Power Analysis for the Behavioral Sciences*, 1988, section 2.3.5 (d_z). nan for one pair.
     """
-    difference = _finite(a) - _finite(b)
+    a, b = _pair(a, b)
+    difference = a - b
     if not difference.any():
         return 0.0
     spread = difference.std().item() if len(difference) > 1 else math.nan
@@ -239,6 +238,15 @@ class Metric(NamedTuple):
 
 ACCURACY = Metric("accuracy")
 ERROR = Metric("error", better=-1)  # the mean squared error of values
+
+
+def _pair(a: Values, b: Values) -> tuple[Tensor, Tensor]:
+    """Both as float64 [n]. Raises CourseError when they do not pair off: PyTorch would broadcast."""
+    a, b = _finite(a), _finite(b)
+    if a.shape != b.shape or a.dim() != 1:
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise CourseError(f"a pair needs as many values on both sides, but there are {shapes}; give [n] twice")
+    return a, b
 
 
 def _finite(values: Values) -> Tensor:

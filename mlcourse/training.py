@@ -30,7 +30,7 @@ from mlcourse import files
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import Episode, check_seed
 from mlcourse.errors import CourseError
-from mlcourse.evaluation import Episodes, Evaluator, Source, home_of
+from mlcourse.evaluation import Episodes, Evaluator, Source, home_of, own_draws
 from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, restore, save
 from mlcourse.statistics import Metric
 
@@ -163,8 +163,8 @@ def train(
         try:
             while run.step < steps:
                 interrupts.check()
-                for group in run.optimizer.param_groups:
-                    group["lr"] = rate * SCHEDULES[schedule](run.step, steps)
+                for group, first in zip(run.optimizer.param_groups, run.rates, strict=True):
+                    group["lr"] = first * SCHEDULES[schedule](run.step, steps)
                 run.outer_step(source, tasks, accumulate)
                 bar.set_postfix(run.shown(), refresh=False)
                 bar.update()
@@ -272,6 +272,7 @@ class Run:
         if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
             raise CourseError(f"optimizer {optimizer!r} is unknown; use one of {', '.join(OPTIMIZERS)}, or a function")
         self.optimizer = (OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer)(self.parameters, rate)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]  # groups keep their ratios
         self.mixed, self.scaler = self._precision(precision)
         self.generator = torch.Generator().manual_seed(seed)
         self.history = History()
@@ -306,20 +307,21 @@ class Run:
         self.optimizer.zero_grad()
         total, metrics = 0.0, {}
         for part, share in _parts(batch, accumulate):
-            with self.mixed():
+            with self.mixed(), own_draws(self.seed + self.step, self.parameters[0].device):
                 loss, of_part = self.learner.outer_loss(part, step=self.step, generator=self.generator)
             self._check_loss(loss)
             loss = loss if share == 1 else share * loss
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             total += loss.item()
-            metrics = {name: metrics.get(name, 0.0) + share * value for name, value in of_part.items()}
+            metrics = {name: metrics.get(name, 0.0) + share * float(value) for name, value in of_part.items()}
         self._move()
         self.step += 1
         seconds = time.perf_counter() - started
         self.history.seconds += seconds
         self.history.losses.append(total)
         self.history.values.append(self._value_in(metrics))
-        self._write_log({"step": self.step, "loss": total, **metrics, "seconds": round(seconds, 4)})
+        logged = {f"{name} (metric)" if name in ("step", "loss", "seconds") else name: v for name, v in metrics.items()}
+        self._write_log({"step": self.step, "loss": total, **logged, "seconds": round(seconds, 4)})
 
     def _at_home(self, batch: Any) -> Any:
         """The batch on the learner's device, its images in the learner's number format."""
@@ -402,8 +404,9 @@ class Run:
         """Write all that the next step depends on, in one file, in one piece; the one before stays beside it."""
         if self.out is None:
             return
-        if not all(torch.isfinite(p).all() for p in self.parameters):
-            raise self._ran_away("a parameter is no longer finite")
+        for name, value in self.learner.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise self._ran_away(f"{name} is no longer finite")
         if self.log is not None and not self.log.closed:
             self.log.flush()
             os.fsync(self.log.fileno())  # the log must hold what the checkpoint counts

@@ -386,7 +386,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not_leaves_weights_and_checkpoint
     run = training.Run(learner, 1e-2, 0, None, {}, 8)
     learner.w.data[0] = math.nan
     run.out = tmp_path
-    with pytest.raises(CourseError, match="a parameter is no longer finite"):
+    with pytest.raises(CourseError, match="w is no longer finite"):
         run.checkpoint()
     assert list(tmp_path.iterdir()) == []
 
@@ -531,9 +531,10 @@ def test_an_episode_with_dict_targets_moves_splits_and_shuffles():
             assert torch.equal(shuffled.query_y["boxes"][task, index], batch.query_y["boxes"][task, old])
 
 
-def test_values_come_along_to_another_number_format():
+def test_only_images_are_converted_to_another_number_format():
     batch = SinusoidSampler(shot=2, query=3).sample(2, torch.Generator().manual_seed(0)).to(dtype=torch.float64)
-    assert batch.support_y.dtype == batch.query_x.dtype == torch.float64
+    assert batch.query_x.dtype == torch.float64
+    assert batch.support_y.dtype == torch.float32, "targets stay as they are: converting them could lose their digits"
 
 
 @pytest.mark.parametrize(("tasks", "world"), [(8, 1), (8, 2), (7, 3), (4, 4)])
@@ -587,3 +588,116 @@ def test_a_target_of_another_shape_is_no_broadcast():
     with pytest.raises(CourseError, match="give targets"):
         Mean().loss(prediction, target)
     assert isinstance(Mean().loss(prediction, prediction), Tensor)
+
+
+# ------------------------------------------------------------------ more that evaluation does not trust
+
+
+def test_predictions_of_another_shape_are_no_broadcast():
+    class Flat(Mean):
+        def inner_process(self, support_x, support_y, **_):
+            return {"mean": support_y.mean(1)}
+
+        def predict(self, state, query_x):
+            return state["mean"].expand(query_x.shape[:2])
+
+    class OneTask(learners.PixelNeighbours):
+        def predict(self, state, query_x):
+            return super().predict(state, query_x)[:1]
+
+    for learner, source in ((Flat(), SinusoidSampler(query=20)), (OneTask(), sampler())):
+        with pytest.raises(CourseError, match=r"predicts .* for targets"):
+            evaluate(learner, source, episodes=10)
+
+
+@pytest.mark.parametrize("shift", [1e6, -1e9])
+def test_company_is_found_beside_large_constants(shift):
+    class Shifted(ByCompany):
+        def predict(self, state, query_x):
+            logits = super().predict(state, query_x).double()
+            return torch.cat([logits, torch.full_like(logits[..., :1], shift)], -1)
+
+    class Remembers(learners.PixelNeighbours):
+        def predict(self, state, query_x):
+            if "mean" not in state:
+                state["mean"] = query_x.mean(1, keepdim=True)
+            return super().predict(state, query_x - state["mean"])
+
+    batch = sampler().sample(2, torch.Generator().manual_seed(0))
+    assert depends_on_company(Shifted(), batch)
+    assert depends_on_company(Remembers(), batch)
+
+
+def test_a_learner_that_changes_while_it_is_evaluated_is_refused_and_given_its_values_back():
+    class Counts(learners.PixelNeighbours):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("asked", torch.zeros(()))
+
+        def predict(self, state, query_x):
+            self.asked += query_x.shape[1]
+            return super().predict(state, query_x)
+
+    learner = Counts()
+    with pytest.raises(CourseError, match="Counts changes asked while it is evaluated"):
+        evaluate(learner, sampler(), episodes=3)
+    assert learner.asked == 0
+
+
+def test_draws_of_a_learner_follow_from_the_seed_and_leave_the_global_generator_alone():
+    class Draws(learners.PixelNeighbours):
+        def predict(self, state, query_x):
+            return torch.rand(*query_x.shape[:2], 4)
+
+    before = torch.random.get_rng_state()
+    one, two = (evaluate(Draws(), sampler(), episodes=30).accuracy for _ in range(2))
+    assert one == two
+    assert evaluate(Draws(), sampler(), episodes=30, seed=1).accuracy != one
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_dropout_in_training_follows_from_the_seed_and_resumes():
+    def made():
+        torch.manual_seed(0)
+        return learners.PrototypicalNetwork(nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.Dropout(0.5)))
+
+    histories = []
+    for _ in range(2):
+        torch.rand(3)  # the global generator stands elsewhere
+        histories.append(training.train(made(), sampler(), steps=4, tasks=2, seed=0, progress=False).losses)
+    assert histories[0] == histories[1]
+
+
+def test_disjoint_classes_of_one_name_make_no_pair():
+    data = squares()
+    sources = [EpisodeSampler(data.select(part), 4, 1, 3) for part in (range(6), range(6, 12))]
+    one, other = (evaluate(learners.PixelNeighbours(), source, episodes=5) for source in sources)
+    with pytest.raises(CourseError, match="other pictures were drawn"):
+        compare(one, other)
+
+
+def test_groups_of_parameters_keep_their_own_rates():
+    learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
+    first, *others = learner.parameters()
+    kept = [p.detach().clone() for p in others]
+
+    def make(parameters, rate):
+        return torch.optim.SGD([{"params": [first], "lr": rate}, {"params": others, "lr": 0.0}], lr=rate)
+
+    training.train(learner, sampler(), steps=3, tasks=2, rate=0.1, optimizer=make, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(kept, others, strict=True))
+
+
+def test_a_layer_under_two_names_is_saved(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+            self.b = self.a
+
+    from mlcourse import files
+
+    module = Twice()
+    files.save_tensors(tmp_path / "twice.safetensors", module.state_dict())
+    loaded, _ = files.load_tensors(tmp_path / "twice.safetensors")
+    assert torch.equal(loaded["a.weight"], loaded["b.weight"])

@@ -89,7 +89,8 @@ def evaluate(
         print(json.dumps(result.as_json() | more | {"trained": about}))
     else:
         how = " (drawn)" if drawn else ""
-        print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {100 * result.worst_tenth:.1f} %")
+        worst = f"{100 * result.worst_tenth:.1f} %" if result.metric.percent else f"{result.worst_tenth:.4g}"
+        print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {worst}")
 
 
 def _baseline(learner: str) -> str | None:

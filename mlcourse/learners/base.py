@@ -140,7 +140,12 @@ class Learner(Recorded):
 
     def score(self, prediction: Any, batch: Episode) -> dict[str, Tensor]:
         """What is right and wrong in each task, by name, each [tasks]: the accuracy, or the mean squared error."""
-        if batch.query_y.is_floating_point():
+        given, asked = tuple(prediction.shape), tuple(batch.query_y.shape)
+        values = batch.query_y.is_floating_point()
+        if given != asked if values else given[:-1] != asked:  # PyTorch would broadcast: another number, and no word
+            wanted = "the targets' shape" if values else "logits [tasks, queries, way]"
+            raise CourseError(f"{type(self).__name__} predicts {given} for targets {asked}; give {wanted}")
+        if values:
             return {"error": (prediction - batch.query_y).double().square().flatten(1).mean(1)}
         return {"accuracy": (prediction.argmax(-1) == batch.query_y).double().mean(1)}
 

@@ -184,6 +184,8 @@ def exact(
 def implicit_gradient(problem, phi, lam, solve, *, steps, rate) -> tuple[Tensor, Tensors]:
     """∂L_outer/∂λ − (∂²L_inner/∂φ∂λ)ᵀ v, with v = solve(p → H p, ∂L_outer/∂φ): all by products, H is never built."""
     check_number("rate", rate, least=0)
+    if steps > 0 and not rate:
+        raise CourseError(f"{steps} inner steps at the rate 0 go nowhere; give a rate above 0, or steps=0")
     lam = _leaves(lam)
     phi = problem.init(lam) if phi is None else phi
     phi = _leaves(_descend(problem, phi, _detached(lam), steps, rate, create_graph=False))
