@@ -293,9 +293,9 @@ def test_make_tries_the_python_before_it_takes_it(name, said, tmp_path):
     script(tmp_path / "dead", "exit 127")
     path = f"{tmp_path}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["make", "help", f"PYTHON={name}"]
-    answer = subprocess.run(
-        command, cwd=environment.ROOT, capture_output=True, text=True, timeout=120, env=os.environ | {"PATH": path}
-    )
+    outer = {"MAKELEVEL", "MAKEFLAGS", "MFLAGS"}  # `make test` may be running these tests
+    own = {key: value for key, value in os.environ.items() if key not in outer} | {"PATH": path}
+    answer = subprocess.run(command, cwd=environment.ROOT, capture_output=True, text=True, timeout=120, env=own)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == environment.HELP
     assert (said in answer.stderr) if said else answer.stderr == ""

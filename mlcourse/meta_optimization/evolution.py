@@ -369,6 +369,10 @@ class Estimator(nn.Module):
         """Where the trajectories stand."""
         return Particles.of({name: self.get_buffer(buffer) for name, buffer in self._names.items()})
 
+    def recorded(self) -> dict[str, Any]:
+        """What a checkpoint says of it, so that another estimator does not go on from there."""
+        return self.config
+
     def outer_loss(
         self, batch: Tree | None = None, *, step: int = 0, generator: Generator | None = None
     ) -> tuple[Tensor, dict[str, float]]:

@@ -15,15 +15,15 @@ def test_the_rate_follows_the_horizon(lab, record_property):
     opened.run_all(seconds=300)
 
     horizon = Slider(opened.page)
-    assert "the loss after 10 steps is lowest at rate 0.012" in horizon.picture.get_attribute("alt")
+    assert "after 10 steps it is least at rate 0.012" in horizon.picture.get_attribute("alt")
     before = horizon.picture.get_attribute("src")
     horizon.press("ArrowRight")
     assert horizon.picture.get_attribute("src") != before
-    assert "the loss after 11 steps" in horizon.picture.get_attribute("alt")
+    assert "after 11 steps it is least" in horizon.picture.get_attribute("alt")
     median = horizon.median("ArrowRight", times=6)
     record_property("widget times", f"notebook 09, horizon, key to picture, median of 6: {median:.0f} ms")
     horizon.press("End")
-    assert "the loss after 200 steps is lowest at rate 0.4" in horizon.picture.get_attribute("alt")
+    assert "after 200 steps it is least at rate 0.4" in horizon.picture.get_attribute("alt")
 
     noise = Slider(opened.page, index=1)
     noise.press("Home")

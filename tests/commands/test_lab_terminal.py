@@ -38,6 +38,8 @@ class Terminal:
         self.said = ""
         self.pid, self.keyboard = pty.fork()
         if self.pid == 0:
+            for one in (signal.SIGHUP, signal.SIGINT):  # whoever started the tests may ignore them, as nohup does
+                signal.signal(one, signal.SIG_DFL)
             os.chdir(folder)
             os.execvpe(command[0], command, environment)
         self.family = []

@@ -312,8 +312,8 @@ def test_damaged_and_foreign_files_are_one_clear_error(tmp_path):
     with pytest.raises(CourseError, match="belongs to another learner"):
         mlcourse.load(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(CourseError, match=r"config\.json is damaged"):
-        mlcourse.load(folder)
+    with pytest.warns(UserWarning, match=r"config\.json is damaged"):
+        assert type(mlcourse.load(folder)) is MAML, "the file of weights says whose they are"
 
 
 def test_unknown_methods_and_options_are_named():

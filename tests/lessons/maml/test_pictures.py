@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from mlcourse.lessons.maml.pictures import GRID, WavePictures, wave
+from mlcourse.lessons.maml.pictures import GRID, PLACES, WavePictures, wave
 from mlcourse.teaching import figures
 
 VALUES = [(2.0, 1.0, 10, 1, False), (5.0, 3.0, 4, 10, True), (0.5, 0.0, 20, 0, False)]
@@ -46,7 +46,7 @@ def test_each_value_has_its_picture_and_its_words():
 def test_the_picture_shows_what_gradient_descent_does():
     pictures = made()
     amplitude, phase, points = VALUES[0][:3]
-    x = -5 + 10 * pictures.PLACES[:points]
+    x = -5 + 10 * PLACES[:points]
     y = wave(x, amplitude, phase)
     theta = {name: value.clone().requires_grad_() for name, value in start(0).items()}
     (forward(theta, x) - y).square().mean().backward()
