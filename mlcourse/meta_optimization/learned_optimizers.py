@@ -25,6 +25,7 @@ Kingma, Ba, *Adam*, 2015, https://arxiv.org/abs/1412.6980.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -44,18 +45,18 @@ from mlcourse.meta_optimization.small_tasks import Family, Parameters, Sample
 Memory = dict[str, Tensor]
 
 
-class Rule(nn.Module):
+class Rule(nn.Module, ABC):
     """An optimizer: its weights are the outer parameters λ. Subclasses give `init` and `update`."""
 
     config: dict[str, Any]
 
+    @abstractmethod
     def init(self, params: Parameters) -> Memory:
         """What the rule remembers, before the first step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
         """One step. t: its number, from 1. Returns new parameters and a new state."""
-        raise NotImplementedError
 
     def forward(self, *args: Any) -> tuple[Parameters, Memory]:
         """`update`, under the name by which `torch.func.functional_call` finds it."""
