@@ -19,14 +19,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlcourse import devices, training
+from mlcourse import devices, statistics, training
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError, check_number
 from mlcourse.meta_optimization import learned_optimizers, small_tasks
 from mlcourse.meta_optimization.evolution import Estimator
 from mlcourse.meta_optimization.learned_optimizers import SGD, Adam, MLPRule, Rule, curves, inner_training, tune_rate
 from mlcourse.meta_optimization.small_tasks import Family, Sample
-from mlcourse.statistics import mean_interval
+from mlcourse.statistics import Paired
 
 HORIZON = 50
 RATES = torch.logspace(-4, 0.5, 28, dtype=torch.float64).tolist()  # four and a half decades, six to each
@@ -54,13 +54,6 @@ class Tuned(NamedTuple):
     schedule: str
     loss: float
     tried: int
-
-
-class Difference(NamedTuple):
-    """The mean of paired differences over tasks, and the half width of its 95 % interval."""
-
-    mean: float
-    half: float
 
 
 def meta_train(
@@ -168,11 +161,11 @@ def _at_the_end(rule: Adam, family: Family, tasks: Sample, horizon: int, rates: 
     return losses.double().mean(1).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
-def paired(one: Tensor, other: Tensor) -> Difference:
+def paired(one: Tensor, other: Tensor) -> Paired:
     """one − other, both [tasks] losses of the same tasks. Raises CourseError for fewer than 2 tasks."""
     if one.shape != other.shape or one.dim() != 1 or len(one) < 2:
         raise CourseError(f"paired losses have the shapes {tuple(one.shape)} and {tuple(other.shape)}; give [tasks] ×2")
-    return Difference(*mean_interval(one - other))
+    return statistics.paired(one, other)
 
 
 def make(*, short: int = 500, whole: int = 1500, tasks: int = 32, seed: int = 1, progress: bool = True) -> Rule:
@@ -204,7 +197,7 @@ def compare(rule: Rule, *, tasks: int = 256, tuning_tasks: int = 128, seed: int 
         gap = paired(own, ends)
         lines.append(
             f"{name}, rate {tuned.rate:.3g}, {tuned.schedule}: {ends.mean():.4f}; learned minus this "
-            f"{gap.mean:+.4f} ± {gap.half:.4f} (paired, 95 %); {clock}"
+            f"{gap.difference:+.4f} ± {gap.ci95:.4f} (paired, 95 %); {clock}"
         )
     return lines
 

@@ -274,7 +274,7 @@ OTHERS = {  # public, and nothing of theirs is a derivative that a lost graph co
     "learned_optimizers": "SGD LSTMRule MLPRule Rule joined load moved save",
     "linear_solvers": "dot neumann_terms",
     "estimators": "Task as_function find_jump image_task small_network",
-    "optimizer_training": "Difference Tuned best_adam best_baseline compare factor late main make paired stretched",
+    "optimizer_training": "Tuned best_adam best_baseline compare factor late main make paired stretched",
     "rate_tuning": "price",
     "reptile": "",
     "saved_bytes": "saved_bytes",

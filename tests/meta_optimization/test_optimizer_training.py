@@ -44,7 +44,7 @@ def test_a_short_meta_training_learns_and_its_seed_decides():
     history = meta_train(rule, family, **settings)
     assert len(history.losses) == 40
     gain = paired(before, curves(rule, family, unseen, horizon=20)[:, -1])
-    assert gain.mean - 3 * gain.half > 0
+    assert gain.difference - 3 * gain.ci95 > 0
     meta_train(again, family, **settings)
     meta_train(other, family, seed=1, **settings)
     assert all(torch.equal(value, again.weights()[name]) for name, value in rule.weights().items())
@@ -91,8 +91,8 @@ def test_the_best_baseline_is_the_best_of_both_schedules():
 def test_paired_differences_have_the_interval_of_their_tasks():
     one, other = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, 1.0, 3.5, 3.0])
     gap = paired(one, other)
-    assert gap.mean == pytest.approx(0.5)
-    assert gap.half == pytest.approx(1.96 * (one - other).std().item() / 2)
+    assert gap.difference == pytest.approx(0.5)
+    assert gap.ci95 == pytest.approx(1.96 * (one - other).std().item() / 2)
     for bad in (other[:3], other.unsqueeze(1)):
         with pytest.raises(CourseError, match="paired losses have the shapes"):
             paired(one, bad)
@@ -129,8 +129,10 @@ def test_the_kept_rule_beats_tuned_optimizers_at_its_horizon_and_an_untrained_on
         tuned = best_baseline(name, family, to_tune, rates=RATES[9:25:3])
         theirs = curves(tuned.rule, family, unseen, horizon=HORIZON)[:, -1]
         gap = paired(own, theirs)
-        assert gap.mean + gap.half < 0, name
-        assert not paired(raw.nan_to_num(nan=1e4, posinf=1e4), theirs).mean < 0, "the bar would be passed untrained"
+        assert gap.upper < 0, name
+        assert not paired(raw.nan_to_num(nan=1e4, posinf=1e4), theirs).difference < 0, (
+            "the bar would be passed untrained"
+        )
 
 
 def test_adam_is_a_baseline_too():

@@ -15,13 +15,14 @@ def told(one: Tensor, other: Tensor, name: str, rival: str) -> str:
     """
     one, other = bounded(one), bounded(other)
     gap, tasks = paired(one, other), len(one)
-    if gap.mean + gap.half < 0:
+    if gap.upper < 0:
         verdict = f"{name} is lower"
     else:
-        verdict = f"{name} is higher" if gap.mean - gap.half > 0 else "no difference is shown"
+        verdict = f"{name} is higher" if gap.lower > 0 else "no difference is shown"
     return (
-        f"{name} minus {rival}: {gap.mean:+.4f} ± {gap.half:.4f} (mean of {tasks} paired differences of losses, 95 %), "
-        f"median {(one - other).median().item():+.4f}, lower in {int((one < other).sum())} of {tasks} tasks: {verdict}"
+        f"{name} minus {rival}: {gap.difference:+.4f} ± {gap.ci95:.4f} (mean of {tasks} paired differences of losses, "
+        f"95 %), median {(one - other).median().item():+.4f}, lower in {int((one < other).sum())} of {tasks} tasks: "
+        f"{verdict}"
     )
 
 
