@@ -8,6 +8,10 @@
     cluster_bootstrap_interval  values that come in groups (alphabets, people): the groups are drawn, not the values
     holm                        p-values of many comparisons, each made as large as it must be
     effect_size                 a paired difference in units of its own spread
+    p_value, share_won          how surely the two differ, and on how many of the episodes
+    clustered_share             a share of wrong answers, over the data: which alphabets or classes there are to test on
+    reliability                 how sure a learner is, against how often it is right; with it the calibration error,
+                                the negative log-likelihood, and the one temperature that mends most of it
 
 All intervals are of 95 %. Values are tensors or sequences of numbers; the arithmetic is float64.
 """
@@ -128,6 +132,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def p_value(difference: Paired) -> float:
+    """Two-sided p of "there is no difference", by the normal distribution that `difference ± ci95` comes from.
+
+    1 where all pairs are equal, 0 where all differ by the same number; nan for one pair.
+    """
+    if difference.ci95 == 0:
+        return float(difference.difference == 0)
+    return math.erfc(abs(difference.difference) / difference.ci95 * Z95 / math.sqrt(2))
+
+
+def share_won(a: Values, b: Values) -> tuple[float, float]:
+    """In which share of the pairs a is above b, and in which share the two are equal."""
+    a, b = _pair(a, b)
+    return (a > b).double().mean().item(), (a == b).double().mean().item()
+
+
 # ------------------------------------------------------------------ bootstrap
 
 
@@ -173,6 +193,112 @@ def cluster_bootstrap_interval(
     found = torch.stack([statistic(values[torch.cat([rows[i] for i in one])]) for one in drawn])
     lower, upper = torch.quantile(found, torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=found.dtype)).tolist()
     return statistic(values).item(), lower, upper
+
+
+def clustered_share(
+    asked: Values, inside: Values, between: Values, *, draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """The share of wrong answers with its 95 % interval *over the data*: (share, lower, upper).
+
+    An interval over episodes says what other episodes of the same classes would give. This one says what other classes
+    would give: it draws the clusters (alphabets, scripts, classes) that there are to test on, with replacement. A class
+    acts in two ways, by the wrong answers to its own pictures and by those that others get by being taken for it; so a
+    wrong answer between two clusters counts at both, and once too often is taken off again (Hoeffding's projection of a
+    mean over pairs: *A Class of Statistics with Asymptotically Normal Distribution*, 1948,
+    https://doi.org/10.1214/aoms/1177730196). Who resamples by the class of the query alone gets half of it.
+
+    asked [clusters]: how many queries were of each. inside [clusters]: the wrong answers that stay in the cluster.
+    between [clusters]: the wrong answers from it to another cluster, and those from another one to it.
+    Of a difference of two learners on the same queries: give the differences of `inside` and of `between`.
+
+    Percentiles are expanded for few clusters (Hesterberg, *What Teachers Should Know about the Bootstrap*, 2015,
+    https://doi.org/10.1080/00031305.2015.1089789), as Student's t is for few values.
+    Raises CourseError for fewer than two clusters, and for counts that do not pair off.
+    """
+    from scipy.stats import norm, t  # late: it takes half a second
+
+    (asked, inside), (_, between) = _pair(asked, inside), _pair(asked, between)
+    clusters = len(asked)
+    if clusters < 2:
+        raise CourseError("all queries are of one cluster, which says nothing about others; give two clusters or more")
+    if (asked < 0).any() or asked.sum() == 0:
+        raise CourseError("a cluster's number of queries is 0 or more, and together there is one; count them anew")
+    twice = between.sum() / 2 / asked.sum()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(clusters, (draws, clusters), generator=generator)
+    queries = asked[drawn].sum(1)
+    found = ((inside + between)[drawn].sum(1) / queries - twice)[queries > 0]
+    tail = norm.cdf(-math.sqrt(clusters / (clusters - 1)) * t.ppf((1 + LEVEL) / 2, clusters - 1))
+    lower, upper = torch.quantile(found, torch.tensor([tail, 1 - tail], dtype=found.dtype)).tolist()
+    return ((inside + between).sum() / asked.sum() - twice).item(), lower, upper
+
+
+# ------------------------------------------------------------------ how sure, against how often right
+
+BINS = 15
+COLDEST, HOTTEST = 1e-3, 1e3  # temperatures: where all validation answers are right, none is the best
+
+
+def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
+    """How sure answers are, and how often they are right: float64 [bins + 1, 3].
+
+    logits [n, way], labels [n]. An answer's confidence is the probability of the class that it names. Answers are
+    counted by confidence in `bins` equal parts of [0, 1); confidence 1 has a row of its own, as in torchmetrics. The
+    three columns are the number of answers, the sum of their confidences, and the number that is right.
+    """
+    logits, labels = _answers(logits, labels)
+    confidence, answer = logits.softmax(-1).max(-1)
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    row = torch.bucketize(confidence, edges, right=True) - 1
+    table = torch.zeros(bins + 1, 3, dtype=torch.float64)
+    return table.index_add_(0, row, torch.stack([torch.ones_like(confidence), confidence, answer == labels], 1))
+
+
+def calibration_error(table: Tensor) -> float:
+    """The expected calibration error of what `reliability` gives: how far confidence and accuracy are apart, in [0, 1].
+
+    Naeini, Cooper, Hauskrecht, *Obtaining Well Calibrated Probabilities Using Bayesian Binning*, 2015,
+    https://doi.org/10.1609/aaai.v29i1.9602; for networks Guo et al., *On Calibration of Modern Neural Networks*, 2017,
+    https://arxiv.org/abs/1706.04599.
+    """
+    answers, confidence, right = table.unbind(1)
+    return ((confidence - right).abs().sum() / answers.sum()).item()
+
+
+def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
+    """The mean of −log p(right class): logits [n, way], labels [n]. It punishes an answer that is sure and wrong."""
+    logits, labels = _answers(logits, labels)
+    return torch.nn.functional.cross_entropy(logits, labels).item()
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T for which softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017, section 4.2).
+
+    logits [n, way], labels [n], of validation classes. The log-likelihood is concave in 1/T, so its slope
+    Σ (z_right − E_p[z]) changes its sign once, and halving an interval finds where. It stays between 0.001 and 1,000.
+    """
+    logits, labels = _answers(logits, labels)
+    right = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+    def slope(log_t: float) -> float:
+        return (right - (logits * (logits / math.exp(log_t)).softmax(-1)).sum(-1)).sum().item()
+
+    low, high = math.log(COLDEST), math.log(HOTTEST)
+    for _ in range(60):  # to 14 digits
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) >= 0 else (middle, high)
+    return math.exp((low + high) / 2)
+
+
+def _answers(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits as float64 [n, way] and labels [n]. Raises CourseError when they do not fit, or are not finite."""
+    logits, labels = _finite(logits.detach().cpu()), labels.cpu()
+    if logits.dim() != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
+        shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise CourseError(f"logits and labels have the shapes {shapes}; give logits [n, way] and integer labels [n]")
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise CourseError(f"labels are 0 to {logits.shape[1] - 1}, but one is {int(labels.max())} or below 0")
+    return logits, labels.long()
 
 
 # ------------------------------------------------------------------ what a learner is measured by

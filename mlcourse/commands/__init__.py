@@ -25,6 +25,7 @@ COMMANDS = {
     "progress": "mlcourse.commands.progress:progress",
     "train": "mlcourse.commands.train:train",
     "evaluate": "mlcourse.commands.evaluate:evaluate",
+    "table": "mlcourse.commands.table:table",
     "bench": "mlcourse.commands.bench:bench",
     "run": "mlcourse.commands.run:run",
     "tidy": "mlcourse.commands.notebook_tools:tidy",

@@ -28,6 +28,7 @@ CALLS = {
     "progress": ["progress"],
     "train": ["train", "prototypical", "--budget", "smoke", "--steps", "1", "--out", "{out}", "--device", "cpu"],
     "evaluate": ["evaluate", "pixels", "--episodes", "4"],
+    "table": ["table", "glyphs-5way-1shot"],
     "bench": ["bench", "maml", "--workload", "W2", "--rounds", "1", "--no-growth", "--device", "cpu"],
     "run": ["run", "{notebook}", "--budget", "smoke", "--out", "{out}"],
     "tidy": ["tidy", "{notebook}"],
