@@ -76,8 +76,8 @@ def specifications() -> list[Protocol]:
     found.append(
         made(
             "omniglot-within-alphabet",
-            "Omniglot, the 20 evaluation alphabets of Lake et al.: 20 characters of one alphabet, 1-shot, one drawer for "
-            "the support set and another for the queries, each query asked alone; train with --protocol lake",
+            "Omniglot, the 20 evaluation alphabets of Lake et al.: 20 characters of one alphabet, 1-shot, one drawer "
+            "for the support set and another for the queries, each query asked alone; train with --protocol lake",
             VINYALS,
             lists="lake",
             rotations=False,

@@ -203,7 +203,7 @@ def test_a_temperature_mends_answers_that_are_too_sure():
     logits, labels = answers(sharpness=6.0)
     scaled = logits / statistics.temperature(logits, labels)
     before, after = (statistics.calibration_error(statistics.reliability(some, labels)) for some in (logits, scaled))
-    assert after < 0.02 < before
+    assert after < before / 5
 
 
 def test_answers_that_are_all_right_have_no_best_temperature_but_one_that_is_finite():

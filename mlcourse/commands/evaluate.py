@@ -18,8 +18,8 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="split of omniglot, vinyals or lake; or fixed episodes: a name out of data/protocols, or a file, which "
-            "says all but the learner (the result is kept for mlcourse table)"
+            help="split of omniglot, vinyals or lake; or fixed episodes: a name out of data/protocols, or a file, "
+            "which says all but the learner (the result is kept for mlcourse table)"
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",

@@ -40,9 +40,9 @@ def load(
     """One split of a data set.
 
     name_or_folder: "glyphs" (embedded), "omniglot", "caltech101", "mnist" (test digits only), or the path of a folder
-        of class folders. How such a
-        folder is split (`train`, `val` and `test` folders in it, else about 60/20/20 % of the classes by their names;
-        at least four classes with two pictures each) is said in `mlcourse.datasets.class_folders`.
+        of class folders. How such a folder is split (`train`, `val` and `test` folders in it, else about 60/20/20 % of
+        the classes by their names; at least four classes with two pictures each) is said in
+        `mlcourse.datasets.class_folders`.
     split: "train", "val", "test" (no two share a class), "trainval" (the first two) or "all".
     protocol: for omniglot, "vinyals" (default) or "lake".
     root: the folder of local copies; default: the environment variable MLCOURSE_DATA, else `data` in the cache folder

@@ -60,8 +60,8 @@ def counts(split: str, *, root: str | Path | None) -> dict[str, int]:
 
 def _place(root: str | Path | None, download: bool) -> Path:
     """The folder `raw` of the first copy that there is."""
+    place = local.default_root() if root is None else Path(root)
     for folder in FOLDERS:
-        place = local.default_root() if root is None else Path(root)
         if (place / folder / "raw").is_dir():
             return place / folder / "raw"
     return local.find(FOLDERS[0], root, _download if download else None) / "raw"
@@ -72,7 +72,7 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
     packed = path.with_name(f"{path.name}.gz")
     path = path if os.path.isfile(path) else packed
     try:
-        content = gzip.open(path).read() if path == packed else path.read_bytes()
+        content = gzip.decompress(path.read_bytes()) if path == packed else path.read_bytes()
         header = np.frombuffer(content, ">u4", 1 + dimensions)
         if header[0] != 0x800 + dimensions:  # unsigned bytes, so many dimensions
             raise ValueError("its header is another one")

@@ -85,8 +85,9 @@ def once(
         source = EmbeddedSampler(sampler, indices, embeddings(learner, sampler.data.images))
         short = Embedded(learner).eval()
         again = source.sample(BLOCK, torch.Generator().manual_seed(seed)).some(slice(0, TRIED))
-        answers, expected = short(again.support_x, again.support_y, again.query_x), learner(
-            batch.support_x, batch.support_y, batch.query_x
+        answers, expected = (
+            short(again.support_x, again.support_y, again.query_x),
+            learner(batch.support_x, batch.support_y, batch.query_x),
         )
     far = (expected - expected.mean()).abs().max()
     return (short, source) if (answers - expected).abs().max() <= TOLERANCE * far else (learner, sampler)

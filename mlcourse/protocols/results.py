@@ -70,7 +70,7 @@ class Answers:
         self.between += _counts(of_query[across], self.groups) + _counts(of_answer[across], self.groups)
 
     def counted(self) -> dict[str, Any]:
-        """What a result keeps: right answers per episode; of each group queries, and wrong answers inside and between."""
+        """What a result keeps: right answers per episode; of each group queries, wrong answers inside, and between."""
         table = torch.stack([self.asked, self.inside, self.between], 1).tolist()
         groups = {group: tuple(counts) for group, counts in zip(self.groups, table)}
         return {"right": tuple(torch.cat(self.right).tolist()), "groups": groups}
@@ -155,7 +155,9 @@ class Stored:
     @property
     def row(self) -> tuple:
         """What results of several seeds have in common: one row of a table."""
-        own = "" if self.method.removeprefix("untrained-") in METHODS else self.learner  # a class says nothing of itself
+        own = (
+            "" if self.method.removeprefix("untrained-") in METHODS else self.learner
+        )  # a class says nothing of itself
         told = json.dumps([self.shape, self.settings], sort_keys=True)
         return self.method, own, self.network, self.normalisation, self.trained_on, self.budget, self.steps, told
 
@@ -254,9 +256,7 @@ def ask(
     asked, source = embedded.once(learner, sampler, indices, episodes=episodes, seed=seed)
     answers = Answers(sampler.data)
     at_once = 1 if one_by_one else None
-    result = evaluation.evaluate(
-        asked, source, episodes=episodes, seed=seed, queries_at_once=at_once, watch=answers
-    )
+    result = evaluation.evaluate(asked, source, episodes=episodes, seed=seed, queries_at_once=at_once, watch=answers)
     return answers, result
 
 
@@ -319,7 +319,9 @@ def check_unseen(
     tested = frozenset(map(upright, images.names))
     both = sorted(tested & {upright(one) for one in seen})
     if both:
-        lists = f" with --protocol {protocol.lists}" if protocol.lists and protocol.split == "test" else " on other data"
+        lists = (
+            f" with --protocol {protocol.lists}" if protocol.lists and protocol.split == "test" else " on other data"
+        )
         raise CourseError(
             f"{name} was trained or chosen on {len(both)} of the {len(tested)} classes that protocol {protocol.name} "
             f"tests, such as {both[0]!r}: train a run{lists}"
@@ -397,7 +399,11 @@ def _check_counts(result: Stored, protocol: Protocol) -> None:
     asked, inside, between = (int(n) for n in counts.sum(0))
     if int(right.max()) > result.queries or asked != len(right) * result.queries or 2 * inside + between != 2 * wrong:
         raise CourseError("its right answers per episode and per group do not add up to the same; evaluate anew")
-    numbers = [result.temperature, *result.nll.values(), *(n for t in result.reliability.values() for r in t for n in r)]
+    numbers = [
+        result.temperature,
+        *result.nll.values(),
+        *(n for t in result.reliability.values() for r in t for n in r),
+    ]
     if not torch.tensor(numbers).isfinite().all():
         raise CourseError("it holds a number that is not finite; evaluate anew")
 

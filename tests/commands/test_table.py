@@ -61,7 +61,17 @@ def test_evaluate_again_gives_the_same_file_to_the_byte(inside):
 
 
 def test_json_of_evaluate_and_another_place(inside, tmp_path):
-    answer = call("evaluate", "untrained-prototypical", "--protocol", "small.json", "--seed", 3, "--out", tmp_path / "u.json", "--json")
+    answer = call(
+        "evaluate",
+        "untrained-prototypical",
+        "--protocol",
+        "small.json",
+        "--seed",
+        3,
+        "--out",
+        tmp_path / "u.json",
+        "--json",
+    )
     told = json.loads(answer.stdout)
     assert told["method"] == "untrained-prototypical"
     assert told["digest"] == protocols.read("small.json").digest
