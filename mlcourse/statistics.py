@@ -9,7 +9,7 @@
     holm                        p-values of many comparisons, each made as large as it must be
     effect_size                 a paired difference in units of its own spread
     p_value, share_won          how surely the two differ, and on how many of the episodes
-    clustered_share             a share of wrong answers, over the data: which alphabets or classes there are to test on
+    episodes_over_data          a mean over episodes, over the data: which alphabets or classes there are to test on
     reliability                 how sure a learner is, against how often it is right; with it the calibration error,
                                 the negative log-likelihood, and the one temperature that mends most of it
 
@@ -195,42 +195,53 @@ def cluster_bootstrap_interval(
     return statistic(values).item(), lower, upper
 
 
-def clustered_share(
-    asked: Values, inside: Values, between: Values, *, draws: int = 2000, seed: int = 0
+def episodes_over_data(
+    values: Values,
+    classes: Values,
+    sums: Values,
+    *,
+    crowding: float = 1.0,
+    scale: float = 1.0,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
-    """The share of wrong answers with its 95 % interval *over the data*: (share, lower, upper).
+    """The mean of episodes with its 95 % interval *over the data*: (mean, lower, upper).
 
-    An interval over episodes says what other episodes of the same classes would give. This one says what other classes
-    would give: it draws the clusters (alphabets, scripts, classes) that there are to test on, with replacement. A class
-    acts in two ways, by the wrong answers to its own pictures and by those that others get by being taken for it; so a
-    wrong answer between two clusters counts at both, and once too often is taken off again (Hoeffding's projection of a
-    mean over pairs: *A Class of Statistics with Asymptotically Normal Distribution*, 1948,
-    https://doi.org/10.1214/aoms/1177730196). Who resamples by the class of the query alone gets half of it.
+    An interval over episodes says what other episodes of the same classes would give: episodes are drawn again and
+    again from the same pictures, so it measures the sampler, and shrinks to nothing. This one says what other clusters
+    (alphabets, scripts, classes) would give. An episode mixes several, so it belongs to none. But how far the mean
+    hangs on a cluster can be measured: by how much the episodes with its classes lie above the others, as often as they
+    have them (Hoeffding's projection, *A Class of Statistics with Asymptotically Normal Distribution*, 1948,
+    https://doi.org/10.1214/aoms/1177730196). The bootstrap draws these shares of the clusters, with replacement.
 
-    asked [clusters]: how many queries were of each. inside [clusters]: the wrong answers that stay in the cluster.
-    between [clusters]: the wrong answers from it to another cluster, and those from another one to it.
-    Of a difference of two learners on the same queries: give the differences of `inside` and of `between`.
+    values [episodes]. classes [clusters]: how many classes of each cluster all episodes have, together. sums
+    [clusters]: the same, each counted with its episode's value. crowding: Σ over clusters of (classes of it in an
+    episode)², the mean over episodes: an episode's own luck is counted once for each, and is taken off again. scale:
+    (C − 1)/(C − way) where the classes of an episode are drawn out of only C. Where each episode is of one cluster,
+    count it as one class, and leave both at 1. Of a difference of two learners: give the differences of values and sums.
 
     Percentiles are expanded for few clusters (Hesterberg, *What Teachers Should Know about the Bootstrap*, 2015,
     https://doi.org/10.1080/00031305.2015.1089789), as Student's t is for few values.
-    Raises CourseError for fewer than two clusters, and for counts that do not pair off.
+    Raises CourseError for fewer than two clusters, and for sums that do not pair off.
     """
     from scipy.stats import norm, t  # late: it takes half a second
 
-    (asked, inside), (_, between) = _pair(asked, inside), _pair(asked, between)
-    clusters = len(asked)
+    values, (classes, sums) = _finite(values), _pair(classes, sums)
+    clusters = len(classes)
     if clusters < 2:
-        raise CourseError("all queries are of one cluster, which says nothing about others; give two clusters or more")
-    if (asked < 0).any() or asked.sum() == 0:
-        raise CourseError("a cluster's number of queries is 0 or more, and together there is one; count them anew")
-    twice = between.sum() / 2 / asked.sum()
+        raise CourseError("all episodes are of one cluster, which says nothing of others; give two or more")
+    mean = values.mean()
+    shares = scale * (sums - classes * mean) / len(values)
+    luck = (values - mean).square().sum() / len(values) ** 2  # the variance of the mean over episodes
+    found = shares.square().sum()
+    true = max(found - (crowding * scale**2 - 1) * luck, luck)
+    shares = shares * (true / found).sqrt() if found > 0 else shares
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(clusters, (draws, clusters), generator=generator)
-    queries = asked[drawn].sum(1)
-    found = ((inside + between)[drawn].sum(1) / queries - twice)[queries > 0]
     tail = norm.cdf(-math.sqrt(clusters / (clusters - 1)) * t.ppf((1 + LEVEL) / 2, clusters - 1))
-    lower, upper = torch.quantile(found, torch.tensor([tail, 1 - tail], dtype=found.dtype)).tolist()
-    return ((inside + between).sum() / asked.sum() - twice).item(), lower, upper
+    ends = torch.tensor([tail, 1 - tail], dtype=shares.dtype)
+    lower, upper = (mean + torch.quantile(shares[drawn].sum(1), ends)).tolist()
+    return mean.item(), lower, upper
 
 
 # ------------------------------------------------------------------ how sure, against how often right

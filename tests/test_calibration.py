@@ -8,7 +8,7 @@ from scipy import optimize, stats
 
 from mlcourse import statistics
 from mlcourse.errors import CourseError
-from mlcourse.statistics import Paired, clustered_share
+from mlcourse.statistics import Paired, episodes_over_data
 
 F64 = torch.float64
 
@@ -49,65 +49,66 @@ def test_the_share_won_counts_ties_apart():
 
 # ------------------------------------------------------------------ over the data
 
-WAY, QUERIES, GROUPS, OF_GROUP = 5, 5, 40, 3
-BASE, SPREAD, WITHIN = 0.003, 0.02, 0.05
+WAY, QUERIES, GROUPS, OF_GROUP, EPISODES = 5, 5, 40, 3, 600
 
 
-def world(seed):
-    """Classes in groups, and the rate at which each is taken for each other one: [classes, classes].
+def rare(seed):
+    """A learner that is mostly right: the log-rate at which each class is taken for each other one.
 
-    A group's classes are hard to tell from all others, from 0 to SPREAD, and from each other by WITHIN more.
+    A group's classes are hard to tell from all others, some more, some less, and from each other by more.
     """
-    hard = SPREAD * torch.rand(GROUPS, generator=generator(seed), dtype=F64).repeat_interleave(OF_GROUP)
+    hard = 0.02 * torch.rand(GROUPS, generator=generator(seed), dtype=F64).repeat_interleave(OF_GROUP)
     group = torch.arange(GROUPS).repeat_interleave(OF_GROUP)
-    rates = BASE + hard[:, None] + hard[None, :] + WITHIN * (group[:, None] == group[None, :])
-    return rates.fill_diagonal_(0), group
+    rates = 0.003 + hard[:, None] + hard[None, :] + 0.05 * (group[:, None] == group[None, :])
+    return rates.fill_diagonal_(1).log(), group
 
 
-def truth_of_population():
-    within = (OF_GROUP - 1) / (GROUPS * OF_GROUP - 1)
-    return (WAY - 1) * (BASE + SPREAD + within * WITHIN)
+def rivals(seed):
+    """A learner that is often wrong: classes of some groups are hard, and answers go to those that attract them."""
+    draw = torch.rand(GROUPS, generator=generator(seed), dtype=F64).repeat_interleave(OF_GROUP)
+    group = torch.arange(GROUPS).repeat_interleave(OF_GROUP)
+    return 3 * draw[:, None] * torch.eye(len(group), dtype=F64) + 0.5 * draw[None, :], group
 
 
-def asked(rates, group, episodes, seed):
-    """Episodes of random classes: the share of wrong answers of each, what `clustered_share` takes, and the wrong
-    answers by the group that was asked about."""
+def asked(scores, group, seed, way=WAY):
+    """Episodes of random classes: the accuracy of each, and what `episodes_over_data` takes of them."""
     draws = generator(seed)
-    classes = torch.rand(episodes, len(group), generator=draws).argsort(1)[:, :WAY]
-    chances = rates[classes.unsqueeze(2), classes.unsqueeze(1)]
-    chances = chances + torch.diag_embed(1 - chances.sum(-1))
+    classes = torch.rand(EPISODES, len(group), generator=draws).argsort(1)[:, :way]
+    chances = scores[classes.unsqueeze(2), classes.unsqueeze(1)].softmax(-1)
     given = torch.multinomial(chances.flatten(0, 1), QUERIES, replacement=True, generator=draws)
-    given = given.view(episodes, WAY, QUERIES)
-    wrong = given != torch.arange(WAY).view(1, WAY, 1)
-    of_query = group[classes].unsqueeze(2).expand_as(given)
-    of_answer = group[classes].gather(1, given.flatten(1)).view_as(given)
-    across = of_query != of_answer
-    count = [of_query, of_query[wrong & ~across], torch.cat([of_query[across], of_answer[across]])]
-    *taken, made = (torch.bincount(one.flatten(), minlength=GROUPS).double() for one in [*count, of_query[wrong]])
-    return wrong.double().mean((1, 2)), taken, made
+    values = (given.view(EPISODES, way, QUERIES) == torch.arange(way).view(1, way, 1)).double().mean((1, 2))
+    return values, *over(values, group[classes], int(group.max()) + 1, len(group))
 
 
-@pytest.fixture(scope="module")
-def coverage():
+def over(values, groups, number, classes):
+    """The arguments after `values`, and the options."""
+    member = torch.nn.functional.one_hot(groups, number).sum(1).double()
+    scale = (classes - 1) / (classes - groups.shape[1])
+    told = {"crowding": member.square().sum(1).mean().item(), "scale": scale}
+    return member.sum(0), (member * values.unsqueeze(1)).sum(0), told
+
+
+def exact(scores, episodes):
+    """The accuracy of these classes, by far more episodes than are asked."""
+    classes = torch.rand(episodes, len(scores), generator=generator(99)).argsort(1)[:, :WAY]
+    return scores[classes.unsqueeze(2), classes.unsqueeze(1)].softmax(-1).diagonal(dim1=1, dim2=2).mean().item()
+
+
+@pytest.fixture(scope="module", params=[rare, rivals])
+def coverage(request):
     """In how many of 1,000 test sets each interval holds each truth."""
-    held = dict.fromkeys(["episodes, these data", "episodes, other data", "data", "data, by the query alone"], 0)
-    for seed in range(1000):
-        rates, group = world(seed)
-        here = (WAY - 1) * rates.sum().item() / (len(group) * (len(group) - 1))
-        shares, (queries, inside, between), made = asked(rates, group, 600, seed + 10**4)
-        value, half = statistics.mean_interval(shares)
-        held["episodes, these data"] += abs(value - here) <= half
-        held["episodes, other data"] += abs(value - truth_of_population()) <= half
-        _, lower, upper = clustered_share(queries, inside, between, draws=1000)
-        held["data"] += lower <= truth_of_population() <= upper
-        # the cheap way: a wrong answer counts only where it was asked, as if it stayed there
-        _, lower, upper = clustered_share(queries, made, 0 * made, draws=1000)
-        held["data, by the query alone"] += lower <= truth_of_population() <= upper
+    found = [asked(*request.param(seed), seed + 10**4) for seed in range(1000)]
+    truth = torch.stack([values for values, *_ in found]).mean().item()  # its error is a thirtieth of the spread
+    held = dict.fromkeys(["episodes, other data", "data"], 0)
+    for values, classes, sums, told in found:
+        value, half = statistics.mean_interval(values)
+        held["episodes, other data"] += abs(value - truth) <= half
+        _, lower, upper = episodes_over_data(values, classes, sums, draws=1000, **told)
+        held["data"] += lower <= truth <= upper
     return held
 
 
-def test_each_interval_covers_what_it_claims_in_93_to_97_of_100_draws(coverage):
-    assert 930 <= coverage["episodes, these data"] <= 970, coverage
+def test_the_interval_over_the_data_covers_other_data_in_93_to_97_of_100_draws(coverage):
     assert 930 <= coverage["data"] <= 970, coverage
 
 
@@ -115,36 +116,56 @@ def test_the_interval_over_episodes_fails_for_the_question_of_the_data(coverage)
     assert coverage["episodes, other data"] < 700, coverage
 
 
-def test_who_counts_a_wrong_answer_once_only_has_too_narrow_an_interval(coverage):
-    assert coverage["data, by the query alone"] < 900, coverage
+@pytest.mark.parametrize("world", [rare, rivals])
+def test_the_interval_over_episodes_covers_other_episodes_of_these_data(world):
+    scores, group = world(0)
+    truth, covered = exact(scores, 200_000), 0
+    for seed in range(1000):
+        value, half = statistics.mean_interval(asked(scores, group, seed + 10**4)[0])
+        covered += abs(value - truth) <= half
+    assert 930 <= covered <= 970
 
 
 def test_tasks_within_a_group_are_covered_too():
     covered = 0
     for seed in range(1000):
-        rate = 0.05 + 0.2 * torch.rand(20, generator=generator(seed), dtype=F64)
-        wrong = torch.binomial(torch.full((20,), 1000.0, dtype=F64), rate, generator=generator(seed + 10**4))
-        _, lower, upper = clustered_share(torch.full((20,), 1000.0), wrong, torch.zeros(20), draws=1000)
-        covered += lower <= 0.15 <= upper
+        accuracy = 0.75 + 0.2 * torch.rand(20, generator=generator(seed), dtype=F64)
+        group = torch.randint(20, (EPISODES,), generator=generator(seed + 10**4))
+        values = (
+            torch.binomial(torch.full((EPISODES,), 20.0, dtype=F64), accuracy[group], generator=generator(seed + 10**5))
+            / 20
+        )
+        member = torch.nn.functional.one_hot(group, 20).double()
+        _, lower, upper = episodes_over_data(values, member.sum(0), member.T @ values, draws=1000)
+        covered += lower <= 0.85 <= upper
     assert 930 <= covered <= 970
 
 
-def test_the_share_is_that_of_all_queries_and_a_difference_is_the_difference():
-    shares, (queries, inside, between), _ = asked(*world(0), 50, 1)
-    assert clustered_share(queries, inside, between)[0] == pytest.approx(shares.mean().item())
-    fewer = (inside / 2).floor(), 2 * (between / 4).floor()
-    difference = clustered_share(queries, inside - fewer[0], between - fewer[1])[0]
-    assert difference == pytest.approx(shares.mean().item() - clustered_share(queries, *fewer)[0])
-    assert clustered_share(queries, 0 * inside, 0 * between) == (0, 0, 0)
+def test_the_mean_is_that_of_the_episodes_and_a_difference_is_the_difference():
+    a, b = (asked(*rare(world), 1) for world in (0, 1))  # the same episodes, other learners
+    assert torch.equal(a[1], b[1])
+    assert episodes_over_data(*a[:3], **a[3])[0] == pytest.approx(a[0].mean().item())
+    difference = episodes_over_data(a[0] - b[0], a[1], a[2] - b[2], **a[3])
+    assert difference[0] == pytest.approx((a[0] - b[0]).mean().item())
+    assert difference[1] < difference[0] < difference[2]
+    assert episodes_over_data(0 * a[0], a[1], 0 * a[2], **a[3]) == (0, 0, 0)
+
+
+def test_it_is_never_narrower_than_over_episodes_where_groups_do_not_matter():
+    values = torch.rand(EPISODES, generator=generator(3), dtype=F64)
+    groups = torch.randint(GROUPS, (EPISODES, WAY), generator=generator(4))
+    classes, sums, told = over(values, groups, GROUPS, 3 * GROUPS)
+    _, lower, upper = episodes_over_data(values, classes, sums, draws=20_000, **told)
+    assert (upper - lower) / 2 > 0.9 * statistics.mean_interval(values)[1]
 
 
 def test_clusters_that_say_nothing_are_refused():
     with pytest.raises(CourseError, match="one cluster"):
-        clustered_share([5.0], [1.0], [0.0])
-    with pytest.raises(CourseError, match="queries is 0 or more"):
-        clustered_share([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
+        episodes_over_data([0.5, 0.6], [5.0], [1.0])
     with pytest.raises(CourseError, match=r"\(2,\) and \(3,\)"):
-        clustered_share([1.0, 1.0], [0.0, 0.0], [0.0, 0.0, 0.0])
+        episodes_over_data([0.5, 0.6], [1.0, 1.0], [0.0, 0.0, 0.0])
+    with pytest.raises(CourseError, match="not finite"):
+        episodes_over_data([0.5, math.nan], [1.0, 1.0], [0.0, 0.0])
 
 
 # ------------------------------------------------------------------ how sure

@@ -65,17 +65,14 @@ class Row:
         return Interval(value, value - half, value + half)
 
     @cached_property
-    def counts(self) -> Tensor:
-        """Queries, wrong answers inside, and between, of each group, over all seeds: float64 [groups, 3]."""
-        return torch.stack([one.counts for one in self.results]).sum(0)
+    def sums(self) -> Tensor:
+        """Of each group, the accuracies of its episodes, each as often as it has the group's classes: float64."""
+        return torch.stack([one.counts[:, 1] / one.queries for one in self.results]).mean(0)
 
     @cached_property
     def over_data(self) -> Interval | None:
         """What other alphabets (scripts, classes) would give; None where there is only one."""
-        if len(self.counts) < 2:
-            return None
-        wrong, lower, upper = statistics.clustered_share(*self.counts.unbind(1))
-        return Interval(1 - wrong, 1 - upper, 1 - lower)
+        return _over_data(self.first, self.per_episode, self.sums)
 
     @cached_property
     def over_seeds(self) -> tuple[float, float] | None:
@@ -160,16 +157,17 @@ def pairs(table: Sequence[Row]) -> list[Pair]:
 def _pair(a: Row, b: Row, difference: Paired, p: float) -> Pair:
     won, tied = statistics.share_won(a.per_episode, b.per_episode)
     effect = statistics.effect_size(a.per_episode, b.per_episode)
-    return Pair(a, b, difference, _data_difference(a, b), effect, won, tied, p)
+    return Pair(
+        a, b, difference, _over_data(a.first, a.per_episode - b.per_episode, a.sums - b.sums), effect, won, tied, p
+    )
 
 
-def _data_difference(a: Row, b: Row) -> Interval | None:
-    """The interval over the data of a − b: the same groups are drawn for both."""
-    if len(a.counts) < 2:
+def _over_data(one: Stored, values: Tensor, sums: Tensor) -> Interval | None:
+    """The interval over the data of a mean, or of a difference: all results of a protocol have the same episodes."""
+    if len(sums) < 2:
         return None
-    (asked, *mine), (_, *other) = ((row.counts / len(row.results)).unbind(1) for row in (a, b))
-    inside, between = (theirs - ours for ours, theirs in zip(mine, other))
-    return Interval(*statistics.clustered_share(asked, inside, between))
+    more = {"crowding": one.crowding, "scale": one.scale}
+    return Interval(*statistics.episodes_over_data(values, one.counts[:, 0], sums, **more))
 
 
 def published(protocol: Protocol, row: Row) -> str:

@@ -1,6 +1,6 @@
 """A learner on a protocol, and the file that keeps what came of it.
 
-The file keeps what was counted: right answers in each episode, queries and wrong answers per alphabet (or script, or
+The file keeps what was counted: right answers in each episode, the same summed up per alphabet (or script, or
 class), answers per confidence. Everything that a table says — means, intervals, calibration errors — is computed from
 these when it is read, so no figure can be typed.
 """
@@ -23,7 +23,7 @@ from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS
 from mlcourse.learners.building import DEFAULT_NETWORK
 from mlcourse.protocols import embedded, flop
-from mlcourse.protocols.protocol import Protocol, content_digest, without_pictures
+from mlcourse.protocols.protocol import Protocol, WithinGroups, content_digest, without_pictures
 
 VALIDATION_EPISODES = 200
 ROTATION = "/rot"
@@ -37,12 +37,14 @@ TRAINING = ("way", "shot", "train_way", "train_query", "tasks", "rate", "schedul
 class Answers:
     """Counts what a learner answers: `evaluation.evaluate(…, watch=answers)` calls it for each batch of episodes."""
 
-    def __init__(self, images: ClassImages):
+    def __init__(self, images: ClassImages, *, within_groups: bool = False):
+        """within_groups: the classes of a task are all of one group, so the task is a task of that group."""
         self.groups = tuple(dict.fromkeys(images.groups))
         self.group_of = torch.tensor([self.groups.index(group) for group in images.groups])
         self.names = frozenset(map(upright, images.names))
         self.where = f"{images.name} {images.split}"
-        self.asked, self.inside, self.between = (torch.zeros(len(self.groups), dtype=torch.int64) for _ in range(3))
+        self.within_groups = within_groups
+        self.members: list[Tensor] = []  # how many classes of each group each episode has
         self.right: list[Tensor] = []
         self.parts: list[tuple[Tensor, Tensor]] = []
 
@@ -57,23 +59,18 @@ class Answers:
                 "logits [tasks, queries, way]"
             )
         given = prediction.argmax(-1).cpu()
-        wrong = given != labels
-        self.right.append((~wrong).sum(1))
+        self.right.append((given == labels).sum(1))
         self.parts.append((logits.flatten(0, 1), labels.flatten()))
-        # A head with more outputs than classes may name a class that is not there: wrong, and nobody else's doing.
-        stays = given < batch.way
-        of_query = self.group_of[classes.gather(1, labels)]
-        of_answer = self.group_of[classes.gather(1, given.clamp(max=batch.way - 1))].where(stays, of_query)
-        across = of_query != of_answer
-        self.asked += _counts(of_query, self.groups)
-        self.inside += _counts(of_query[wrong & ~across], self.groups)
-        self.between += _counts(of_query[across], self.groups) + _counts(of_answer[across], self.groups)
+        member = torch.nn.functional.one_hot(self.group_of[classes], len(self.groups)).sum(1)
+        self.members.append(member.clamp(max=1) if self.within_groups else member)
 
     def counted(self) -> dict[str, Any]:
-        """What a result keeps: right answers per episode; of each group queries, wrong answers inside, and between."""
-        table = torch.stack([self.asked, self.inside, self.between], 1).tolist()
+        """What is kept: right answers per episode; of each group classes, and right answers of their episodes."""
+        right, members = torch.cat(self.right), torch.cat(self.members)
+        table = torch.stack([members.sum(0), (members * right.unsqueeze(1)).sum(0)], 1).tolist()
         groups = {group: tuple(counts) for group, counts in zip(self.groups, table)}
-        return {"right": tuple(torch.cat(self.right).tolist()), "groups": groups}
+        crowding = members.square().sum(1).double().mean().item()
+        return {"right": tuple(right.tolist()), "groups": groups, "crowding": crowding}
 
     @property
     def logits(self) -> Tensor:
@@ -105,16 +102,12 @@ def fitted_temperature(validation: Answers, tested: frozenset[str]) -> float:
     return statistics.temperature(validation.logits, validation.labels)
 
 
-def _counts(groups: Tensor, names: tuple[str, ...]) -> Tensor:
-    return torch.bincount(groups.flatten(), minlength=len(names))
-
-
 # ------------------------------------------------------------------ a learner on a protocol
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What the file of a result holds. `right` is per episode; `groups` are [queries, wrong inside, wrong between]."""
+    """What the file of a result holds. `right` is per episode; `groups`: see `Answers.counted`."""
 
     protocol: str
     digest: str
@@ -133,7 +126,9 @@ class Stored:
     settings: dict[str, Any]  # options of the learner, and what its training took
     queries: int  # per episode
     right: tuple[int, ...]
-    groups: dict[str, tuple[int, int, int]]
+    groups: dict[str, tuple[int, int]]
+    crowding: float  # of `statistics.episodes_over_data`
+    scale: float
     temperature: float
     fitted_on: str
     reliability: dict[str, list[list[float]]]  # "before" and "after" the temperature
@@ -149,7 +144,7 @@ class Stored:
 
     @cached_property
     def counts(self) -> Tensor:
-        """Queries, wrong answers inside, and between, of each group: float64 [groups, 3]."""
+        """Classes of each group in all episodes, and their episodes' right answers: float64 [groups, 2]."""
         return torch.tensor(list(self.groups.values()), dtype=torch.float64)
 
     @property
@@ -224,6 +219,7 @@ def evaluate(
         shape=converted.shape,
         settings={"options": config.get("options", {})} | {one: about[one] for one in TRAINING if one in about},
         queries=protocol.way * protocol.query,
+        scale=scale_of(protocol),
         flop=flop.count(learner, example, about, device=device),
         command=command,
         made_by=made_by(method, about),
@@ -254,10 +250,17 @@ def ask(
     """
     indices = type(sampler)(without_pictures(sampler.data), sampler.way, sampler.shot, sampler.query)
     asked, source = embedded.once(learner, sampler, indices, episodes=episodes, seed=seed)
-    answers = Answers(sampler.data)
+    answers = Answers(sampler.data, within_groups=isinstance(sampler, WithinGroups))
     at_once = 1 if one_by_one else None
     result = evaluation.evaluate(asked, source, episodes=episodes, seed=seed, queries_at_once=at_once, watch=answers)
     return answers, result
+
+
+def scale_of(protocol: Protocol) -> float:
+    """The `scale` of `statistics.episodes_over_data`: the fewer classes there are, the more alike are episodes."""
+    if protocol.tasks != "classes" or protocol.classes == protocol.way:
+        return 1.0
+    return (protocol.classes - 1) / (protocol.classes - protocol.way)
 
 
 def title_of(method: str) -> str:
@@ -395,12 +398,13 @@ def _check_counts(result: Stored, protocol: Protocol) -> None:
         raise CourseError(f"it has {len(right)} episodes, but protocol {protocol.name} has {protocol.episodes}")
     if result.queries != protocol.way * protocol.query or right.is_floating_point() or int(right.min()) < 0:
         raise CourseError(f"it counts other queries than the {protocol.way * protocol.query} of each episode")
-    wrong = len(right) * result.queries - int(right.sum())
-    asked, inside, between = (int(n) for n in counts.sum(0))
-    if int(right.max()) > result.queries or asked != len(right) * result.queries or 2 * inside + between != 2 * wrong:
+    each = protocol.way if protocol.tasks == "classes" else 1  # classes that an episode counts for
+    sums = [each * len(right), each * int(right.sum())]
+    if int(right.max()) > result.queries or counts.sum(0).tolist() != sums or result.scale != scale_of(protocol):
         raise CourseError("its right answers per episode and per group do not add up to the same; evaluate anew")
     numbers = [
         result.temperature,
+        result.crowding,
         *result.nll.values(),
         *(n for t in result.reliability.values() for r in t for n in r),
     ]

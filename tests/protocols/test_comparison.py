@@ -24,15 +24,18 @@ def result(method, accuracy, seed=0, noise=0, **more):
     hard = torch.rand(EPISODES, generator=torch.Generator().manual_seed(7))
     own = torch.rand(EPISODES, generator=torch.Generator().manual_seed(1000 + noise))
     right = (QUERIES * (accuracy + 0.3 * (hard - 0.5) + 0.1 * (own - 0.5))).round().clamp(0, QUERIES).int()
-    wrong = EPISODES * QUERIES - int(right.sum())
-    half, asked = wrong // 2, EPISODES * QUERIES // 2
-    groups = {"one": [asked, half, wrong - half], "two": [asked, 0, wrong - half]}
+    one = torch.arange(EPISODES) % 2
+    groups = {
+        name: [int(member.sum()), int((member * right).sum())] for name, member in (("one", 2 + one), ("two", 3 - one))
+    }
     table = [[0.0, 0.0, 0.0]] * 15 + [[float(EPISODES * QUERIES), 0.9 * EPISODES * QUERIES, float(right.sum())]]
     fields = {
         "protocol": "small", "digest": "d", "content": "c", "learner": f"{method}-{seed}", "method": method,
         "title": results.title_of(method), "network": "conv4", "normalisation": "running", "transductive": False,
         "trained_on": "glyphs", "seed": seed, "budget": "short", "steps": 10, "shape": (1, 28, 28),
-        "settings": {}, "queries": QUERIES, "right": tuple(right.tolist()), "groups": groups, "temperature": 2.0, "fitted_on": "glyphs val",
+        "settings": {}, "queries": QUERIES,
+        "right": tuple(right.tolist()), "groups": groups, "crowding": 13.0, "scale": 1.0,
+        "temperature": 2.0, "fitted_on": "glyphs val",
         "reliability": {"before": table, "after": table}, "nll": {"before": 1.0, "after": 0.5},
         "flop": {"episode": 10**9, "step": 10**10, "training": 10**11}, "command": "mlcourse evaluate x",
         "made_by": None,
@@ -87,9 +90,8 @@ def test_seeds_are_one_row_and_other_settings_another(protocol):
     values = [one.per_episode.mean().item() for one in three.results]
     assert three.accuracy == pytest.approx(sum(values) / 3)
     assert three.over_seeds == (min(values), max(values))
-    assert three.counts[0, 0] == 3 * EPISODES * QUERIES / 2
-    wrong = statistics.clustered_share(*three.results[0].counts.unbind(1))[0]
-    assert wrong == pytest.approx(1 - values[0])
+    assert three.over_data.value == pytest.approx(three.accuracy)
+    assert three.sums.sum() == pytest.approx(5 * three.per_episode.sum().item())
 
 
 def test_rows_of_other_settings_are_told_apart_by_their_learners(protocol):

@@ -43,12 +43,18 @@ def test_a_learner_that_compares_gets_the_same_result(protocol):
     assert torch.equal(stored.per_episode, plain.per_episode)
 
 
-def test_queries_and_wrong_answers_of_groups_add_up(pixels):
-    asked, inside, between = pixels.counts.sum(0).tolist()
-    assert asked == 40 * 15
-    assert inside + between / 2 == asked - sum(pixels.right)
+def test_right_answers_of_groups_add_up(pixels, protocol):
+    episodes = [protocol.sampler(protocol.images()).sample(20, g) for g in [torch.Generator().manual_seed(0)] * 2]
+    classes = torch.cat([one.classes for one in episodes])
+    groups = protocol.images().groups
+    for group, (there, right) in pixels.groups.items():
+        member = torch.tensor([[groups[c] == group for c in row] for row in classes.tolist()]).sum(1)
+        assert there == member.sum()
+        assert right == (member * torch.tensor(pixels.right)).sum()
+    assert pixels.counts.sum(0).tolist() == [40 * 5, 5 * sum(pixels.right)]
     assert set(pixels.groups) == set(datasets.glyphs.SPLITS["test"])
-    assert torch.tensor(pixels.reliability["before"]).sum(0)[0] == asked
+    assert 5 < pixels.crowding < 25
+    assert torch.tensor(pixels.reliability["before"]).sum(0)[0] == 40 * 15
 
 
 def test_a_temperature_makes_untrained_answers_less_wrong(pixels):
@@ -110,7 +116,7 @@ def test_more_logits_than_classes_are_wrong_answers_and_nobody_elses_doing():
 
     stored = protocols.evaluate(small(), Wide(), name="wide")
     assert sum(stored.right) == 0
-    assert stored.counts.sum(0).tolist() == [600, 600, 0]
+    assert stored.counts.sum(0).tolist() == [200, 0]
 
 
 # ------------------------------------------------------------------ what is refused
@@ -193,8 +199,10 @@ def written(path, result, **changes):
         ({"right": [math.nan] * 40}, "counts other queries"),
         ({"right": "many"}, "damaged"),
         ({"right": []}, "it has 0 episodes"),
-        ({"groups": {}}, "damaged"),
-        ({"groups": {"Greek": [600, 1, 0]}}, "do not add up"),
+        ({"groups": {}}, "do not add up"),
+        ({"groups": {"Greek": [200, 1]}}, "do not add up"),
+        ({"scale": 2.0}, "do not add up"),
+        ({"crowding": math.nan}, "not finite"),
         ({"queries": 75}, "counts other queries"),
         ({"temperature": math.nan}, "not finite"),
         ({"nll": {"before": math.inf, "after": 1.0}}, "not finite"),
