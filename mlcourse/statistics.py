@@ -28,6 +28,7 @@ from mlcourse.errors import CourseError
 
 Z95 = 1.96  # of the normal distribution: episodes are many (hundreds), so Student's t would say the same
 LEVEL = 0.95
+LEAST_FREEDOM = 4  # degrees of freedom: with fewer an interval says nothing
 Values = Tensor | Sequence[float]
 
 
@@ -218,10 +219,11 @@ def episodes_over_data(
     [clusters]: the same, each counted with its episode's value. crowding: Σ over clusters of (classes of it in an
     episode)², the mean over episodes: an episode's own luck is counted once for each, and is taken off again. scale:
     (C − 1)/(C − way) where the classes of an episode are drawn out of only C. Where each episode is of one cluster,
-    count it as one class, and leave both at 1. Of a difference of two learners: give the differences of values and sums.
+    count it as one class, and leave both at 1. Of a difference of two learners: give those of values and of sums.
 
     Percentiles are expanded for few clusters (Hesterberg, *What Teachers Should Know about the Bootstrap*, 2015,
-    https://doi.org/10.1080/00031305.2015.1089789), as Student's t is for few values.
+    https://doi.org/10.1080/00031305.2015.1089789), as Student's t is for few values; what is taken off for luck costs
+    degrees of freedom (Satterthwaite, 1946, https://doi.org/10.2307/3002019), of which LEAST_FREEDOM stay.
     Raises CourseError for fewer than two clusters, and for sums that do not pair off.
     """
     from scipy.stats import norm, t  # late: it takes half a second
@@ -235,10 +237,12 @@ def episodes_over_data(
     luck = (values - mean).square().sum() / len(values) ** 2  # the variance of the mean over episodes
     found = shares.square().sum()
     true = max(found - (crowding * scale**2 - 1) * luck, luck)
-    shares = shares * (true / found).sqrt() if found > 0 else shares
+    kept = (true / found).item() if found > 0 else 1.0
+    shares = shares * math.sqrt(kept)
+    freedom = max((clusters - 1) * min(kept, 1) ** 2, min(clusters - 1, LEAST_FREEDOM))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(clusters, (draws, clusters), generator=generator)
-    tail = norm.cdf(-math.sqrt(clusters / (clusters - 1)) * t.ppf((1 + LEVEL) / 2, clusters - 1))
+    tail = norm.cdf(-math.sqrt(clusters / (clusters - 1)) * t.ppf((1 + LEVEL) / 2, freedom))
     ends = torch.tensor([tail, 1 - tail], dtype=shares.dtype)
     lower, upper = (mean + torch.quantile(shares[drawn].sum(1), ends)).tolist()
     return mean.item(), lower, upper
