@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from mlcourse.commands import doctor
+from mlcourse.commands import app, console, doctor
 
 TORCH = {"torch": "2.14.1", "torchvision": "0.29.1", "cuda": False, "cuda_build": None, "gpu": None}
 NMS = "operator torchvision::nms does not exist"
@@ -325,3 +327,15 @@ def test_pytorch_does_not_hold_up_the_other_checks(monkeypatch):
 def test_brackets_in_a_path_are_shown(capsys):
     doctor.show([doctor.Finding("Disk", "ok", "1 GB free for /[bold]x", "")])
     assert "/[bold]x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_slow_pytorch_is_not_waited_for_in_silence(monkeypatch, options):
+    """On a cold disk PyTorch takes long to import. What is said meanwhile is not among the findings."""
+    monkeypatch.setitem(console.SECONDS, False, 0.05)
+    monkeypatch.setattr(doctor, "probe_torch", lambda: time.sleep(0.5) or TORCH)
+    answer = CliRunner().invoke(app, ["doctor", *options])
+    assert answer.stderr.startswith("doctor: importing PyTorch, which takes longest, 0 s so far\n")
+    assert "importing PyTorch" not in answer.stdout
+    if options:
+        assert json.loads(answer.stdout)["checks"]
