@@ -90,7 +90,7 @@ def test_commands_are_found():
         ("mlcourse fly 3", "fly"),
         ("mlcourse run 1 --sed 3", "--sed"),
         ("mlcourse run 1 --budget short", "short"),
-        ("mlcourse run 1 --seed three", "three"),
+        ("mlcourse run 1 --seed three", "integer"),
         ("mlcourse lab 01", "01"),
         ("mlcourse train --dataset glyphs", "METHOD"),
         ("mlcourse data lists", "lists"),

@@ -115,13 +115,13 @@ def test_show_says_splits_and_checksum_and_draws_a_sheet(photos, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     answer = command("show", "photos")
     assert answer.exit_code == 0, answer.output
-    assert answer.output.startswith("photos: 6 classes, 27 pictures\n")
+    assert answer.stdout.startswith("photos: 6 classes, 27 pictures\n")
     for split in ("train", "val", "test"):
         counts = datasets.counts(photos, split)
-        said = next(line for line in answer.output.splitlines() if line.startswith(f"  {split}: "))
+        said = next(line for line in answer.stdout.splitlines() if line.startswith(f"  {split}: "))
         assert said.startswith(f"  {split}: {len(counts) or 'no'} classes")
     sheet = Image.open(tmp_path / "runs" / "data" / "photos.png").convert("RGB")
-    rows = [line for line in answer.output.splitlines() if line.startswith("  row ")]
+    rows = [line for line in answer.stdout.splitlines() if line.startswith("  row ")]
     assert len(rows) == 6
     for number, line in enumerate(rows):  # each row shows the class that it is said to be
         kind = int(line.split("kind ")[1].split()[0])
