@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from mlcourse import __version__, memory, places
+from mlcourse import __version__, memory, places, threads
 from mlcourse.commands.console import Progress
 
 OLDEST_PYTHON = (3, 11)
@@ -77,7 +77,7 @@ def commit(folder: Path) -> str:
 
 def check_machine() -> Finding:
     """Which system, how many cores may be used, how much memory is there?"""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = threads.cores()
     free = memory.available() / 1e9
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     found = f"{system}, {cores} core{'s' * (cores != 1)}, {memory.total() / 1e9:.1f} GB of memory, {free:.1f} free"

@@ -310,6 +310,12 @@ def test_system_cores_and_memory(monkeypatch):
     assert doctor.check_machine().state == "note"
 
 
+def test_cores_are_those_that_the_lessons_take(monkeypatch):
+    """A container's quota may be less than the processors that one sees."""
+    monkeypatch.setattr(doctor.threads, "cores", lambda: 3)
+    assert ", 3 cores, " in doctor.check_machine().found
+
+
 def test_pytorch_does_not_hold_up_the_other_checks(monkeypatch):
     """Both wait here until the other has begun: one after the other they would wait in vain."""
     begun = threading.Barrier(2)
