@@ -53,7 +53,7 @@ def evaluate(
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
         more |= {"download": download, "convert": convert, "out": out, "as_json": as_json}
         return on_protocol.evaluate(learner, protocol, **more)
-    from mlcourse import devices, evaluation, learners
+    from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
     from mlcourse.errors import CourseError
@@ -63,6 +63,7 @@ def evaluate(
             check_positive(what, value)
     check_seed(seed)
     place = devices.pick(device)
+    threads.limit()
     baseline = _baseline(learner)
     model, about = (None, {}) if baseline else learners.load_run(learner, device=place)
     dataset = _dataset(learner, about) if dataset is None else dataset

@@ -44,11 +44,12 @@ def evaluate(
     baseline: the method of a learner that is no run; its weights are of `seed`. The other options are those of
     `mlcourse evaluate`.
     """
-    from mlcourse import devices, learners, protocols
+    from mlcourse import devices, learners, protocols, threads
 
     chosen = protocols.read(protocol)
     if baseline is None and seed:
         raise CourseError(f"--seed is {seed}, but the episodes of protocol {chosen.name} have their own: leave it out")
+    threads.limit()
     place = devices.pick(device)
     if baseline:
         untrained = learner != baseline  # pixels has no weights, so no seed

@@ -348,7 +348,7 @@ def made_by(method: str, about: dict[str, Any]) -> str | None:
     given = {"dataset": trained_on({"dataset": about["dataset"]}), "protocol": about.get("protocol")}
     given |= {"way": about["way"], "shot": about["shot"], "train-way": about.get("train_way")}
     given |= {"network": config.get("network"), "normalisation": config.get("options", {}).get("normalisation")}
-    given |= {"budget": about["budget"], "steps": about.get("steps"), "seed": about["seed"]}
+    given |= {"recipe": about["budget"], "steps": about.get("steps"), "seed": about["seed"]}
     words += [f"--{name} {value}" for name, value in given.items() if value is not None]
     return " ".join([*words, *(["--drawn"] if about.get("drawn") else [])])
 

@@ -46,7 +46,7 @@ def test_a_result_is_kept_where_the_table_looks(inside):
     kept = protocols.load(inside / "runs" / "results" / "small" / "net.json", protocols.read("small.json"))
     assert (kept.method, kept.seed, kept.budget, kept.trained_on) == ("prototypical", 4, "smoke", "glyphs")
     assert kept.made_by.startswith("mlcourse train prototypical --dataset glyphs --way 5 --shot 1 --train-way 10")
-    assert kept.made_by.endswith("--budget smoke --steps 5 --seed 4")
+    assert kept.made_by.endswith("--recipe smoke --steps 5 --seed 4")
     assert kept.command == "mlcourse evaluate net --protocol small"
     assert kept.flop["training"] == 5 * kept.flop["step"] > 0
 
