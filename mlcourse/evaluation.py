@@ -105,12 +105,12 @@ def evaluate(
     episodes: int = 1000,
     seed: int = 0,
     tasks_at_once: int = BLOCK,
-    steps: int | None = None,
+    inner_steps: int | None = None,
 ) -> Result:
     """Adapt to and predict `episodes` episodes of the source; the same seed gives the same episodes.
 
     tasks_at_once: how many are answered together; it changes memory and speed, not the episodes.
-    steps: inner steps, for learners that have them (None: the learner's own). The learner keeps its mode
+    inner_steps: for learners that have them (None: the learner's own). The learner keeps its mode
     (training or evaluation) and no parameter of it changes. Batches come to the learner's device and number format.
 
     Raises CourseError for a request that makes no sense, and for answers that are not finite.
@@ -129,11 +129,11 @@ def evaluate(
     with torch.no_grad(), evaluation_mode(learner), unchanged(learner), own_draws(seed, home_of(learner)[0]):
         for batch in _batches(source, episodes, tasks_at_once, generator, digest):
             batch = batch.shuffled(shuffler).to(*home_of(learner))
-            state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
+            state = learner.adapt(batch.support_x, batch.support_y, inner_steps=inner_steps)
             prediction = _finite(learner, learner.predict(state, batch.query_x))
             if metric is None:
                 metric = learner.metric_for(batch)
-                transductive = depends_on_company(learner, batch, steps=steps)
+                transductive = depends_on_company(learner, batch, inner_steps=inner_steps)
             scores = learner.score(prediction, batch)
             parts.append({name: torch.as_tensor(value).double().cpu() for name, value in scores.items()})
     scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -205,7 +205,9 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
-def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None = None, queries: int = 3) -> bool:
+def depends_on_company(
+    learner: nn.Module, batch: Episode, *, inner_steps: int | None = None, queries: int = 3
+) -> bool:
     """Whether the first queries of the first two tasks are answered otherwise when they are asked one by one.
 
     A difference counts above 0.01 % of how much an answer differs from query to query: rounding depends on the company,
@@ -215,7 +217,7 @@ def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None 
     few = batch.some(slice(0, 2))
 
     def answers(x: Tensor) -> list[Tensor]:
-        return _flat(learner.predict(learner.adapt(few.support_x, few.support_y, steps=steps), x))
+        return _flat(learner.predict(learner.adapt(few.support_x, few.support_y, inner_steps=inner_steps), x))
 
     with torch.no_grad(), evaluation_mode(learner):
         together = answers(few.query_x)

@@ -342,10 +342,10 @@ def test_a_learner_in_float64_and_one_without_parameters_are_evaluated():
         assert evaluate(learner, sampler(), episodes=3).episodes == 3
 
 
-@pytest.mark.parametrize("steps", [-1, 1.5, True])
-def test_steps_that_make_no_sense_give_no_figure(steps):
-    with pytest.raises(CourseError, match="steps is"):
-        evaluate(learners.build("maml", way=4, size=16, channels=4), sampler(), episodes=3, steps=steps)
+@pytest.mark.parametrize("inner_steps", [-1, 1.5, True])
+def test_steps_that_make_no_sense_give_no_figure(inner_steps):
+    with pytest.raises(CourseError, match="inner_steps is"):
+        evaluate(learners.build("maml", way=4, size=16, channels=4), sampler(), episodes=3, inner_steps=inner_steps)
 
 
 @pytest.mark.parametrize("request_", [{"episodes": 0}, {"episodes": 2.5}, {"tasks_at_once": 0}, {"seed": -1}])
@@ -571,7 +571,7 @@ def test_what_a_learner_must_define_is_abstract():
             return query_x
 
     class AllOfAdapt(Learner):
-        def adapt(self, support_x, support_y, *, steps=None, generator=None):
+        def adapt(self, support_x, support_y, *, inner_steps=None, generator=None):
             return {"mean": support_x.flatten(2).mean(1)}
 
         def predict(self, state, query_x):

@@ -332,9 +332,9 @@ def test_mamls_published_settings_depend_on_the_way():
     """Finn et al. 2017, appendix A.1; their code (https://github.com/cbfinn/maml, main.py) says the same."""
     few, many = (learners.recipe("maml", "paper", way) for way in (5, 20))
     assert (few.steps, few.tasks, few.rate, few.query) == (60000, 32, 1e-3, 1)
-    assert few.options == {"steps": 1, "evaluation_steps": 3, "inner_rate": 0.4}
+    assert few.options == {"inner_steps": 1, "evaluation_inner_steps": 3, "inner_rate": 0.4}
     assert (many.steps, many.tasks, many.rate, many.query) == (60000, 16, 1e-3, 1)
-    assert many.options == {"steps": 5, "evaluation_steps": 5, "inner_rate": 0.1}
+    assert many.options == {"inner_steps": 5, "evaluation_inner_steps": 5, "inner_rate": 0.1}
     assert learners.recipe("maml", "paper") == learners.recipe("maml", "paper", 19) == few
     assert learners.recipe("prototypical", "paper", 20) == learners.recipe("prototypical", "paper", 5)
 

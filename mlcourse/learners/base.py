@@ -69,21 +69,22 @@ class Learner(Recorded):
         support_x: Tensor,
         support_y: Any,
         *,
-        steps: int | None = None,
+        inner_steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> State:
         """The inner process, for all tasks. Under `no_grad` it works too and returns a detached state.
 
-        steps: inner steps, for learners that have them (None: the learner's own). generator: for learners that draw.
+        inner_steps: for learners that have them (None: the learner's own). generator: for learners that draw.
         Raises CourseError for a negative number of steps.
         """
-        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
-            raise CourseError(f"steps is {steps!r}; an inner process takes 0 steps or more")
-        return self.inner_process(support_x, support_y, steps=steps, generator=generator)
+        whole = isinstance(inner_steps, int) and not isinstance(inner_steps, bool)
+        if inner_steps is not None and not (whole and inner_steps >= 0):
+            raise CourseError(f"inner_steps is {inner_steps!r}; an inner process takes 0 steps or more")
+        return self.inner_process(support_x, support_y, inner_steps=inner_steps, generator=generator)
 
     @abstractmethod
     def inner_process(
-        self, support_x: Tensor, support_y: Any, *, steps: int | None, generator: torch.Generator | None
+        self, support_x: Tensor, support_y: Any, *, inner_steps: int | None, generator: torch.Generator | None
     ) -> State:
         """What `adapt` returns. A learner without inner steps and without draws takes `**_` for the last two."""
 

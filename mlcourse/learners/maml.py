@@ -44,8 +44,9 @@ class MAML(Learner):
     (regression) are met in the mean squared error. The normalisation is the network's: `batch` (the paper's,
     transductive), `support`, `group` or `none`.
 
-    steps: T. inner_rate: α. evaluation_steps: T outside of training. one_by_one: adapt one task after another, also
-    where all can go side by side: in one wide network (`network.wide`), or by `torch.func.vmap` (see `side_by_side`).
+    inner_steps: T. inner_rate: α. evaluation_inner_steps: T outside of training. one_by_one: adapt one task after
+    another, also where all can go side by side: in one wide network (`network.wide`), or by `torch.func.vmap` (see
+    `side_by_side`).
 
     How the meta-gradient is obtained: first_order drops the second-order term (first-order MAML, "FOMAML"); truncate=K
     keeps it for the last K steps; checkpoint=n does each n steps again in backward and saves memory.
@@ -67,16 +68,17 @@ class MAML(Learner):
     """
 
     mixed_precision = False  # a gradient through rounded gradients points elsewhere: cosine 0.7, measured
+    renamed = {"steps": "inner_steps", "evaluation_steps": "evaluation_inner_steps"}
     shares_body = False  # whether all tasks keep the same weights, but for the head
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        steps: int = 5,
+        inner_steps: int = 5,
         inner_rate: float = 0.4,
         first_order: bool = False,
-        evaluation_steps: int | None = None,
+        evaluation_inner_steps: int | None = None,
         one_by_one: bool = False,
         truncate: int | None = None,
         checkpoint: int | None = None,
@@ -96,7 +98,8 @@ class MAML(Learner):
             )
         if self.normalisation == "support" and not parts.takes_reference(network):
             raise CourseError("normalisation 'support' needs a network that is called as network(x, reference)")
-        _at_least(0, "an inner loop takes 0 steps or more", steps=steps, evaluation_steps=evaluation_steps)
+        counts = {"inner_steps": inner_steps, "evaluation_inner_steps": evaluation_inner_steps}
+        _at_least(0, "an inner loop takes 0 steps or more", **counts)
         _at_least(0, "give 0 or more", truncate=truncate)
         _at_least(0, "give 0 or more", every_step_until=every_step_until, first_order_until=first_order_until)
         _at_least(1, "give 1 or more", checkpoint=checkpoint)
@@ -110,16 +113,16 @@ class MAML(Learner):
         self.zero_head = zero_head
         if zero_head:
             parts.exchange(network, getattr(network, "head", None), _one_row(network))
-        self.steps = steps
-        self.evaluation_steps = steps if evaluation_steps is None else evaluation_steps
+        self.inner_steps = inner_steps
+        self.evaluation_inner_steps = inner_steps if evaluation_inner_steps is None else evaluation_inner_steps
         self.inner_rate = inner_rate
         self.first_order, self.truncate, self.checkpoint = first_order, truncate, checkpoint
         self.every_step_until, self.first_order_until = every_step_until, first_order_until
         self.one_by_one = one_by_one
         self.mappable = True  # until vmap says that it cannot
-        self.gains = _gains(network, steps + 1) if norm_per_step else nn.ParameterDict()
+        self.gains = _gains(network, inner_steps + 1) if norm_per_step else nn.ParameterDict()
         self.learned_rates = learned_rates
-        self.rates = _rates(learned_rates, self.start(), inner_rate, max(1, steps))
+        self.rates = _rates(learned_rates, self.start(), inner_rate, max(1, inner_steps))
 
     # ------------------------------------------------------------------ the network, as a pure function
 
@@ -207,25 +210,25 @@ class MAML(Learner):
             return rates
         return {name: value[min(step, len(value) - 1)] for name, value in rates.items()}
 
-    def inner_process(self, support_x: Tensor, support_y: Tensor, steps=None, **_) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, inner_steps=None, **_) -> State:
         """T inner steps for each task. `state["fast"]` holds θ_inner* by name, with a leading dimension of tasks."""
-        return self.states(support_x, support_y, steps=steps)[-1]
+        return self.states(support_x, support_y, inner_steps=inner_steps)[-1]
 
     def states(
         self,
         support_x: Tensor,
         support_y: Tensor,
         *,
-        steps: int | None = None,
+        inner_steps: int | None = None,
         first_order: bool | None = None,
         every_step: bool = False,
     ) -> list[State]:
         """The state after the last inner step; with every_step, those of φ_1, …, φ_T (of φ_0 where T = 0)."""
-        if steps is None:
-            steps = self.steps if self.training else self.evaluation_steps
+        if inner_steps is None:
+            inner_steps = self.inner_steps if self.training else self.evaluation_inner_steps
         way = self._way(support_y)
         settings = {
-            "steps": steps,
+            "inner_steps": inner_steps,
             "first_order": self.first_order if first_order is None else first_order,
             "every_step": every_step,
         }
@@ -234,7 +237,7 @@ class MAML(Learner):
             theta |= _rows(theta, way)
         adapt = self.adapt_side_by_side if self.side_by_side(support_x) else self.adapt_one_by_one
         path = adapt(theta, support_x, support_y, way, settings)
-        numbered = enumerate(path, steps - len(path) + 1)
+        numbered = enumerate(path, inner_steps - len(path) + 1)
         return [{"fast": fast, "step": t, "support_x": support_x, "way": way} for t, fast in numbered]
 
     def adapt_one_by_one(self, theta, support_x, support_y, way, settings) -> list[inner.Parameters]:
@@ -270,18 +273,18 @@ class MAML(Learner):
         y: Tensor,
         *,
         loss: Callable[[Tensor, Tensor], Tensor],
-        steps: int,
+        inner_steps: int,
         first_order: bool,
         every_step: bool = False,
     ) -> list[inner.Parameters]:
         """The inner loop, of one task or of all side by side: [φ_T], or with every_step [φ_1, …, φ_T]."""
         settings = {"loss": loss, "create_graph": torch.is_grad_enabled()}
         if self.checkpoint and not first_order:
-            settings |= {"steps": steps, "rate": self.rate(0)}
+            settings |= {"steps": inner_steps, "rate": self.rate(0)}
             return [inner.adapt_checkpointed(call, params, x, y, every=self.checkpoint, **settings)]
         path = [inner.adapt(call, params, x, y, steps=0, rate=0.0, **settings)]
-        for t in range(steps):
-            cut = first_order or (self.truncate is not None and t < steps - self.truncate)
+        for t in range(inner_steps):
+            cut = first_order or (self.truncate is not None and t < inner_steps - self.truncate)
             options = {"steps": 1, "rate": self.rate(t), "first_order": cut}
             fast = inner.adapt(partial(call, step=t), path[-1], x, y, **options, **settings)
             path = [*path, fast] if every_step and t > 0 else [fast]
@@ -307,9 +310,9 @@ class MAML(Learner):
 
         None: the annealing is over, and only the last step counts.
         """
-        annealed = step is None or not self.every_step_until or not self.steps
-        early = 0.0 if annealed else max(0.0, 1 - step / self.every_step_until) / self.steps
-        return (self.steps - 1) * [early] + [1 - early * (self.steps - 1)]
+        annealed = step is None or not self.every_step_until or not self.inner_steps
+        early = 0.0 if annealed else max(0.0, 1 - step / self.every_step_until) / self.inner_steps
+        return (self.inner_steps - 1) * [early] + [1 - early * (self.inner_steps - 1)]
 
     def outer_process(self, batch, step=None, **_) -> tuple[Tensor, Tensor]:
         """The outer loss of an Episode, and its predictions. step: the outer step, for what is annealed (MAML++)."""
@@ -513,14 +516,22 @@ def _gains(network: nn.Module, sets: int) -> nn.ParameterDict:
 
 # The defaults of Conv-4 for networks that are adapted.
 ADAPTED = {"normalisation": "batch", "downsample": "stride"}
-SMOKE = Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10, options={"steps": 1})
+SMOKE = Recipe(
+    steps=3,
+    tasks=2,
+    rate=1e-3,
+    query=2,
+    validate_every=3,
+    validation_episodes=10,
+    options={"inner_steps": 1},
+)
 SHORT = Recipe(
     steps=10000,
     tasks=8,
     rate=3e-3,
     query=3,
     validate_every=1000,
-    options={"steps": 1, "evaluation_steps": 3, "normalisation": "support"},
+    options={"inner_steps": 1, "evaluation_inner_steps": 3, "normalisation": "support"},
     many_way={"tasks": 2},  # as many images per step as 8 tasks of 5 classes
 )
 # Finn et al. 2017, appendix A.1: 60,000 iterations. 5-way: meta-batch 32, one inner step of 0.4, three at test time.
@@ -532,8 +543,8 @@ PAPER = Recipe(
     schedule="constant",
     query=1,
     validate_every=1000,
-    options={"steps": 1, "evaluation_steps": 3, "inner_rate": 0.4},
-    many_way={"tasks": 16, "options": {"steps": 5, "evaluation_steps": 5, "inner_rate": 0.1}},
+    options={"inner_steps": 1, "evaluation_inner_steps": 3, "inner_rate": 0.4},
+    many_way={"tasks": 16, "options": {"inner_steps": 5, "evaluation_inner_steps": 5, "inner_rate": 0.1}},
 )
 
 
@@ -596,7 +607,7 @@ register(
     # 94.1 % with 3 inner steps, 95.3 % with 5; with 0.0125: 91.8 %; with 0.001 and 3 steps: 88.5 %. 60-way tasks with
     # 0.005 and 3 steps: 93.8 %.
     recipes={
-        "smoke": replace(SMOKE, options={"steps": 1, **ZERO_HEAD}),
+        "smoke": replace(SMOKE, options={"inner_steps": 1, **ZERO_HEAD}),
         "short": Recipe(
             steps=7000,
             tasks=3,
@@ -604,7 +615,7 @@ register(
             train_way=20,
             query=5,
             validate_every=1000,
-            options={"steps": 5, "evaluation_steps": 10, **ZERO_HEAD},
+            options={"inner_steps": 5, "evaluation_inner_steps": 10, **ZERO_HEAD},
         ),
     },
 )
@@ -639,5 +650,5 @@ register(
     head=True,
     # annealed over the first part of a training of a few thousand outer steps
     options={"learned_rates": "layer", "norm_per_step": True, "every_step_until": 1000, "first_order_until": 500},
-    recipes=recipes_of_relatives(5000, steps=3, evaluation_steps=3),
+    recipes=recipes_of_relatives(5000, inner_steps=3, evaluation_inner_steps=3),
 )

@@ -234,14 +234,14 @@ class Checkpointed(nn.Module):
 
 
 METHODS = {
-    "maml": (MAML, {"steps": 3}),
-    "fomaml": (MAML, {"steps": 2, "first_order": True}),
-    "truncated": (MAML, {"steps": 3, "truncate": 1}),
-    "checkpointed": (MAML, {"steps": 3, "checkpoint": 2}),
-    "meta-sgd": (MAML, {"steps": 2, "learned_rates": "entry"}),
-    "maml++": (MAML, {"steps": 2, "learned_rates": "layer", "every_step_until": 9, "norm_per_step": False}),
-    "reptile": (Reptile, {"steps": 3}),
-    "imaml": (ImplicitMAML, {"steps": 3}),
+    "maml": (MAML, {"inner_steps": 3}),
+    "fomaml": (MAML, {"inner_steps": 2, "first_order": True}),
+    "truncated": (MAML, {"inner_steps": 3, "truncate": 1}),
+    "checkpointed": (MAML, {"inner_steps": 3, "checkpoint": 2}),
+    "meta-sgd": (MAML, {"inner_steps": 2, "learned_rates": "entry"}),
+    "maml++": (MAML, {"inner_steps": 2, "learned_rates": "layer", "every_step_until": 9, "norm_per_step": False}),
+    "reptile": (Reptile, {"inner_steps": 3}),
+    "imaml": (ImplicitMAML, {"inner_steps": 3}),
 }
 
 
@@ -265,10 +265,10 @@ def test_vmap_equals_the_plain_loop_in_second_order(name, everywhere):
     torch.manual_seed(1)
     network = MAPPED[name]().double()
     batch = random_episode(tasks=3, size=16 if name == "resnet12" else 8)
-    (loop, wide), mapped = both_ways(MAML, network, {"steps": 2}, batch)
+    (loop, wide), mapped = both_ways(MAML, network, {"inner_steps": 2}, batch)
     assert error(wide, loop) < 1e-10
     assert mapped == (name not in ("branching", "recurrent", "in place"))
-    result = [evaluate(MAML(network, steps=2, one_by_one=one), Fixed(batch), episodes=3) for one in (True, False)]
+    result = [evaluate(MAML(network, inner_steps=2, one_by_one=one), Fixed(batch), episodes=3) for one in (True, False)]
     assert torch.equal(result[0].per_episode, result[1].per_episode)
 
 
@@ -282,7 +282,7 @@ def test_vmap_equals_the_plain_loop_for_each_method(method):
 
 @pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False), nn.LayerNorm(8)])
 def test_gains_of_each_step_fit_the_normalisations_of_pytorch(norm, everywhere):
-    options = {"steps": 2, "norm_per_step": True}
+    options = {"inner_steps": 2, "norm_per_step": True}
     (loop, wide), _ = both_ways(MAML, Norms(norm), options, random_episode(tasks=2))
     assert error(wide, loop) < 1e-10
     learner = MAML(Norms(norm).double(), **options)
@@ -293,7 +293,7 @@ def test_regression_goes_side_by_side():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(1, 10), nn.Tanh(), nn.Linear(10, 10), nn.Tanh(), nn.Linear(10, 1)).double()
     batch = SinusoidTasks().sample(4, 5, 10, torch.Generator().manual_seed(0)).to(None, torch.float64)
-    (loop, wide), mapped = both_ways(MAML, network, {"steps": 5, "inner_rate": 0.01}, batch)
+    (loop, wide), mapped = both_ways(MAML, network, {"inner_steps": 5, "inner_rate": 0.01}, batch)
     assert mapped
     assert error(wide, loop) < 1e-10
 
@@ -302,7 +302,7 @@ def test_a_third_derivative_is_right_too():
     """Nothing here is written by hand, so one may go on: the gradient of the meta-gradient's length, both ways."""
     found = []
     for one_by_one in (True, False):
-        learner = MAML(mlp(), steps=1, one_by_one=one_by_one).train()
+        learner = MAML(mlp(), inner_steps=1, one_by_one=one_by_one).train()
         loss = learner.outer_loss(random_episode(tasks=2))[0]
         slope = torch.autograd.grad(loss, list(learner.parameters()), create_graph=True)
         length = sum(g.square().sum() for g in slope)
@@ -329,7 +329,7 @@ def test_lazy_layers_want_one_call_first():
 def test_dropout_is_drawn_for_each_task_and_its_gradient_is_right():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3)).double()
-    learner = MAML(network, steps=2).train()
+    learner = MAML(network, inner_steps=2).train()
     batch = random_episode(tasks=2)
 
     def loss():
@@ -444,15 +444,15 @@ def shared(kind: str) -> tuple[nn.Module, nn.Module]:
 
 
 SHARING = {
-    "maml": (MAML, {"steps": 2}),
-    "fomaml": (MAML, {"steps": 2, "first_order": True}),
-    "meta-sgd": (MAML, {"steps": 2, "learned_rates": "entry"}),
-    "zero head": (MAML, {"steps": 2, "zero_head": True}),
-    "checkpointed": (MAML, {"steps": 4, "checkpoint": 2}),
-    "anil": (ANIL, {"steps": 2}),
-    "anil, zero head": (ANIL, {"steps": 2, "zero_head": True}),
-    "reptile": (Reptile, {"steps": 2}),
-    "imaml": (ImplicitMAML, {"steps": 2}),
+    "maml": (MAML, {"inner_steps": 2}),
+    "fomaml": (MAML, {"inner_steps": 2, "first_order": True}),
+    "meta-sgd": (MAML, {"inner_steps": 2, "learned_rates": "entry"}),
+    "zero head": (MAML, {"inner_steps": 2, "zero_head": True}),
+    "checkpointed": (MAML, {"inner_steps": 4, "checkpoint": 2}),
+    "anil": (ANIL, {"inner_steps": 2}),
+    "anil, zero head": (ANIL, {"inner_steps": 2, "zero_head": True}),
+    "reptile": (Reptile, {"inner_steps": 2}),
+    "imaml": (ImplicitMAML, {"inner_steps": 2}),
 }
 
 
@@ -478,7 +478,7 @@ def test_shared_layers_are_fine_tuned_as_the_same_network_without_sharing(kind):
     for network in shared(kind):
         network = nn.Sequential(network, nn.Identity())
         network.embedding_size = 3
-        learner = FineTune(network, steps=4).double()
+        learner = FineTune(network, inner_steps=4).double()
         found.append(learner.eval()(batch.support_x, batch.support_y, batch.query_x).detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
 
@@ -490,7 +490,7 @@ def test_no_evaluation_moves_a_shared_weight(kind, method):
     if method == "finetune":
         network = nn.Sequential(network, nn.Identity())
         network.embedding_size = 3
-    cls, options = SHARING.get(method, (FineTune, {"steps": 2}))
+    cls, options = SHARING.get(method, (FineTune, {"inner_steps": 2}))
     for one_by_one in (True, False) if cls is not FineTune else (None,):
         more = {} if one_by_one is None else {"one_by_one": one_by_one}
         learner = cls(copy.deepcopy(network), **options, **more).double()
@@ -507,7 +507,7 @@ def test_a_conv4_with_a_shared_block_goes_side_by_side_as_one_by_one():
     network = networks.Conv4(channels=4, size=16, out=3, downsample="stride").double()
     network.blocks[2] = network.blocks[1]
     network.blocks[3].conv.weight = network.blocks[1].conv.weight
-    (loop, wide), mapped = both_ways(MAML, network, {"steps": 2}, random_episode(tasks=2, size=16))
+    (loop, wide), mapped = both_ways(MAML, network, {"inner_steps": 2}, random_episode(tasks=2, size=16))
     assert mapped
     assert error(wide, loop) < 1e-10
 
@@ -584,7 +584,7 @@ def test_what_a_network_writes_into_its_buffers_does_not_stay(one_by_one):
 def test_fine_tuning_the_head_only_on_kept_features_equals_the_plain_loop(kind, training):
     torch.manual_seed(0)
     network = networks.Conv4(channels=4, size=16, normalisation=kind, downsample="stride")
-    learner = FineTune(network, steps=10, rate=0.5, head_only=True).double().train(training)
+    learner = FineTune(network, inner_steps=10, rate=0.5, head_only=True).double().train(training)
     batch = random_episode(tasks=3, size=16)
     answers = learner(batch.support_x, batch.support_y, batch.query_x).detach()
     network.eval()
@@ -605,7 +605,7 @@ def test_fine_tuning_the_head_only_asks_the_network_once_per_task():
     network = mlp()
     network.embedding_size = 3
     network.register_forward_hook(lambda *_: calls.append(1))
-    learner = FineTune(network, steps=50, head_only=True).double()
+    learner = FineTune(network, inner_steps=50, head_only=True).double()
     batch = random_episode(tasks=4)
     learner.adapt(batch.support_x, batch.support_y)
     assert len(calls) == 4

@@ -19,6 +19,7 @@ from mlcourse.errors import CourseError, CourseWarning
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import CHECKPOINT, CONFIG, PREVIOUS, WEIGHTS
 from mlcourse.learners.base import Frozen
+from mlcourse.learners.building import made_from
 from mlcourse.networks import Conv4
 
 OWN = """
@@ -26,6 +27,7 @@ import torch
 from torch import nn
 from mlcourse.learners import Learner, PrototypicalNetwork
 from mlcourse.learners.base import Frozen
+from mlcourse.learners.building import made_from
 from mlcourse.networks import Conv4, Recorded
 
 CALLS = []
@@ -125,7 +127,7 @@ def answers(learner):
         lambda own: own.Student(own.Net(8), learners.build("prototypical", way=4, size=16, channels=4, seed=3)),
         lambda own: own.Student(own.Net(8), Frozen(own.Mine(own.Net(4)))),
         lambda own: own.Outer.Inner(own.Net(8)),
-        lambda own: learners.MAML(Conv4(size=16, channels=4, out=4, downsample="stride"), steps=1),
+        lambda own: learners.MAML(Conv4(size=16, channels=4, out=4, downsample="stride"), inner_steps=1),
     ],
 )
 def test_a_learner_of_ones_own_trains_saves_and_loads(own, make, tmp_path):
@@ -172,7 +174,7 @@ def test_arguments_are_those_at_the_start_and_defaults_are_kept(own):
 
 
 def test_the_signature_is_that_of_the_constructor():
-    assert list(inspect.signature(learners.MAML).parameters)[:2] == ["network", "steps"]
+    assert list(inspect.signature(learners.MAML).parameters)[:2] == ["network", "inner_steps"]
     assert next(iter(inspect.signature(Conv4).parameters)) == "in_channels"
     assert not inspect.signature(learners.PixelNeighbours).parameters
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
@@ -450,3 +452,67 @@ def test_files_from_before_classes_were_written_load(tmp_path):
     files.save_tensors(tmp_path / WEIGHTS, learner.state_dict(), {"method": "r2d2"})
     files.write_json(tmp_path / CONFIG, {"learner": learner.config, "validation_accuracy": 0.5})
     assert torch.equal(answers(mlcourse.load(tmp_path)), answers(learner))
+
+
+# ------------------------------------------------------------------ files of earlier versions
+
+
+NAMES_OF_BEFORE = {"inner_steps": "steps", "evaluation_inner_steps": "evaluation_steps"}
+
+
+def as_before(value):
+    """What a file of before `inner_steps` says in place of this."""
+    if isinstance(value, list):
+        return [as_before(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {NAMES_OF_BEFORE.get(name, name): as_before(one) for name, one in value.items()}
+
+
+FROM_BEFORE = {
+    "a method": lambda own: learners.build(
+        "maml", way=4, size=16, channels=4, seed=0, inner_steps=3, evaluation_inner_steps=2
+    ),
+    "reptile": lambda own: learners.build("reptile", way=4, size=16, channels=4, seed=0, inner_steps=3),
+    "a class": lambda own: learners.ImplicitMAML(
+        Conv4(size=16, channels=4, out=4, downsample="stride"), inner_steps=3, evaluation_inner_steps=2
+    ),
+    "a baseline": lambda own: learners.FineTune(Conv4(size=16, channels=4, normalisation="group"), inner_steps=3),
+    "a teacher inside": lambda own: own.Student(
+        own.Net(8), learners.build("maml", way=4, size=16, channels=4, seed=0, inner_steps=3)
+    ),
+    "a class inside": lambda own: own.Student(
+        own.Net(8), learners.FineTune(Conv4(size=16, channels=4, normalisation="group"), inner_steps=3)
+    ),
+}
+
+
+@pytest.mark.parametrize("which", FROM_BEFORE)
+def test_a_learner_saved_before_inner_steps_had_their_name_loads(own, which, tmp_path):
+    learner = FROM_BEFORE[which](own)
+    learners.save(learner, tmp_path)
+    tensors, about = files.load_tensors(tmp_path / WEIGHTS)
+    assert "inner_steps" in str(about) and "inner_steps" not in str(as_before(about))
+    files.save_tensors(tmp_path / WEIGHTS, tensors, as_before(about))
+    files.write_json(tmp_path / CONFIG, as_before(files.read_json(tmp_path / CONFIG)))
+    loaded = mlcourse.load(tmp_path)
+    assert loaded.recorded() == learner.recorded()
+    assert torch.equal(answers(loaded), answers(learner))
+    (tmp_path / CONFIG).unlink()
+    with pytest.warns(CourseWarning, match="stands in for it"):
+        assert mlcourse.load(tmp_path).recorded() == learner.recorded()
+
+
+@pytest.mark.parametrize("which", ["a method", "a class", "a teacher inside"])
+def test_a_run_from_before_inner_steps_had_their_name_goes_on(own, which, tmp_path):
+    train(FROM_BEFORE[which](own), out=tmp_path / "run")
+    tensors, about = files.load_tensors(tmp_path / "run" / CHECKPOINT)
+    about["learner"] = as_before(about["learner"])
+    files.save_tensors(tmp_path / "run" / CHECKPOINT, tensors, about)
+    assert len(train(FROM_BEFORE[which](own), out=tmp_path / "run", resume=True).losses) == 6
+
+
+def test_a_learner_of_ones_own_may_call_its_steps_as_it_likes(own, tmp_path):
+    config = {"class": "own_learner:Mine", "arguments": {"network": {"module": own.Net(8).recorded()}, "steps": 3}}
+    with pytest.raises(CourseError, match="has no argument 'steps'; it has network, factor"):
+        made_from(config)
