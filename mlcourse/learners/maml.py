@@ -18,11 +18,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.nn.utils.parametrize import is_parametrized
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
@@ -68,7 +70,7 @@ class MAML(Learner):
     """
 
     mixed_precision = False  # a gradient through rounded gradients points elsewhere: cosine 0.7, measured
-    renamed = {"steps": "inner_steps", "evaluation_steps": "evaluation_inner_steps"}
+    renamed = MappingProxyType({"steps": "inner_steps", "evaluation_steps": "evaluation_inner_steps"})
     shares_body = False  # whether all tasks keep the same weights, but for the head
 
     def __init__(
@@ -155,14 +157,14 @@ class MAML(Learner):
         7 times as fast, of 784 as fast, convolutions 0.6 to 0.8 times (in second order PyTorch takes the groups of a
         convolution one after another), so that on a CPU networks with convolutions go task by task.
         """
-        if self.one_by_one or hasattr(self.network, "wide"):
+        if self.one_by_one or parts.runs_wide(self.network):
             return not self.one_by_one
         convolves = any(isinstance(part, CONVOLVES) for part in self.network.modules())
         return self.mappable and not (convolves and x.device.type == "cpu")
 
     def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
         """The same for all tasks side by side. What is not adapted is the same for all tasks."""
-        if not hasattr(self.network, "wide"):
+        if not parts.runs_wide(self.network):
             return self.call_mapped(params, x, reference, step)
         shared = inner.all_parameters(self.network) | self._gains_at(step)
         copies = {name: p.expand(len(x), *p.shape) for name, p in shared.items() if name not in params}
@@ -197,7 +199,7 @@ class MAML(Learner):
 
     def _gains_at(self, step: int) -> inner.Parameters:
         """The normalisation's gains and biases of φ_t; after the last trained step, the last."""
-        return {key.replace("-", "."): value[min(step, len(value) - 1)] for key, value in self.gains.items()}
+        return {parts.name_of(key): value[min(step, len(value) - 1)] for key, value in self.gains.items()}
 
     # ------------------------------------------------------------------ the inner process
 
@@ -205,7 +207,7 @@ class MAML(Learner):
         """α of inner step t: one number, or learned rates by name."""
         if not self.rates:
             return self.inner_rate
-        rates = {key.replace("-", "."): value for key, value in self.rates.items()}
+        rates = {parts.name_of(key): value for key, value in self.rates.items()}
         if self.learned_rates == "entry":
             return rates
         return {name: value[min(step, len(value) - 1)] for name, value in rates.items()}
@@ -361,7 +363,7 @@ class ANIL(MAML):
     @property
     def mixed_precision(self) -> bool:
         """Whether it may train under autocast: where the body is no wide network, whose closed forms refuse that."""
-        return self.one_by_one or not hasattr(self.network, "wide") or self.normalisation not in ("batch", "support")
+        return self.one_by_one or not parts.runs_wide(self.network) or self.normalisation not in ("batch", "support")
 
     def start(self) -> inner.Parameters:
         if not isinstance(getattr(self.network, "head", None), nn.Linear):
@@ -383,14 +385,14 @@ class ANIL(MAML):
         body = self.body
         if self.normalisation not in ("batch", "support"):  # no statistics of a task: all images at once
             return body(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        if hasattr(body, "wide") and not self.one_by_one:
+        if parts.runs_wide(body) and not self.one_by_one:
             copies = {name: p.expand(len(x), *p.shape) for name, p in body.named_parameters()}
             return body.wide(inner.by_every_name(body, copies), x, reference)
         return torch.stack([body(images) if reference is None else body(images, reference) for images in x])
 
     def _check_order(self, x: Tensor, reference: int | None) -> None:
         """Raise CourseError, once, when the network does more with an answer than its head does."""
-        if self.in_order or hasattr(self.network, "wide"):
+        if self.in_order or parts.runs_wide(self.network):
             return
         arguments = (x[0],) if reference is None else (x[0], reference)
         with evaluation_mode(self.network):
@@ -414,6 +416,8 @@ class ANIL(MAML):
         return not self.one_by_one
 
     def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
+        if not _is_plain(self.network.head):
+            return self.call_mapped(params, x, reference, step)
         frozen = inner.all_parameters(self.network.head)
         shared = {name: p.expand(len(x), *p.shape) for name, p in frozen.items()}
         head = shared | _below_head(params)
@@ -466,11 +470,19 @@ def _one_row(network: nn.Module) -> nn.Linear:
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Linear):
         raise CourseError("zero_head needs a network that ends in a linear layer called head")
+    if not _is_plain(head):
+        raise CourseError("zero_head puts a plain linear layer in place of the head, which does more; leave it out")
     like = {"device": head.weight.device, "dtype": head.weight.dtype}
     row = nn.Linear(head.in_features, 1, bias=head.bias is not None, **like).requires_grad_(False)
     for value in row.parameters():
         value.zero_()
     return row
+
+
+def _is_plain(head: nn.Linear) -> bool:
+    """Whether a linear layer does just that: no forward of its own, no hooks, no weight computed from others."""
+    hooked = head._forward_hooks or head._forward_pre_hooks
+    return type(head).forward is nn.Linear.forward and not hooked and not is_parametrized(head)
 
 
 def _rows(params: inner.Parameters, way: int | None) -> inner.Parameters:
@@ -494,7 +506,7 @@ def _rates(kind: str | None, params: inner.Parameters, start: float, steps: int)
     made = nn.ParameterDict()
     for name, value in params.items() if kind else ():
         like = value.detach() if kind == "entry" else value.detach().new_empty(steps)
-        made[name.replace(".", "-")] = nn.Parameter(torch.full_like(like, start))
+        made[parts.key_of(name)] = nn.Parameter(torch.full_like(like, start))
     return made
 
 
@@ -506,7 +518,7 @@ def _gains(network: nn.Module, sets: int) -> nn.ParameterDict:
             for name, value in module.named_parameters(recurse=False):
                 value.requires_grad_(False)
                 copies = value.detach().expand(sets, *value.shape).clone()
-                made[f"{prefix}.{name}".replace(".", "-")] = nn.Parameter(copies)
+                made[parts.key_of(f"{prefix}.{name}" if prefix else name)] = nn.Parameter(copies)
     if not made:
         raise CourseError("norm_per_step needs a network with normalisation; use batch, support or group")
     return made

@@ -2,19 +2,23 @@
 normalisation."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 import torch.utils.checkpoint
-from core_helpers import Smooth, random_episode
+from core_helpers import Smooth, flat_gradient, loss_at, random_episode
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
-from mlcourse import learners, networks
+from mlcourse import inner, learners, networks
 from mlcourse.episodes import SinusoidTasks
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import ANIL, MAML, FineTune, ImplicitMAML, PrototypicalNetwork, Reptile
+from mlcourse.meta_gradients.estimators import richardson
+from mlcourse.networks import parts
 
 METRIC = ["prototypical", "matching", "r2d2", "incontext", "hypernet"]
 CLASSES = {
@@ -617,3 +621,188 @@ def test_a_head_of_the_network_is_not_taken_for_the_tasks_head():
     with pytest.raises(CourseError, match="the network has one, too"):
         FineTune(network)
     FineTune(network, head_only=True)
+
+
+# ------------------------------------------------------------------ weights that a layer computes from others
+
+
+def computed(rule, **options):
+    """An MLP whose layers compute their weights by a parametrization of PyTorch."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    for layer in (network[1], network[3]):
+        rule(layer, **options)
+    return network
+
+
+COMPUTED = {
+    "weight_norm": (parametrizations.weight_norm, {}),
+    "weight_norm of the inputs": (parametrizations.weight_norm, {"dim": 1}),
+    "weight_norm of all": (parametrizations.weight_norm, {"dim": None}),
+    "orthogonal by householder": (parametrizations.orthogonal, {"orthogonal_map": "householder"}),
+    "orthogonal by matrix_exp": (parametrizations.orthogonal, {"orthogonal_map": "matrix_exp"}),
+    "orthogonal by cayley": (parametrizations.orthogonal, {"orthogonal_map": "cayley"}),
+}
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+@pytest.mark.parametrize("name", COMPUTED)
+def test_the_meta_gradient_through_computed_weights_equals_differences(name, one_by_one):
+    rule, options = COMPUTED[name]
+    learner = MAML(computed(rule, **options), inner_steps=2, inner_rate=0.3, one_by_one=one_by_one).train()
+    batch = random_episode(tasks=2)
+    learner.outer_loss(batch)[0].backward()
+    f, at = loss_at(learner, batch)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        along = torch.randn(at.shape, generator=generator, dtype=torch.float64)
+        along[at.abs() == 1] = 0  # Householder's diagonal: only its sign counts, and PyTorch takes 0.999 for 0
+        along /= along.norm()
+        slope = richardson(lambda x: f(x).item(), at, along, 1e-3)
+        assert flat_gradient(learner) @ along == pytest.approx(slope, rel=1e-7, abs=1e-10)
+
+
+def test_weight_norm_answers_as_pytorch_does_and_stays_as_it_was():
+    for dim in (0, 1, None):
+        network = computed(parametrizations.weight_norm, dim=dim)
+        x = torch.rand(5, 64, dtype=torch.float64)
+        torch.testing.assert_close(inner.call(network, inner.parameters(network), x), network(x))
+        assert all("forward" not in vars(part) for part in network.modules())
+    convolutions = nn.Sequential(parametrizations.weight_norm(nn.Conv2d(1, 4, 3)), nn.Flatten(), nn.Linear(144, 3))
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(inner.call(convolutions, inner.parameters(convolutions), x), convolutions(x))
+
+
+def test_what_has_no_second_derivative_is_refused_in_a_line():
+    batch = random_episode(tasks=2)
+    spectral = MAML(computed(parametrizations.spectral_norm), inner_steps=2)
+    with pytest.raises(CourseError, match="spectral_norm, whose power iteration has no derivative") as raised:
+        spectral.train().outer_loss(batch)
+    assert "\n" not in str(raised.value)
+    assert evaluate(spectral, Fixed(batch), episodes=2).episodes == 2  # its vectors stand still in evaluation mode
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they are old
+        hooks = [computed(nn.utils.weight_norm), computed(nn.utils.spectral_norm)]
+    for network in hooks:
+        with pytest.raises(CourseError, match=r"old hook.*use torch\.nn\.utils\.parametrizations"):
+            MAML(network, inner_steps=2).train().outer_loss(batch)
+
+
+def hooked(network):
+    network.head.register_forward_hook(lambda layer, given, made: 3 * made)
+    return network
+
+
+def normed(network):
+    parametrizations.weight_norm(network.blocks[0].conv)
+    return network
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return F.normalize(x, dim=-1) @ F.normalize(self.weight, dim=-1).t()
+
+
+def with_cosines(network):
+    network.head = Cosine(network.head.in_features, 3, bias=False)
+    return network
+
+
+def circular(network):
+    network.blocks[1].conv.padding_mode = "circular"
+    return network
+
+
+def with_tanh(network):
+    network.blocks[0] = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Tanh())
+    network.blocks[0].forward = lambda x, reference=None: nn.Sequential.forward(network.blocks[0], x)
+    return network
+
+
+class Halved(networks.Conv4):
+    def forward(self, x, reference=None):
+        return 0.5 * super().forward(x, reference)
+
+
+def halved(network):
+    network.__class__ = Halved
+    return network
+
+
+@pytest.mark.parametrize("cls", [MAML, ANIL])
+@pytest.mark.parametrize("change", [hooked, normed, with_cosines, circular, with_tanh, halved])
+def test_what_a_wide_network_would_pass_over_is_done_all_the_same(cls, change):
+    batch = random_episode(tasks=2, size=16)
+    found = []
+    for one_by_one in (True, False):
+        torch.manual_seed(0)
+        network = networks.make("conv4", size=16, channels=4, out=3, normalisation="group", downsample="stride")
+        learner = cls(change(network.double()).double(), inner_steps=2, one_by_one=one_by_one).eval()
+        if (cls, change) == (ANIL, halved):
+            with pytest.raises(CourseError, match="must end in its head"):
+                learner(batch.support_x, batch.support_y, batch.query_x)
+            return
+        found.append(learner(batch.support_x, batch.support_y, batch.query_x))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
+def test_a_head_that_does_more_is_not_exchanged_for_a_plain_one():
+    for change in (hooked, with_cosines):
+        with pytest.raises(CourseError, match="zero_head puts a plain linear layer"):
+            MAML(change(networks.make("conv4", size=16, channels=4, out=3, normalisation="group")), zero_head=True)
+
+
+# ------------------------------------------------------------------ names
+
+
+class Named(nn.Module):
+    """Parameters with a name that holds "-", or is that of a method of nn.ParameterDict."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.add_module("lin-1", nn.Linear(64, 3))
+        self.add_module("lin", nn.ModuleDict({"1": nn.Linear(64, 3)}))
+        self.register_parameter("a~-b", nn.Parameter(torch.rand(3)))
+        self.keys, self.values = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(3))
+        self.norm = nn.LayerNorm(3)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        z = getattr(self, "lin-1")(x) + 0.5 * self.lin["1"](x)
+        return self.norm(z) * getattr(self, "a~-b") + self.keys + self.values.exp()
+
+
+@pytest.mark.parametrize("options", [{"learned_rates": "layer"}, {"learned_rates": "entry"}, {"norm_per_step": True}])
+def test_parameters_may_be_called_anything(options):
+    (loop, wide), _ = both_ways(MAML, Named(), {"inner_steps": 2, **options}, random_episode(tasks=2))
+    assert error(wide, loop) < 1e-10
+    learner = MAML(Named().double(), inner_steps=2, **options)
+    if "learned_rates" in options:
+        assert learner.rate(0).keys() == learner.start().keys()
+
+
+class First(nn.LayerNorm):
+    """A normalisation, so that its parameters have no prefix, and a layer that it holds."""
+
+    def __init__(self):
+        super().__init__(64)
+        self.out = nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.out(super().forward(x.flatten(1)))
+
+
+def test_a_network_may_be_a_normalisation_itself():
+    options = {"inner_steps": 1, "norm_per_step": True}
+    (loop, wide), _ = both_ways(MAML, First(), options, random_episode(tasks=2))
+    assert error(wide, loop) < 1e-10
+
+
+def test_names_and_keys_are_one_to_one():
+    names = ["a.b", "a-b", "a~b", "a~-b", "a-.b", "a.-b", "keys", "~keys", "a~.b", "training", "", "-", "~"]
+    keys = [parts.key_of(name) for name in names]
+    assert len(set(keys)) == len(names)
+    assert [parts.name_of(key) for key in keys] == names
+    assert parts.key_of("blocks.0.conv.weight") == "blocks-0-conv-weight"  # as in files of earlier versions
+    nn.ParameterDict({key: nn.Parameter(torch.ones(1)) for key in keys if key})
