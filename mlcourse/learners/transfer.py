@@ -4,13 +4,15 @@ Yosinski et al., *How transferable are features in deep neural networks?*, 2014,
 as a few-shot baseline: Chen et al., *A Closer Look at Few-shot Classification*, 2019, https://arxiv.org/abs/1904.04232.
 """
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, answer_each, evaluation_mode, way_of
+from mlcourse.learners.base import Learner, State, answer_each, evaluation_mode, way_of
 from mlcourse.networks import normalisation_of, parts
 
 
@@ -24,7 +26,7 @@ class FineTune(Learner):
     """
 
     trains_on = "images"
-    renamed = {"steps": "inner_steps"}
+    renamed = MappingProxyType({"steps": "inner_steps"})
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class FineTune(Learner):
 
     def metrics(self, prediction: Tensor, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
         """The accuracy in pre-training, over all its classes."""
-        return {"accuracy": accuracy(prediction, batch[1])}
+        return {"accuracy": (prediction.argmax(-1) == batch[1]).float().mean().item()}
 
 
 def _heads(params: inner.Parameters, z: Tensor) -> Tensor:
