@@ -148,7 +148,9 @@ def test_without_a_step_the_annealing_is_over_to_the_bit(method, options):
     assert torch.equal(default, late)
 
 
-@pytest.mark.parametrize(("method", "options"), [("maml++", {"inner_steps": 2}), ("maml", ANNEALED), ("anil", ANNEALED)])
+@pytest.mark.parametrize(
+    ("method", "options"), [("maml++", {"inner_steps": 2}), ("maml", ANNEALED), ("anil", ANNEALED)]
+)
 def test_the_default_is_second_order_and_the_first_step_is_not(method, options):
     batch = random_episode(2, size=16)
     exact = gradient(made(method, **options | {"every_step_until": 0, "first_order_until": 0}), batch)

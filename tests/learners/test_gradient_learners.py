@@ -83,7 +83,12 @@ def test_side_by_side_equals_one_by_one_for_each_option(name, method, normalisat
     episode = random_episode(tasks=3, way=5, shot=1, query=2, size=16)
     results = []
     for one_by_one in (True, False):
-        options = OPTIONS[name] | {"inner_steps": 3, "channels": 4, "normalisation": normalisation, "one_by_one": one_by_one}
+        options = OPTIONS[name] | {
+            "inner_steps": 3,
+            "channels": 4,
+            "normalisation": normalisation,
+            "one_by_one": one_by_one,
+        }
         learner = learners.build(method, way=5, size=16, seed=0, **options).double()
         results.append(torch.cat([g.flatten() for g in gradients(learner, episode).values()]))
     assert relative_error(results[1], results[0]) < 1e-10
@@ -108,7 +113,9 @@ def test_a_zero_head_is_any_head_with_equal_rows(cls):
 
 def test_with_a_zero_head_the_rate_means_the_same_for_any_number_of_classes():
     """One step from zero makes a class's row of the head α times (the class's mean − the mean over classes)."""
-    learner = learners.build("anil", way=5, size=16, seed=0, channels=4, zero_head=True, normalisation="group", inner_steps=1)
+    learner = learners.build(
+        "anil", way=5, size=16, seed=0, channels=4, zero_head=True, normalisation="group", inner_steps=1
+    )
     learner = learner.double().eval()
     for way, shot in ((2, 1), (3, 4), (9, 2)):
         episode = random_episode(tasks=2, way=way, shot=shot, query=1, size=16)
@@ -142,7 +149,9 @@ def test_a_zero_head_wants_classes_and_a_head():
 
 
 def test_anil_with_running_statistics_answers_each_query_by_itself():
-    learner = learners.build("anil", way=5, size=16, seed=0, channels=4, normalisation="running", inner_steps=3).double()
+    learner = learners.build(
+        "anil", way=5, size=16, seed=0, channels=4, normalisation="running", inner_steps=3
+    ).double()
     episode = random_episode(tasks=3, way=5, shot=1, query=3, size=16)
     before = {name: value.clone() for name, value in learner.named_buffers()}
     learner.outer_loss(episode)[0].backward()
@@ -176,7 +185,14 @@ def test_both_ways_agree_at_the_shapes_of_the_course(method, options, shape):
     none = torch.empty(2, 0, dtype=torch.long)
     results = []
     for one_by_one in (True, False):
-        made = {"way": 5, "in_channels": in_channels, "size": size, "seed": 0, "inner_steps": 2, "one_by_one": one_by_one}
+        made = {
+            "way": 5,
+            "in_channels": in_channels,
+            "size": size,
+            "seed": 0,
+            "inner_steps": 2,
+            "one_by_one": one_by_one,
+        }
         network = {"channels": channels, "downsample": downsample}
         learner = learners.build(method, **made, **network, **options).double()
         results.append(flat(gradients(learner, Episode(x, y, q, y, none, none, none))))
@@ -287,7 +303,10 @@ def test_the_loss_of_every_step_is_annealed_to_the_last():
 def test_first_order_is_annealed_to_second_order():
     episode = random_episode(tasks=2)
     learner = smooth(inner_steps=3, first_order_until=7)
-    first, second = gradients(smooth(inner_steps=3, first_order=True), episode), gradients(smooth(inner_steps=3), episode)
+    first, second = (
+        gradients(smooth(inner_steps=3, first_order=True), episode),
+        gradients(smooth(inner_steps=3), episode),
+    )
     for step, expected in ((0, first), (6, first), (7, second), (100, second)):
         assert all(torch.equal(expected[n], g) for n, g in gradients(learner, episode, step=step).items())
 
@@ -304,7 +323,9 @@ def test_each_inner_step_has_its_own_norm_and_the_inner_process_does_not_adapt_i
     again = learner.adapt(episode.support_x, episode.support_y)
     assert all(torch.equal(state["fast"][n], again["fast"][n]) for n in state["fast"])
     assert not torch.allclose(learner.predict(again, episode.query_x), before)
-    more = learner.adapt(episode.support_x, episode.support_y, inner_steps=3)  # more steps than trained: the last set goes on
+    more = learner.adapt(
+        episode.support_x, episode.support_y, inner_steps=3
+    )  # more steps than trained: the last set goes on
     assert learner.predict(more, episode.query_x).isfinite().all()
 
 
@@ -389,7 +410,9 @@ def stops_at(learner, outer_steps=400, rate=0.5):
 
 def test_reptiles_gradient_is_exactly_the_way_it_went():
     for one_by_one in (True, False):
-        learner = learners.build("reptile", way=3, size=16, seed=0, inner_steps=3, channels=4, one_by_one=one_by_one).double()
+        learner = learners.build(
+            "reptile", way=3, size=16, seed=0, inner_steps=3, channels=4, one_by_one=one_by_one
+        ).double()
         learner.all_images = False
         episode = random_episode(tasks=2, size=16)
         with torch.no_grad():

@@ -79,7 +79,14 @@ def test_wide_shapes_of_the_course_agree_too(normalisation):
         for one_by_one in (True, False):
             network = {"channels": channels, "normalisation": normalisation, "downsample": downsample}
             learner = learners.build(
-                "maml", way=5, in_channels=in_channels, size=size, seed=0, inner_steps=1, one_by_one=one_by_one, **network
+                "maml",
+                way=5,
+                in_channels=in_channels,
+                size=size,
+                seed=0,
+                inner_steps=1,
+                one_by_one=one_by_one,
+                **network,
             ).double()
             learner.loss(learner(x, y, x.flip(1)), y.flip(1)).backward()
             grads.append(flat_gradient(learner))
@@ -242,7 +249,9 @@ def test_normalisations_that_do_not_fit_are_refused():
 
 def test_fine_tuning_fits_its_support_and_leaves_the_network_alone():
     torch.manual_seed(0)
-    learner = FineTune(Conv4(size=16, channels=8, normalisation="support", downsample="stride"), inner_steps=30, rate=0.1)
+    learner = FineTune(
+        Conv4(size=16, channels=8, normalisation="support", downsample="stride"), inner_steps=30, rate=0.1
+    )
     batch = episode(shot=3)
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     state = learner.adapt(batch.support_x, batch.support_y)
@@ -329,7 +338,9 @@ UNFIT = {
     "option inner_steps of method 'maml' is 'three'; give a value of type int": {"inner_steps": "three"},
     "option inner_steps of method 'maml' is True; give a value of type int": {"inner_steps": True},
     "option inner_rate of method 'maml' is None; give a value of type float": {"inner_rate": None},
-    "option evaluation_inner_steps of method 'maml' is 1.5; give a value of type int | None": {"evaluation_inner_steps": 1.5},
+    "option evaluation_inner_steps of method 'maml' is 1.5; give a value of type int | None": {
+        "evaluation_inner_steps": 1.5
+    },
     "option channels of method 'maml' is 8.0; give a value of type int": {"channels": 8.0},
     "channels is 0: give an integer of at least 1": {"channels": 0},
     "way is '5': give an integer of at least 1": {"way": "5"},
@@ -357,7 +368,12 @@ def test_a_saved_learner_keeps_all_options_so_that_a_new_default_does_not_change
     assert options == learners.options_of(method)
     assert (options == {}) == (method == "pixels")
     if method == "maml":
-        assert {"channels": 64, "normalisation": "batch", "inner_steps": 5, "inner_rate": 0.4}.items() <= options.items()
+        assert {
+            "channels": 64,
+            "normalisation": "batch",
+            "inner_steps": 5,
+            "inner_rate": 0.4,
+        }.items() <= options.items()
         monkeypatch.setitem(MAML.__init__.__kwdefaults__, "inner_rate", 0.1)
         assert made("maml").inner_rate == 0.1
         assert mlcourse.load(tmp_path / "all").inner_rate == 0.4
