@@ -84,7 +84,7 @@ def _plain() -> Iterator[None]:
 def _twice_differentiable(network: nn.Module) -> Iterator[None]:
     """Weights that a layer computes from others have a right second derivative inside, or are refused.
 
-    PyTorch's kernel for weight normalisation has a wrong one (MAML's meta-gradient was off by up to 30 %), so it is
+    PyTorch's kernel for weight normalisation has a wrong one (MAML's meta-gradient was off by up to a fifth), so it is
     done in ordinary operations. A spectral norm, in training mode, comes from a power iteration without derivatives.
     """
     mended = []

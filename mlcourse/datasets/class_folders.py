@@ -148,7 +148,7 @@ def _warn_of_copies(place: Path, classes: list[Class]) -> None:
     there = [name for name, count in copies.items() if count]
     if there:
         _warn(
-            f"{name_of(place)}: {sum(copies.values())} pictures are byte copies of others in their class, such as in "
+            f"{name_of(place)}: byte copies of other pictures in their class: {sum(copies.values())}, such as in "
             f"{there[0]!r}; a task may then ask about the very picture that it showed: remove the copies"
         )
 
