@@ -67,10 +67,10 @@ class Workload:
 
     def learner(self, dtype: torch.dtype, device: torch.device, **options: Any) -> learners.Learner:
         if self.network == "mlp":
-            built = learners.MAML(self.layers(), steps=self.steps, inner_rate=RATE, **options)
+            built = learners.MAML(self.layers(), inner_steps=self.steps, inner_rate=RATE, **options)
             return built.to(device, dtype).train()
         built = learners.build(
-            "maml", way=self.way, in_channels=self.in_channels, size=self.size, seed=0, steps=self.steps,
+            "maml", way=self.way, in_channels=self.in_channels, size=self.size, seed=0, inner_steps=self.steps,
             channels=self.channels, downsample=self.downsample, inner_rate=RATE, normalisation="batch", **options,
         )  # fmt: skip
         return built.to(device, dtype).train()
@@ -114,7 +114,7 @@ def tasks_of(batch: SimpleNamespace):
 
 def vmap(learner: learners.Learner) -> Step:
     """`vmap(grad(task))`: the meta-gradient of one task as a function, mapped over tasks."""
-    network, steps = learner.network, learner.steps
+    network, steps = learner.network, learner.inner_steps
     theta = dict(network.named_parameters())
 
     def loss(params, x, y):
@@ -141,7 +141,7 @@ def with_higher(learner: learners.Learner) -> Step:
     """Grefenstette et al., *Generalized Inner Loop Meta-Learning*, 2019, https://arxiv.org/abs/1910.01727."""
     import higher
 
-    network, steps = learner.network, learner.steps
+    network, steps = learner.network, learner.inner_steps
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE)
 
     def step(batch):
@@ -159,7 +159,7 @@ def with_torchopt(learner: learners.Learner) -> Step:
     https://arxiv.org/abs/2211.06934."""
     import torchopt
 
-    network, steps = learner.network, learner.steps
+    network, steps = learner.network, learner.inner_steps
 
     def step(batch):
         start = torchopt.extract_state_dict(network, by="reference")
@@ -177,7 +177,7 @@ def with_learn2learn(learner: learners.Learner) -> Step:
     """Arnold et al., *learn2learn: A Library for Meta-Learning Research*, 2020, https://arxiv.org/abs/2008.12284."""
     learn2learn = importlib.import_module("learn2learn")  # not declared: it does not build on Python 3.11
 
-    network, steps = learner.network, learner.steps
+    network, steps = learner.network, learner.inner_steps
     maml = learn2learn.algorithms.MAML(network, lr=RATE, first_order=False)
 
     def step(batch):

@@ -2,14 +2,17 @@
 
 What it does not trust a learner with: the order of the queries (each task's images are shuffled before the learner
 sees them, by a generator of the evaluation's own), its own word on being inductive (queries are asked alone and in
-company), and answers that are not finite (argmax finds a class in NaN, too).
+company), that it takes each task by itself (tasks, too, are asked alone and in company), and answers that are not
+finite (argmax finds a class in NaN, too).
 """
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 
 from mlcourse.episodes import Episode, check_positive, check_seed
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import detached, evaluation_mode
+from mlcourse.learners.base import detached, evaluation_mode, takes_inner_steps
 from mlcourse.statistics import Metric, Paired
 
 BLOCK = 20  # tasks that are drawn at once, whatever is answered at once: one seed, the same episodes
@@ -105,25 +108,28 @@ def evaluate(
     episodes: int = 1000,
     seed: int = 0,
     tasks_at_once: int = BLOCK,
-    steps: int | None = None,
+    inner_steps: int | None = None,
     queries_at_once: int | None = None,
     watch: Callable[[Any, Episode], None] | None = None,
 ) -> Result:
     """Adapt to and predict `episodes` episodes of the source; the same seed gives the same episodes.
 
     tasks_at_once: how many are answered together; it changes memory and speed, not the episodes.
-    steps: inner steps, for learners that have them (None: the learner's own). The learner keeps its mode
+    inner_steps: for learners that have them (None: the learner's own). The learner keeps its mode
+    (training or evaluation) and no parameter of it changes. Batches come to the learner's device and number format.
     queries_at_once: how many queries of a task are asked together (None: all). watch: is called with the predictions
     and their episodes, for whoever wants more than the scores.
-    (training or evaluation) and no parameter of it changes. Batches come to the learner's device and number format.
 
-    Raises CourseError for a request that makes no sense, and for answers that are not finite.
+    Raises CourseError for a request that makes no sense (`inner_steps` of a learner without them is one), for answers
+    that are not finite, and for a learner that answers a task otherwise beside other tasks: its result would depend on
+    `tasks_at_once`. (A learner that does so on purpose has `mixes_tasks = True`.)
     """
     if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
         raise CourseError(f"episodes is {episodes!r}; give 1 or more (1,000 for a figure to report)")
     check_positive("tasks_at_once", tasks_at_once)
     check_seed(seed)
     _check_fit(learner, source)
+    adapt = _adapt(learner, inner_steps)
     about = source.describe() if hasattr(source, "describe") else {"data": type(source).__name__, "split": "all"}
     generator = torch.Generator().manual_seed(seed)
     shuffler = torch.Generator().manual_seed((seed + 0x5EED) % 2**64)  # its own: the episodes stay as they were drawn
@@ -133,11 +139,12 @@ def evaluate(
     with torch.no_grad(), evaluation_mode(learner), unchanged(learner), own_draws(seed, home_of(learner)[0]):
         for batch in _batches(source, episodes, tasks_at_once, generator, digest):
             batch = batch.shuffled(shuffler).to(*home_of(learner))
-            state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
+            state = adapt(batch.support_x, batch.support_y)
             prediction = _finite(learner, _asked(learner, state, batch.query_x, queries_at_once))
             if metric is None:
                 metric = learner.metric_for(batch)
-                transductive = depends_on_company(learner, batch, steps=steps)
+                transductive = depends_on_company(learner, batch, inner_steps=inner_steps)
+                _check_tasks_apart(learner, batch, inner_steps, seed)
             scores = learner.score(prediction, batch)
             parts.append({name: torch.as_tensor(value).double().cpu() for name, value in scores.items()})
             if watch is not None:
@@ -219,17 +226,17 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
-def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None = None, queries: int = 3) -> bool:
+def depends_on_company(learner: nn.Module, batch: Episode, *, inner_steps: int | None = None, queries: int = 3) -> bool:
     """Whether the first queries of the first two tasks are answered otherwise when they are asked one by one.
 
     A difference counts above 0.01 % of how much an answer differs from query to query: rounding depends on the company,
     too. A learner that cannot answer one query alone depends on its company. Each time it adapts anew, so that nothing
     is remembered from the queries before.
     """
-    few = batch.some(slice(0, 2))
+    few, adapt = batch.some(slice(0, 2)), _adapt(learner, inner_steps)
 
     def answers(x: Tensor) -> list[Tensor]:
-        return _flat(learner.predict(learner.adapt(few.support_x, few.support_y, steps=steps), x))
+        return _flat(learner.predict(adapt(few.support_x, few.support_y), x))
 
     with torch.no_grad(), evaluation_mode(learner):
         together = answers(few.query_x)
@@ -244,13 +251,75 @@ def depends_on_company(learner: nn.Module, batch: Episode, *, steps: int | None 
     return False
 
 
-def _alike(alone: Tensor, in_company: Tensor, all_answers: Tensor) -> bool:
+def depends_on_other_tasks(learner: nn.Module, batch: Episode, *, inner_steps: int | None = None) -> bool:
+    """Whether one of the first two tasks is answered otherwise alone than beside the other one.
+
+    Differences are measured as in `depends_on_company`. One that is gone in float64 was rounding, which an inner
+    process may blow up. A learner that draws, and never gives the same answers twice, counts as independent.
+    """
+    pair = batch.some(slice(0, 2))
+    if pair.tasks < 2 or _apart(learner, pair, inner_steps):
+        return False
+    try:
+        exact = copy.deepcopy(learner).double()
+        return not _apart(exact, pair.to(None, torch.float64), inner_steps)
+    except (CourseError, RuntimeError, TypeError, ValueError, IndexError):  # it cannot be copied, or knows one format
+        return not _apart(learner, pair, inner_steps, share=0.05)
+
+
+def _apart(learner: nn.Module, pair: Episode, inner_steps: int | None, share: float = 1e-4) -> bool:
+    """Whether both tasks of a pair are answered alone as they are together, or twice the same pair is not."""
+    adapt = _adapt(learner, inner_steps)
+
+    def answers(tasks: Episode) -> list[Tensor]:
+        return _flat(learner.predict(adapt(tasks.support_x, tasks.support_y), tasks.query_x))
+
+    def same(some: list[Tensor], task: slice) -> bool:
+        pairs = zip(some, together, strict=True)
+        return all(x.dim() < 2 or len(x) != 2 or _alike(one, x[task], x, share) for one, x in pairs)
+
+    with torch.no_grad(), evaluation_mode(learner):
+        together = answers(pair)
+        for index in range(2):
+            task = slice(index, index + 1)
+            try:
+                alone = answers(pair.some(task))
+            except (CourseError, RuntimeError, ValueError, IndexError, ZeroDivisionError):
+                return False
+            if not same(alone, task):
+                return not same(answers(pair), slice(0, 2))
+    return True
+
+
+def _check_tasks_apart(learner: nn.Module, batch: Episode, inner_steps: int | None, seed: int) -> None:
+    if getattr(learner, "mixes_tasks", False):
+        return
+    with own_draws(seed, home_of(learner)[0]):  # the draws of the evaluation stay as they are without this look
+        mixed = depends_on_other_tasks(learner, batch, inner_steps=inner_steps)
+    if mixed:
+        raise CourseError(
+            f"{type(learner).__name__} answers a task otherwise beside other tasks, so that its result would depend on "
+            "tasks_at_once; let adapt and predict take each task by itself (or set mixes_tasks = True if it is on "
+            "purpose)"
+        )
+
+
+def _adapt(learner: nn.Module, inner_steps: int | None) -> Callable[..., Any]:
+    """`learner.adapt`, with so many inner steps. Raises CourseError for a learner that has none."""
+    if inner_steps is None:
+        return learner.adapt
+    if not takes_inner_steps(learner):
+        raise CourseError(f"{type(learner).__name__} has no inner steps to choose; leave inner_steps out")
+    return partial(learner.adapt, inner_steps=inner_steps)
+
+
+def _alike(alone: Tensor, in_company: Tensor, all_answers: Tensor, share: float = 1e-4) -> bool:
     if alone.shape != in_company.shape:
         return False
     answers, here = all_answers.double(), in_company.double()
     spread = (answers - answers.mean((0, 1))).abs().amax((0, 1))  # of each number over the queries
     rounding = 32 * torch.finfo(alone.dtype).eps if alone.is_floating_point() else 0.0
-    return bool(((alone.double() - here).abs() <= 1e-4 * spread + rounding * here.abs()).all())
+    return bool(((alone.double() - here).abs() <= share * spread + rounding * here.abs()).all())
 
 
 def _flat(prediction: Any) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Files that are whole or not there, also after a power cut: written to a temporary name, flushed, then renamed."""
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # torch is imported late: `mlcourse lab` and `mlcourse doctor
     import nbformat
     import torch
 
+CHECKSUM = "checksum"  # its name beside the metadata in a file of tensors
 UNNAMED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of writing: the system names no file with them
 NAME_START = 40  # letters of a file's name in its temporary name: at most 160 bytes, and a name may have 255
 
@@ -44,6 +46,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_named(path: Path | str, what: str) -> None:
+    """Raise CourseError for a path without letters, which would mean the current folder. what: its name in messages."""
+    if not str(path).strip():
+        raise CourseError(f"{what} is empty, which would mean the current folder; name a folder")
 
 
 def _flush(path: Path, mode: int) -> None:
@@ -115,7 +123,7 @@ def _without_outputs(cell: dict) -> dict:
 
 
 def save_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", metadata: dict | None = None) -> None:
-    """Write named tensors and a JSON-able `metadata` as one safetensors file (never a pickle)."""
+    """Write named tensors and a JSON-able `metadata`, with a checksum of both, as one safetensors file (no pickle)."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -125,14 +133,19 @@ def save_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", metadata:
         temporary.touch()
         rights = temporary.stat().st_mode  # of a new file here; safetensors would make one for its owner alone
         try:
-            save_file(tensors, temporary, metadata={"json": json.dumps(metadata or {})})
+            told = json.loads(json.dumps(metadata or {}))  # as it will be read: keys are text, tuples are lists
+            told[CHECKSUM] = _checksum(tensors, told)
+            save_file(tensors, temporary, metadata={"json": json.dumps(told)})
         except SafetensorError as error:  # safetensors wraps the system's errors, "no space left" among them
             raise CourseError(f"{path} could not be written ({error}); free some space or take another --out") from None
         temporary.chmod(rights)
 
 
 def load_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict]":
-    """Read what `save_tensors` wrote. Raises CourseError for a missing, truncated or foreign file, which it names."""
+    """Read what `save_tensors` wrote. Raises CourseError, with its name, for a missing, damaged or foreign file.
+
+    Files of earlier versions hold no checksum; they are read as they are.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -143,6 +156,21 @@ def load_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict]":
             # Copies: what comes out of `safe_open` is the file's own pages, and whoever rewrites the file changes them
             # (Windows would refuse to replace it).
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return tensors, json.loads((file.metadata() or {}).get("json", "{}"))
+            told = json.loads((file.metadata() or {}).get("json", "{}"))
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise CourseError(f"{path} is damaged or truncated ({error}); delete it and train again") from None
+    found = told.pop(CHECKSUM, None) if isinstance(told, dict) else None
+    if found is not None and found != _checksum(tensors, told):
+        raise CourseError(f"{path} is damaged: its content does not fit its checksum; take it from a backup")
+    return tensors, told
+
+
+def _checksum(tensors: "dict[str, torch.Tensor]", metadata: dict) -> str:
+    """SHA-256 of all tensors, their names, shapes and number formats, and of what is told of them."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -8,7 +8,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrizations
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from mlcourse.errors import CourseError
 
@@ -23,6 +26,9 @@ Parameters = dict[str, Tensor]
 
 # In `call` a network's own tensors are taken out while it answers: another thread would find those of a task.
 _LENT = threading.RLock()
+# How a layer may compute its weight from others.
+WEIGHT_NORM, SPECTRAL_NORM = parametrizations._WeightNorm, parametrizations._SpectralNorm
+OLD = (WeightNorm, SpectralNorm)
 NO_CHECKPOINT = (
     "the network uses torch.utils.checkpoint, whose backward pass would find other parameters; leave it out of the "
     "network (inner.adapt_checkpointed and MAML's checkpoint save memory, too)"
@@ -46,9 +52,10 @@ def call(network: nn.Module, params: Parameters, *arguments: Any) -> Any:
     A layer that stands under two names, and a weight that two layers share, is given once and holds everywhere. (By
     itself `torch.func.functional_call` would put it in twice, and afterwards leave it there.) Buffers come in as
     copies, so nothing that the network writes into them stays. Attention is computed step by step, since PyTorch's
-    fused kernels cannot be differentiated twice, or not at all. Threads wait for each other.
+    fused kernels cannot be differentiated twice, or not at all, and so is weight normalisation. Threads wait for each
+    other. Raises CourseError for spectral normalisation in training mode, and for the old hooks that compute weights.
     """
-    with _LENT, _plain():
+    with _LENT, _plain(), _twice_differentiable(network):
         return functional_call(network, _places(network, params), arguments, tie_weights=False)
 
 
@@ -71,6 +78,44 @@ def _plain() -> Iterator[None]:
             raise
         finally:
             torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def _twice_differentiable(network: nn.Module) -> Iterator[None]:
+    """Weights that a layer computes from others have a right second derivative inside, or are refused.
+
+    PyTorch's kernel for weight normalisation has a wrong one (MAML's meta-gradient was off by up to a fifth), so it is
+    done in ordinary operations. A spectral norm, in training mode, comes from a power iteration without derivatives.
+    """
+    mended = []
+    try:
+        for module in network.modules():
+            if isinstance(module, WEIGHT_NORM):
+                module.forward = partial(weight_norm, dim=module.dim)
+                mended.append(module)
+            elif isinstance(module, SPECTRAL_NORM) and module.training and torch.is_grad_enabled():
+                raise CourseError(
+                    "the network uses spectral_norm, whose power iteration has no derivative, so that the one through "
+                    "its training would be wrong; leave it out, or use weight_norm"
+                )
+            elif module._forward_pre_hooks and any(isinstance(h, OLD) for h in module._forward_pre_hooks.values()):
+                raise CourseError(
+                    "a layer of the network computes its weight in an old hook, of torch.nn.utils.weight_norm or "
+                    "spectral_norm, whose second derivative is wrong; use torch.nn.utils.parametrizations.weight_norm"
+                )
+        yield
+    finally:
+        for module in mended:
+            del module.forward
+
+
+def weight_norm(g: Tensor, v: Tensor, dim: int) -> Tensor:
+    """g·v/‖v‖, with a norm for each index of dimension `dim` (−1: one norm of all), as PyTorch's layers have it.
+
+    Salimans, Kingma, *Weight Normalization*, 2016, https://arxiv.org/abs/1602.07868.
+    """
+    others = [other for other in range(v.dim()) if other != dim]
+    return v * (g / v.square().sum(others, keepdim=dim != -1).sqrt())
 
 
 def _places(network: nn.Module, params: Parameters) -> Parameters:

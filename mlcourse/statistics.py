@@ -377,6 +377,26 @@ class Metric(NamedTuple):
         return scores[name].double()
 
 
+class Ratio(float):
+    """A quotient of two sums that remembers them; nan where there is nothing to divide by."""
+
+    top: float
+    bottom: float
+
+    def __new__(cls, top: float, bottom: float) -> "Ratio":
+        made = super().__new__(cls, top / bottom if bottom else math.nan)
+        made.top, made.bottom = top, bottom
+        return made
+
+    def __getnewargs__(self) -> tuple[float, float]:
+        return self.top, self.bottom
+
+    @classmethod
+    def of_sums(cls, ratios: Sequence["Ratio"]) -> "Ratio":
+        """Several in one: their sums are added up, and then divided."""
+        return cls(sum(one.top for one in ratios), sum(one.bottom for one in ratios))
+
+
 ACCURACY = Metric("accuracy")
 ERROR = Metric("error", better=-1)  # the mean squared error of values
 

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -32,9 +33,11 @@ from mlcourse.episodes import Episode, check_seed
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import Episodes, Evaluator, Source, home_of, own_draws
 from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, restore, save
-from mlcourse.statistics import Metric
+from mlcourse.statistics import Metric, Ratio
 
 LOG = "log.jsonl"
+LAST = 20  # steps that a mean is shown of
+TOLD_SINCE = ("classes",)  # settings that runs of earlier versions do not tell
 
 
 class Images:
@@ -57,6 +60,7 @@ class History:
     """What happened in training: one entry per step in `losses` and `values`, one per validation in `validations`.
 
     values: of the learner's metric in each step (nan where it has none). A step whose line of the log was lost is nan.
+    others: the other metrics of a step, such as `indefinite` of implicit MAML: their means over the last steps.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -65,6 +69,7 @@ class History:
     best_step: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    others: dict[str, float] = field(default_factory=dict)
 
 
 def cosine(step: int, steps: int) -> float:
@@ -137,11 +142,17 @@ def train(
     _check(accumulate=accumulate)
     if accumulate > tasks:
         raise CourseError(f"accumulate is {accumulate}, more than the {tasks} tasks of a step; give {tasks} or less")
+    if accumulate > 1 and not getattr(learner, "accumulates", True):
+        raise CourseError(
+            f"{type(learner).__name__} takes its tasks in one go, since each outer loss is a step of theirs; leave "
+            "accumulate at 1"
+        )
     if not 0 < rate < math.inf:
         raise CourseError(f"rate is {rate}; an outer rate is finite and above 0")
     if schedule not in SCHEDULES:
         raise CourseError(f"schedule {schedule!r} is unknown; use one of {', '.join(SCHEDULES)}")
     if out is not None:
+        files.check_named(out, "out")
         check_saving(learner)
     settings = (settings or {}) | {"tasks": tasks, "schedule": schedule}
     settings |= _named(optimizer=(_name_of(optimizer), "adam"), accumulate=(accumulate, 1))
@@ -153,7 +164,7 @@ def train(
         else:
             settings |= {"validation_episodes": validation_episodes}
             validation = Episodes(validation, episodes=validation_episodes, seed=(seed + 10**6) % 2**64)
-    run = Run(learner, rate, seed, Path(out) if out else None, settings, steps, optimizer, precision)
+    run = Run(learner, rate, seed, None if out is None else Path(out), settings, steps, optimizer, precision)
     run.open(resume)
     if run.finished:
         learner.eval()
@@ -217,7 +228,22 @@ def _parts(batch: Any, count: int) -> list[tuple[Any, float]]:
         total = len(batch[0])
         parts = list(zip(*(tensor.split(math.ceil(total / count)) for tensor in batch), strict=True))
         return [(part, len(part[0]) / total) for part in parts]
+    if not (hasattr(batch, "tasks") and hasattr(batch, "split")):
+        kind = type(batch).__name__
+        raise CourseError(f"a batch of type {kind} cannot be taken in parts; leave accumulate at 1")
     return [(part, part.tasks / batch.tasks) for part in batch.split(math.ceil(batch.tasks / count))]
+
+
+def _of_all(parts: list[tuple[dict[str, float], float]]) -> dict[str, float]:
+    """The metrics of a meta-batch from those of its parts and their shares: means, and ratios of the sums."""
+    found = {}
+    for name in dict.fromkeys(name for metrics, _ in parts for name in metrics):
+        values = [(metrics[name], share) for metrics, share in parts if name in metrics]
+        if all(isinstance(value, Ratio) for value, _ in values):
+            found[name] = float(Ratio.of_sums([value for value, _ in values]))
+        else:
+            found[name] = sum(share * float(value) for value, share in values) / sum(share for _, share in values)
+    return found
 
 
 class _InterruptsWait:
@@ -273,6 +299,7 @@ class Run:
             raise CourseError(f"optimizer {optimizer!r} is unknown; use one of {', '.join(OPTIMIZERS)}, or a function")
         self.optimizer = (OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer)(self.parameters, rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]  # groups keep their ratios
+        self.told = _told(self.optimizer)
         self.mixed, self.scaler = self._precision(precision)
         self.generator = torch.Generator().manual_seed(seed)
         self.history = History()
@@ -280,6 +307,7 @@ class Run:
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.metric: str | None = None  # of the validation
         self.shown_metric: str | None = None  # of the steps
+        self.recent: dict[str, deque[float]] = {}
         self.log = None
         self.finished = False
 
@@ -305,7 +333,7 @@ class Run:
         self.learner.train()
         batch = self._at_home(source.sample(tasks, self.generator))
         self.optimizer.zero_grad()
-        total, metrics = 0.0, {}
+        total, of_parts = 0.0, []
         for part, share in _parts(batch, accumulate):
             with self.mixed(), own_draws(self.seed + self.step, self.parameters[0].device):
                 loss, of_part = self.learner.outer_loss(part, step=self.step, generator=self.generator)
@@ -313,13 +341,15 @@ class Run:
             loss = loss if share == 1 else share * loss
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             total += loss.item()
-            metrics = {name: metrics.get(name, 0.0) + share * float(value) for name, value in of_part.items()}
+            of_parts.append((of_part, share))
+        metrics = _of_all(of_parts)
         self._move()
         self.step += 1
         seconds = time.perf_counter() - started
         self.history.seconds += seconds
         self.history.losses.append(total)
         self.history.values.append(self._value_in(metrics))
+        self._remember(metrics)
         logged = {f"{name} (metric)" if name in ("step", "loss", "seconds") else name: v for name, v in metrics.items()}
         self._write_log({"step": self.step, "loss": total, **logged, "seconds": round(seconds, 4)})
 
@@ -359,14 +389,24 @@ class Run:
         )
 
     def shown(self) -> dict[str, str]:
-        """The metric beside the progress bar: a mean over the last steps, and the last validation."""
-        last, name = self.history.values[-20:], self.shown_metric
+        """The metrics beside the progress bar: means over the last steps, and the last validation."""
+        last, name = self.history.values[-LAST:], self.shown_metric
         if name is None or math.isnan(sum(last)):
-            last, name = self.history.losses[-20:], "loss"
+            last, name = self.history.losses[-LAST:], "loss"
         shown = {name: f"{sum(last) / len(last):.3f}"}
+        shown |= {name: f"{value:.3f}" for name, value in self.others().items()}
         if self.history.validations:
             shown["val"] = f"{self.history.validations[-1][1]:.3f}"
         return shown
+
+    def _remember(self, metrics: dict[str, float]) -> None:
+        """Keep the metrics beside the first one for `others`."""
+        for name in metrics.keys() - {self.shown_metric} if self.shown_metric else ():
+            self.recent.setdefault(name, deque(maxlen=LAST)).append(metrics[name])
+
+    def others(self) -> dict[str, float]:
+        """What a learner measures beside its metric, such as implicit MAML's `indefinite`: means of the last steps."""
+        return {name: sum(values) / len(values) for name, values in sorted(self.recent.items())}
 
     def validate(self, validation: Evaluator | None) -> None:
         if validation is None:
@@ -433,6 +473,7 @@ class Run:
                 "history": history,
                 "learner": self.learner.recorded(),
                 "settings": self.settings,
+                "optimizer": self.told,
             },
         )
 
@@ -440,7 +481,7 @@ class Run:
         path, tensors, about = self._newest()
         theirs_and_mine = {
             "learner": (completed(about.get("learner") or {}), self.learner.recorded()),
-            "settings": (about.get("settings"), self.settings),
+            "settings": (about.get("settings"), self._settings_told_by(about.get("settings") or {})),
         }
         for name, (theirs, mine) in theirs_and_mine.items():
             if theirs != json.loads(json.dumps(mine)):
@@ -452,6 +493,7 @@ class Run:
             for prefix in ("learner", "optimizer", "best")
         }
         restore(self.learner, part["learner"], path)
+        self._check_optimizer(about.get("optimizer") or {}, path)
         self._restore_optimizer(part["optimizer"])
         if self.scaler and about.get("scaler"):
             self.scaler.load_state_dict(about["scaler"])
@@ -465,6 +507,19 @@ class Run:
         self.finished = self.step >= self.steps and (self.out / "config.json").exists()
         if self.finished and self.best:
             restore(self.learner, self.best[1], path)
+
+    def _settings_told_by(self, theirs: dict[str, Any]) -> dict[str, Any]:
+        """The settings, without those that runs of earlier versions do not tell: they can go on without."""
+        return {name: value for name, value in self.settings.items() if name in theirs or name not in TOLD_SINCE}
+
+    def _check_optimizer(self, theirs: dict[str, Any], path: Path) -> None:
+        """Raise CourseError where the checkpoint is of another optimizer (older ones do not tell of which)."""
+        for name, value in theirs.items():
+            if name in self.told and self.told[name] != value:
+                raise CourseError(
+                    f"{path} is of another run: its optimizer has {name} = {value!r}, not {self.told[name]!r}; give "
+                    "the same optimizer to go on, or use another --out"
+                )
 
     def _newest(self) -> tuple[Path, dict[str, Tensor], dict]:
         """The newest checkpoint that can be read, with a word where that is not the last one."""
@@ -501,13 +556,9 @@ class Run:
         path, kept = self.out / LOG, {}
         text = path.read_bytes().decode("utf-8", errors="replace") if path.exists() else ""
         for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-                step, loss = int(entry["step"]), float(entry["loss"])
-            except (ValueError, TypeError, KeyError):  # a line that was cut when the process was killed, or damaged
-                continue
-            if step <= self.step and step not in kept:
-                kept[step] = (line, loss, self._value_in(entry))
+            entry = _entry_of(line)
+            if entry is not None and entry["step"] <= self.step and entry["step"] not in kept:
+                kept[entry["step"]] = (line, float(entry["loss"]), self._value_in(entry))
         missing = self.step - len(kept)
         if missing:
             warnings.warn(
@@ -527,7 +578,7 @@ class Run:
             return math.nan
         self.shown_metric = next((name for name in entry if name not in ("step", "loss", "seconds", "resumes")), None)
         value = entry.get(self.shown_metric)
-        return float(value) if isinstance(value, (int, float)) else math.nan
+        return _number(value)
 
     def _write_log(self, entry: dict) -> None:
         if self.out is None:
@@ -535,7 +586,8 @@ class Run:
         if self.log is None:  # from the first step on: a request that fails in it leaves no run behind
             self.out.mkdir(parents=True, exist_ok=True)
             self.log = (self.out / LOG).open("a", encoding="utf-8", newline="\n")
-        self.log.write(json.dumps(entry | {"resumes": self.resumes}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in entry.items()}  # JSON knows no NaN
+        self.log.write(json.dumps(finite | {"resumes": self.resumes}) + "\n")
         self.log.flush()
 
     def close_log(self) -> None:
@@ -550,6 +602,7 @@ class Run:
             self.checkpoint()
         if self.best is not None:
             restore(self.learner, self.best[1], "the best checkpoint")
+        self.history.others = self.others()
         self.learner.eval()
         if self.out is not None:
             save(
@@ -584,5 +637,39 @@ def _difference(theirs: Any, mine: Any) -> str:
         if theirs.get(name) != mine.get(name):
             if isinstance(theirs.get(name), dict) and isinstance(mine.get(name), dict):
                 return _difference(theirs[name], mine[name])
-            return f"have {name} = {theirs.get(name)!r}, not {mine.get(name)!r}"
+            return f"have {name} = {_short(theirs.get(name))}, not {_short(mine.get(name))}"
     return "differ"
+
+
+def _short(value: Any, most: int = 100) -> str:
+    """A setting in words, cut where it is long, as a list of class names may be."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _told(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an optimizer is, as a file keeps it: its class, and the settings of its groups of parameters."""
+    told: dict[str, Any] = {"class": type(optimizer).__qualname__, "groups": len(optimizer.param_groups)}
+    for number, group in enumerate(optimizer.param_groups):
+        which = f" of group {number}" if number else ""
+        told |= {name + which: value for name, value in group.items() if name != "params"}
+        told |= {"parameters" + which: len(group["params"])}
+    return json.loads(json.dumps(told, default=lambda value: type(value).__name__))
+
+
+def _entry_of(line: str) -> dict[str, Any] | None:
+    """A line of the log; None for one that was cut when the process was killed, or damaged."""
+    try:
+        entry = json.loads(line)
+        step, loss = entry["step"], float(entry["loss"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return entry if type(step) is int and step >= 1 and not math.isnan(loss) else None
+
+
+def _number(value: Any) -> float:
+    """A number of the log as a float; nan for whatever else stands there."""
+    try:
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return math.nan

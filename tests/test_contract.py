@@ -1,5 +1,6 @@
 """One contract for every task: a tiny learner of each kind trains, is evaluated and compared by the same functions."""
 
+import copy
 import math
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,9 +14,9 @@ from torch.nn import functional as F
 from mlcourse import learners, training
 from mlcourse.episodes import Episode, EpisodeSampler, SinusoidSampler
 from mlcourse.errors import CourseError
-from mlcourse.evaluation import Episodes, compare, depends_on_company, evaluate
+from mlcourse.evaluation import Episodes, compare, depends_on_company, depends_on_other_tasks, evaluate
 from mlcourse.learners.base import Frozen, Learner
-from mlcourse.statistics import ACCURACY, Metric
+from mlcourse.statistics import ACCURACY, Metric, Ratio
 
 SIZE = 8
 
@@ -342,10 +343,10 @@ def test_a_learner_in_float64_and_one_without_parameters_are_evaluated():
         assert evaluate(learner, sampler(), episodes=3).episodes == 3
 
 
-@pytest.mark.parametrize("steps", [-1, 1.5, True])
-def test_steps_that_make_no_sense_give_no_figure(steps):
-    with pytest.raises(CourseError, match="steps is"):
-        evaluate(learners.build("maml", way=4, size=16, channels=4), sampler(), episodes=3, steps=steps)
+@pytest.mark.parametrize("inner_steps", [-1, 1.5, True])
+def test_steps_that_make_no_sense_give_no_figure(inner_steps):
+    with pytest.raises(CourseError, match="inner_steps is"):
+        evaluate(learners.build("maml", way=4, size=16, channels=4), sampler(), episodes=3, inner_steps=inner_steps)
 
 
 @pytest.mark.parametrize("request_", [{"episodes": 0}, {"episodes": 2.5}, {"tasks_at_once": 0}, {"seed": -1}])
@@ -571,7 +572,7 @@ def test_what_a_learner_must_define_is_abstract():
             return query_x
 
     class AllOfAdapt(Learner):
-        def adapt(self, support_x, support_y, *, steps=None, generator=None):
+        def adapt(self, support_x, support_y, *, inner_steps=None, generator=None):
             return {"mean": support_x.flatten(2).mean(1)}
 
         def predict(self, state, query_x):
@@ -701,3 +702,150 @@ def test_a_layer_under_two_names_is_saved(tmp_path):
     files.save_tensors(tmp_path / "twice.safetensors", module.state_dict())
     loaded, _ = files.load_tensors(tmp_path / "twice.safetensors")
     assert torch.equal(loaded["a.weight"], loaded["b.weight"])
+
+
+# ------------------------------------------------------------------ other tasks, inner steps, ratios
+
+
+class BySupports(learners.PixelNeighbours):
+    """Takes the mean of all support images of all tasks away from each image."""
+
+    def inner_process(self, support_x, support_y, **_):
+        self.mean = support_x.mean((0, 1))
+        return super().inner_process(support_x - self.mean * 3, support_y)
+
+
+class ByNeighbour(learners.PixelNeighbours):
+    """Adds to each answer something of the queries of all tasks."""
+
+    def predict(self, state, query_x):
+        return super().predict(state, query_x) + query_x.mean() * torch.arange(4.0)
+
+
+class BySize(learners.PixelNeighbours):
+    """Answers otherwise when more than one task is there."""
+
+    def predict(self, state, query_x):
+        return super().predict(state, query_x) * (1.0 if len(query_x) == 1 else torch.arange(4.0))
+
+
+class OnlyMany(learners.PixelNeighbours):
+    def predict(self, state, query_x):
+        if len(query_x) == 1:
+            raise CourseError("one task is not enough")
+        return super().predict(state, query_x)
+
+
+@pytest.mark.parametrize("mixing", [BySupports, ByNeighbour, BySize, OnlyMany])
+def test_a_learner_that_answers_a_task_by_other_tasks_is_refused(mixing):
+    learner = mixing()
+    with pytest.raises(CourseError, match=rf"{mixing.__name__} answers a task otherwise beside other.*tasks_at_once"):
+        evaluate(learner, sampler(), episodes=5)
+    learner.mixes_tasks = True  # on purpose
+    assert evaluate(learner, sampler(), episodes=5).episodes == 5
+    if mixing is not OnlyMany:  # each task alone: nothing is mixed
+        assert evaluate(mixing(), sampler(), episodes=3, tasks_at_once=1).episodes == 3
+
+
+class Drawing(learners.PixelNeighbours):
+    """Adds noise, other noise each time."""
+
+    def predict(self, state, query_x):
+        answers = super().predict(state, query_x)
+        return answers + 0.1 * torch.randn_like(answers)
+
+
+def test_tasks_that_are_answered_by_themselves_are_not_refused():
+    batch = sampler().sample(3, torch.Generator().manual_seed(0))
+    for learner in (learners.PixelNeighbours(), Drawing(), ByCompany()):
+        assert not depends_on_other_tasks(learner, batch)
+    for normalisation in ("batch", "support", "group"):
+        for one_by_one in (True, False):
+            learner = learners.build(
+                "maml", way=4, size=16, channels=8, seed=0, normalisation=normalisation, one_by_one=one_by_one
+            )
+            assert not depends_on_other_tasks(learner, batch), normalisation
+            # 30 large steps blow rounding up
+            assert not depends_on_other_tasks(learner, batch, inner_steps=30), normalisation
+    assert not depends_on_other_tasks(learners.PixelNeighbours(), batch.some(slice(0, 1)))
+    assert not depends_on_other_tasks(Mean(), SinusoidSampler(shot=5, query=5).sample(2, torch.Generator()))
+
+
+def test_looking_at_the_tasks_costs_no_draw():
+    learner = Drawing()
+    whole = evaluate(learner, sampler(), episodes=40).per_episode
+    learner.mixes_tasks = True
+    assert torch.equal(evaluate(learner, sampler(), episodes=40).per_episode, whole)
+
+
+class Wrapped(Learner):
+    """Hands everything on to another learner."""
+
+    def __init__(self, learner):
+        super().__init__()
+        self.learner = learner
+
+    def inner_process(self, support_x, support_y, **settings):
+        return self.learner.adapt(support_x, support_y, **settings)
+
+    def predict(self, state, query_x):
+        return self.learner.predict(state, query_x)
+
+
+class OldWay(learners.PixelNeighbours):
+    """All of adapt, without a word of steps."""
+
+    def adapt(self, support_x, support_y):
+        return super().inner_process(support_x, support_y)
+
+
+def test_inner_steps_are_for_learners_that_have_them():
+    maml = learners.build("maml", way=4, size=16, channels=4, seed=0, inner_rate=1.0).eval()
+    none, many = (evaluate(maml, sampler(), episodes=20, inner_steps=n) for n in (0, 5))
+    assert many.accuracy > none.accuracy + 0.1
+    assert torch.equal(evaluate(Wrapped(maml), sampler(), episodes=20, inner_steps=5).per_episode, many.per_episode)
+    assert evaluate(OldWay(), sampler(), episodes=3).episodes == 3
+    prototypes = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
+    for learner in (learners.PixelNeighbours(), prototypes, Wrapped(prototypes), OldWay()):
+        with pytest.raises(CourseError, match="has no inner steps to choose; leave inner_steps out"):
+            evaluate(learner, sampler(), episodes=3, inner_steps=2)
+    batch = sampler().sample(1, torch.Generator())
+    with pytest.raises(CourseError, match="PrototypicalNetwork has no inner steps"):
+        prototypes.adapt(batch.support_x, batch.support_y, inner_steps=2)
+
+
+class Uneven:
+    """Scenes whose squares are large in the first task and small in the others: a mean of ratios is another number."""
+
+    gives = "episodes"
+
+    def sample(self, tasks: int, generator: torch.Generator) -> Episode:
+        batch = Scenes("masks").sample(tasks, generator)
+        batch.query_y[0, :, : SIZE - 2] = 1
+        return batch
+
+
+@pytest.mark.parametrize("tasks", [4, 5])
+def test_ratios_of_parts_are_summed_before_they_are_divided(tasks):
+    logged = []
+    for accumulate in (1, 2, tasks):
+        torch.manual_seed(0)
+        history = training.train(
+            Segmenter(), Uneven(), steps=3, tasks=tasks, rate=1e-9, accumulate=accumulate, progress=False
+        )
+        logged.append(history.values)
+    assert logged[0] == pytest.approx(logged[1], rel=1e-9)
+    assert logged[0] == pytest.approx(logged[2], rel=1e-9)
+    parts = [Ratio(1, 2), Ratio(9, 10)]
+    assert Ratio.of_sums(parts) == pytest.approx(10 / 12)
+    assert math.isnan(Ratio(0, 0))
+    assert copy.deepcopy(parts[1]).bottom == 10
+
+
+def test_what_cannot_be_taken_in_parts_says_so():
+    class Plain:
+        def sample(self, tasks, generator):
+            return {"x": torch.zeros(tasks, 2)}
+
+    with pytest.raises(CourseError, match="a batch of type dict cannot be taken in parts; leave accumulate at 1"):
+        training.train(Mean(), Plain(), steps=2, tasks=2, accumulate=2, progress=False)

@@ -1,9 +1,11 @@
 """The properties that make an episode a fair task, and the errors that stop an unfair one."""
 
+import hashlib
 import math
 
 import pytest
 import torch
+from core_helpers import squares
 
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import EpisodeSampler, SinusoidTasks, draw_distinct
@@ -246,3 +248,16 @@ def test_sinusoid_ranges(ranges):
 def test_sinusoid_counts():
     with pytest.raises(CourseError, match="shot is 0"):
         SinusoidTasks().sample(1, shot=0, query=1, generator=seeded())
+
+
+def test_a_data_set_is_digested_once_for_all_its_samplers(monkeypatch):
+    data, calls = squares(), []
+    once = EpisodeSampler(data, 4, 1, 3).describe()["content"]
+    monkeypatch.setattr("mlcourse.datasets.images.hashlib.sha256", lambda *given: calls.append(given))
+    assert EpisodeSampler(data, 5, 2, 3).describe()["content"] == once
+    assert EpisodeSampler(data, 4, 1, 3, device="cpu").describe()["content"] == once
+    assert calls == []
+    monkeypatch.undo()
+    right = hashlib.sha256(repr(data.names).encode() + data.images.numpy().tobytes()).hexdigest()[:12]
+    assert once == right  # as it has always been
+    assert EpisodeSampler(data.select([3, 1, 2, 0]), 4, 1, 3).describe()["content"] != once

@@ -37,7 +37,7 @@ def test_the_meta_gradient_of_a_quadratic_is_its_closed_form(steps, first_order)
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_meta_gradient_equals_richardson_differences(normalisation, steps):
     torch.manual_seed(0)
-    learner = MAML(Smooth(normalisation).double(), steps=steps, inner_rate=0.4)
+    learner = MAML(Smooth(normalisation).double(), inner_steps=steps, inner_rate=0.4)
     episode = random_episode(tasks=2)
     f, theta = loss_at(learner, episode)
     generator = torch.Generator().manual_seed(1)
@@ -53,7 +53,7 @@ def test_the_meta_gradient_equals_richardson_differences(normalisation, steps):
 
 def test_first_order_is_the_outer_gradient_at_the_adapted_parameters():
     torch.manual_seed(0)
-    learner = MAML(Smooth("group").double(), steps=2, inner_rate=0.4, first_order=True)
+    learner = MAML(Smooth("group").double(), inner_steps=2, inner_rate=0.4, first_order=True)
     episode = random_episode(tasks=1)
     learner.outer_loss(episode)[0].backward()
     fast = learner.adapt(episode.support_x, episode.support_y)["fast"]

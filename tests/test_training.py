@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -332,9 +333,9 @@ def test_mamls_published_settings_depend_on_the_way():
     """Finn et al. 2017, appendix A.1; their code (https://github.com/cbfinn/maml, main.py) says the same."""
     few, many = (learners.recipe("maml", "paper", way) for way in (5, 20))
     assert (few.steps, few.tasks, few.rate, few.query) == (60000, 32, 1e-3, 1)
-    assert few.options == {"steps": 1, "evaluation_steps": 3, "inner_rate": 0.4}
+    assert few.options == {"inner_steps": 1, "evaluation_inner_steps": 3, "inner_rate": 0.4}
     assert (many.steps, many.tasks, many.rate, many.query) == (60000, 16, 1e-3, 1)
-    assert many.options == {"steps": 5, "evaluation_steps": 5, "inner_rate": 0.1}
+    assert many.options == {"inner_steps": 5, "evaluation_inner_steps": 5, "inner_rate": 0.1}
     assert learners.recipe("maml", "paper") == learners.recipe("maml", "paper", 19) == few
     assert learners.recipe("prototypical", "paper", 20) == learners.recipe("prototypical", "paper", 5)
 
@@ -426,6 +427,29 @@ def without_lines(path, keep=2):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:keep]))
 
 
+ODD = [
+    '{"step": Infinity, "loss": 1.0}',
+    '{"step": 1e999, "loss": 1.0}',
+    '{"step": NaN, "loss": 1.0}',
+    '{"step": 3.5, "loss": 1.0}',
+    '{"step": true, "loss": 1.0}',
+    '{"step": -3, "loss": 1.0}',
+    '{"step": 0, "loss": 1.0}',
+    '{"step": "3", "loss": 1.0}',
+    '{"step": 3, "loss": null}',
+    '{"step": 3, "loss": 1' + 400 * "0" + "}",
+    '{"step": 1' + 5000 * "0" + ', "loss": 1.0}',
+    '{"step": ' + 100_000 * "[" + "}",
+    "7",
+    '"step"',
+]
+
+
+def with_third_line(path, line):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], line, *lines[3:]]) + "\n")
+
+
 LOGS = {
     "gone": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
@@ -435,6 +459,7 @@ LOGS = {
     "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe" + path.read_bytes()),
     "zeros after a power cut": lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(200)),
     "other JSON": lambda path: path.write_text('[1, 2]\n{"step": "x"}\nnull\n'),
+    **{f"the third line {line[:40]}": partial(with_third_line, line=line) for line in ODD},
 }
 
 
@@ -504,3 +529,93 @@ def test_the_log_reaches_the_disk_before_the_checkpoint_counts_it(tmp_path, monk
     monkeypatch.setattr(files, "save_tensors", lambda *given: (order.append("checkpoint"), save(*given))[1])
     run(learner(), out=tmp_path / "run", steps=3)
     assert order.index("flushed") < order.index("checkpoint")
+
+
+def test_an_odd_metric_in_the_log_is_a_gap_and_no_fault(tmp_path):
+    whole = learner()
+    run(whole)
+    folder = stopped_half_way(tmp_path / "run")
+    path, odd = folder / "log.jsonl", ["null", "true", '"x"', "[1]", "1" + 400 * "0", "NaN"]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    texts = [f'{{"step": {one["step"]}, "loss": {one["loss"]}, "accuracy": {value}}}' for one, value in zip(lines, odd)]
+    path.write_text("\n".join(texts) + "\n")
+    resumed = learner(seed=1)
+    history = run(resumed, out=folder, resume=True)
+    assert same(whole, resumed)
+    assert [math.isnan(value) for value in history.values] == [True, False, True, True, True, True, False, False]
+
+
+def test_the_log_is_json_also_where_a_metric_is_undefined(tmp_path):
+    model = learner()
+    metrics = model.metrics
+    model.metrics = lambda prediction, batch: metrics(prediction, batch) | {"ratio": math.nan, "size": math.inf}
+    history = run(model, out=tmp_path / "run", steps=3)
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines():
+        entry = json.loads(line, parse_constant=refuse)
+        assert (entry["ratio"], entry["size"]) == (None, None)
+    assert math.isnan(history.others["ratio"])
+
+
+# ------------------------------------------------------------------ the optimizer of a run that goes on
+
+MADE = {
+    "SGD": lambda p, rate: torch.optim.SGD(p, lr=rate),
+    "SGD with momentum": lambda p, rate: torch.optim.SGD(p, lr=rate, momentum=0.9),
+    "Adam": lambda p, rate: torch.optim.Adam(p, lr=rate),
+    "Adam, other betas": lambda p, rate: torch.optim.Adam(p, lr=rate, betas=(0.5, 0.9)),
+    "SGD, another rate": lambda p, rate: torch.optim.SGD(p, lr=0.1 * rate),
+    "SGD in two groups": lambda p, rate: torch.optim.SGD(
+        [{"params": list(p)[:2], "lr": 0.1 * rate}, {"params": list(p)[2:]}], lr=rate
+    ),
+    "SGD, groups otherwise": lambda p, rate: torch.optim.SGD(
+        [{"params": list(p)[:3], "lr": 0.1 * rate}, {"params": list(p)[3:]}], lr=rate
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "words"),
+    [
+        ("SGD", "Adam", "class = 'SGD', not 'Adam'"),
+        ("Adam", "SGD", "class = 'Adam', not 'SGD'"),
+        ("SGD", "SGD with momentum", r"momentum = 0, not 0\.9"),
+        ("SGD with momentum", "SGD", r"momentum = 0\.9, not 0"),
+        ("Adam", "Adam, other betas", r"betas = \[0\.9, 0\.999\], not \[0\.5, 0\.9\]"),
+        ("SGD", "SGD, another rate", r"lr = 0\.001, not 0\.0001"),
+        ("SGD", "SGD in two groups", "groups = 1, not 2"),
+        ("SGD in two groups", "SGD, groups otherwise", "parameters = 2, not 3"),
+    ],
+)
+def test_a_run_goes_on_with_the_optimizer_that_it_had(tmp_path, first, then, words):
+    run(learner(), out=tmp_path / "run", optimizer=MADE[first], steps=4)
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(CourseError, match=f"of another run: its optimizer has {words}") as raised:
+        run(learner(), out=tmp_path / "run", optimizer=MADE[then], steps=4, resume=True)
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+    assert len(run(learner(), out=tmp_path / "run", optimizer=MADE[first], steps=4, resume=True).losses) == 4
+
+
+def test_a_checkpoint_that_does_not_tell_its_optimizer_goes_on(tmp_path):
+    folder = stopped_half_way(tmp_path / "run")
+    tensors, about = files.load_tensors(folder / "checkpoint.safetensors")
+    assert about.pop("optimizer")["class"] == "Adam"
+    files.save_tensors(folder / "checkpoint.safetensors", tensors, about)
+    assert len(run(learner(seed=1), out=folder, resume=True).losses) == 8
+
+
+# ------------------------------------------------------------------ metrics beside the first
+
+
+def test_what_a_learner_measures_besides_is_named(tmp_path, capsys):
+    model = learner("imaml", inner_steps=1)
+    history = training.train(model, sampler(), steps=3, tasks=2, out=tmp_path / "run", rate=1e-3)
+    assert 0 <= history.others["indefinite"] <= 1
+    assert "indefinite=" in capsys.readouterr().out
+    entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert sum(entry["indefinite"] for entry in entries) / 3 == pytest.approx(history.others["indefinite"])
+    assert run(learner(), steps=2).others == {}

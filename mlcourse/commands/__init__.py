@@ -34,6 +34,9 @@ COMMANDS = {
 }
 
 
+GIVEN = "mlcourse.given"  # where a call keeps the words of its command line
+
+
 def one_line(error: BaseException) -> str | None:
     """The line that a person reads instead of a traceback, or None when the error is a fault of the course."""
     text = " ".join(str(error).split())
@@ -63,6 +66,17 @@ def one_line(error: BaseException) -> str | None:
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU's memory is full: take fewer tasks at a time, close other programs, or say --device cpu"
     return None
+
+
+def check_given(words: list[str]) -> None:
+    """Raise CourseError for an empty word on the command line: an empty path would mean the current folder."""
+    for before, word in zip(["", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        if word.startswith("--") and equals and not value.strip():
+            raise CourseError(f"{option} is empty: give it a value, or leave it out")
+        if not word.strip():
+            what = before if before.startswith("-") else "an argument"
+            raise CourseError(f"{what} is empty: give it a value, or leave it out")
 
 
 def say(message: str) -> None:
@@ -104,8 +118,13 @@ class Commands(TyperGroup):
         alone.command(name)(found)
         return typer.main.get_command(alone)
 
+    def parse_args(self, ctx, args):
+        ctx.meta[GIVEN] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx):
         try:
+            check_given(ctx.meta[GIVEN])
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             # whoever keeps something on the way says so in the exception

@@ -29,6 +29,9 @@ def evaluate(
         int | None, typer.Option(help="query images per class (default: the run's, else 15, or as many as there are)")
     ] = None,
     episodes: Annotated[int, typer.Option(help="1,000 or more for a figure to report")] = 1000,
+    inner_steps: Annotated[
+        int | None, typer.Option(help="steps of descent on a task, for methods that descend (default: the run's)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the episodes, and of an untrained network's weights")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
@@ -49,6 +52,7 @@ def evaluate(
     if on_protocol.names_episodes(protocol, out):
         fixed = {"dataset": (dataset, None), "split": (split, "test"), "way": (way, None), "shot": (shot, None)}
         fixed |= {"query": (query, None), "episodes": (episodes, 1000), "drawn": (drawn, None)}
+        fixed["inner-steps"] = (inner_steps, None)  # a result says nothing of them
         on_protocol.check_free(protocol, fixed)
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
         more |= {"download": download, "convert": convert, "out": out, "as_json": as_json}
@@ -90,6 +94,7 @@ def evaluate(
         )
     fit = fitting.Fit()
     images = fit.large_enough(images, shot)
+    fit.said += _seen(learner, about, dataset, images)
     way = fit.classes(images, fitting.Wish("way", "--way", way, about.get("way") or fitting.DEFAULT_WAY))
     wish = fitting.Wish("queries", "--query", query, about.get("query") or fitting.DEFAULT_QUERY)
     sampler = EpisodeSampler(images, way, shot, fit.queries(images, shot, wish), device=place)
@@ -100,12 +105,15 @@ def evaluate(
         model = learners.build(baseline, way=way, in_channels=channels, size=size, seed=seed).to(place)
     else:
         _check_way(learner, model, way)
-    result = evaluation.evaluate(model, sampler, episodes=episodes, seed=seed)
+    _check_inner_steps(learner, model, inner_steps)
+    result = evaluation.evaluate(model, sampler, episodes=episodes, seed=seed, inner_steps=inner_steps)
     if as_json:
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "drawn": drawn}
+        more["inner_steps"] = inner_steps
         print(json.dumps(result.as_json() | more | {"trained": about}))
     else:
         how = " (drawn)" if drawn else ""
+        how += "" if inner_steps is None else f", {inner_steps} inner steps"
         worst = f"{100 * result.worst_tenth:.1f} %" if result.metric.percent else f"{result.worst_tenth:.4g}"
         print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {worst}")
 
@@ -135,6 +143,47 @@ def _check_way(learner, model, way: int) -> None:
             f"--way is {way}, but {learner} tells {most} classes apart at most: use --way {most} or less, or train "
             f"another run with --way {way}"
         )
+
+
+def _check_inner_steps(learner, model, inner_steps: int | None) -> None:
+    """Raise CourseError for a number of inner steps that makes no sense, or of a learner that has none."""
+    from mlcourse.errors import CourseError
+    from mlcourse.learners.base import takes_inner_steps
+
+    if inner_steps is None:
+        return
+    if inner_steps < 0:
+        raise CourseError(f"--inner-steps is {inner_steps}: give 0 or more")
+    if not takes_inner_steps(model):
+        raise CourseError(f"--inner-steps is {inner_steps}, but {learner} has no inner steps: leave it out")
+
+
+def _seen(learner, about, dataset, images) -> list[str]:
+    """A line where classes for a test have the names of classes that the run was trained on.
+
+    Raises CourseError where that is in the same folder: with few classes, one more or less moves others between splits.
+    """
+    from mlcourse.commands import data
+    from mlcourse.errors import CourseError
+
+    told = about.get("classes")
+    if images.split not in ("val", "test") or not isinstance(told, dict):
+        return []
+    earlier = {"test": ("train", "val"), "val": ("train",)}[images.split]
+    known = {name for part in earlier for name in told.get(part) or ()}
+    both = [name for name in images.names if name in known]
+    if not both:
+        return []
+    words = (
+        f"{len(both)} of the {images.classes} {images.split} classes of {images.name}, such as {both[0]!r}, are among "
+        f"those that {learner} was trained or validated on"
+    )
+    if data.lasting_name(dataset) == about.get("dataset"):
+        raise CourseError(
+            f"{words} (were class folders added or removed since then?), so they are not unseen: bring the folder back "
+            "to what it was, or train again"
+        )
+    return [f"{words}: if they are the same, this is no figure of unseen classes"]
 
 
 def _shape(model) -> tuple[int, int, int] | None:

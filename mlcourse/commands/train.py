@@ -111,6 +111,8 @@ def train(
         "budget": recipe,  # what a recipe was called when the first runs were kept: those can go on
         "device": str(place),
     }
+    if dataset not in datasets.NAMES:  # a folder may get more classes, or lose some, and then others move
+        settings["classes"] = {"train": list(fitted.train.names), "val": list(fitted.val.names) if validation else []}
     if validation is not None and fitted.validation_way != way:
         settings["validation_way"] = fitted.validation_way
     steps = plan.steps if steps is None else steps
@@ -139,7 +141,8 @@ def train(
         print(f"stopped after {done} of {steps} steps; what was learnt is in {out}, --resume goes on")
         raise typer.Exit(130)
     best = f", best at step {history.best_step} on validation classes" if history.validations else ""
-    print(f"{done} steps in {history.seconds:.0f} s{best}. Next: mlcourse evaluate {out}")
+    others = "".join(f", {name} {value:.3g} in the last steps" for name, value in history.others.items())
+    print(f"{done} steps in {history.seconds:.0f} s{best}{others}. Next: mlcourse evaluate {out}")
 
 
 def _recipe(asked: str | None, budget: str | None) -> str:

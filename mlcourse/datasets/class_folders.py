@@ -14,7 +14,8 @@
 
 **Pictures.** A class needs two pictures, one to learn from and one to ask about. A smaller class is left out, and
 named. So is a file that is no picture. A picture that cannot be read (HEIC, a camera's raw format, a damaged file) is
-an error.
+an error. A line says how many pictures are copies of others in their class, and which class names differ in capitals
+only: they may be one class under two names.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def load(place: Path, split: str, *, size: int | None) -> ClassImages:
     chosen = classes_of(place, split)
     if not chosen:
         raise CourseError(_no_classes(place, split))
+    _warn_of_copies(place, chosen)
     return read(place, chosen, name=name_of(place), split=split, size=size)
 
 
@@ -88,7 +90,8 @@ def read(place: Path, classes: list[Class], *, name: str, split: str, size: int 
 def classes_of(place: Path, split: str) -> list[Class]:
     """The classes of a split that have pictures enough, sorted by split and name. Nothing is decoded.
 
-    Warns (CourseWarning) of classes and files that are left out, and of classes that are split anew.
+    Warns (CourseWarning) of classes and files that are left out, of classes that are split anew, and of names that
+    differ in capitals only. (`load` also warns of copies of one picture within a class.)
     """
     wanted = local.parts_of(split)
     folders, beside = local.listing(place)
@@ -100,8 +103,10 @@ def classes_of(place: Path, split: str) -> list[Class]:
             f"{beside[0]}: move them into one, or away"
         )
     found = {part: _gather(place, f"{part}/", local.folders(place / part)) for part in parts}
+    found = found or {"": _gather(place, "", folders)}
+    _warn_of_names_alike(place, {name for classes in found.values() for name in classes})
     if not parts:
-        classes = _by_name(place, _gather(place, "", folders))
+        classes = _by_name(place, found[""])
     elif _share_names(place, found):
         classes = _by_name(place, _joined(place, found))
     else:
@@ -136,6 +141,30 @@ def _distinct(place: Path, files: list[str]) -> list[str]:
         key = hashlib.sha256((place / file).read_bytes()).digest() if sizes[size] > 1 else size
         content.setdefault(key, file)
     return list(content.values())
+
+
+def _warn_of_copies(place: Path, classes: list[Class]) -> None:
+    copies = {one.name: len(one.files) - len(_distinct(place, list(one.files))) for one in classes}
+    there = [name for name, count in copies.items() if count]
+    if there:
+        _warn(
+            f"{name_of(place)}: byte copies of other pictures in their class: {sum(copies.values())}, such as in "
+            f"{there[0]!r}; a task may then ask about the very picture that it showed: remove the copies"
+        )
+
+
+def _warn_of_names_alike(place: Path, names: set[str]) -> None:
+    """Say which class names differ in capitals, accents' spelling or signs' width only: "Anna" and "anna"."""
+    spelled: dict[str, list[str]] = {}
+    for name in sorted(names):
+        spelled.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    alike = [some for some in spelled.values() if len(some) > 1]
+    if alike:
+        _warn(
+            f"{name_of(place)}: class names that differ in capitals or in the form of a sign only: {len(alike)}, such "
+            f"as {alike[0][0]!r} and {alike[0][1]!r}; if they are one class, give its folders one name, since a class "
+            "that is trained on is not new"
+        )
 
 
 def in_folders(place: Path, folders: tuple[str, ...]) -> list[Class]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,6 +59,13 @@ class ClassImages:
     def first(self) -> Tensor:
         """int64 [classes]: where the samples of each class begin in `images`."""
         return self.counts.cumsum(0) - self.counts
+
+    @cached_property
+    def content(self) -> str:
+        """A digest of the classes and their pictures: a name alone does not tell two selections apart."""
+        digest = hashlib.sha256(repr(self.names).encode())
+        digest.update(self.images.cpu().contiguous().numpy())
+        return digest.hexdigest()[:12]
 
     def of_class(self, index: int) -> Tensor:
         """All samples of one class: uint8 [n, C, H, W]. A negative index counts from the end."""

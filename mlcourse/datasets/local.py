@@ -14,6 +14,7 @@ from pathlib import Path
 from mlcourse import places
 from mlcourse.datasets import cache
 from mlcourse.errors import CourseError
+from mlcourse.files import check_named
 
 SPLITS = ("train", "val", "test", "trainval", "all")
 # What systems put into folders by themselves, besides files whose name begins with a dot.
@@ -46,7 +47,9 @@ def default_root() -> Path:
 
 def find(folder: str, root: str | Path | None, download: Callable[[Path], None] | None) -> Path:
     """`folder` in `root`. If it is absent, `download` (given an empty folder, it makes `folder` in it) fetches it."""
-    root = places.whole(root) if root else default_root()
+    if root is not None:
+        check_named(root, "the folder of local copies (root)")
+    root = default_root() if root is None else places.whole(root)
     place = root / folder
     if os.path.isdir(place):
         return place

@@ -6,7 +6,7 @@ A file that is put into this folder is imported with the others, so that the met
 import importlib
 import pkgutil
 
-from mlcourse.learners.base import Learner, accuracy
+from mlcourse.learners.base import Learner
 from mlcourse.learners.building import build, completed, options_of
 from mlcourse.learners.hypernet import HyperNetwork
 from mlcourse.learners.implicit import ImplicitMAML
@@ -30,7 +30,7 @@ for _file in pkgutil.iter_modules(__path__):
 __all__ = [
     "ANIL", "CHECKPOINT", "CONFIG", "MAML", "METHODS", "PREVIOUS", "R2D2", "WEIGHTS", "FeatureModulation", "FineTune",
     "HyperNetwork", "ImplicitMAML", "InContextLearner", "Learner", "MatchingNetwork", "MetaNetwork", "Method", "Paper",
-    "PixelNeighbours", "PrototypicalNetwork", "Recipe", "RelationNetwork", "Reptile", "accuracy", "build",
+    "PixelNeighbours", "PrototypicalNetwork", "Recipe", "RelationNetwork", "Reptile", "build",
     "check_saving", "completed", "load", "load_run", "options_of", "prototypes", "recipe", "register", "restore",
     "ridge", "save", "squared_distances",
 ]  # fmt: skip

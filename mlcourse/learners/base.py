@@ -1,5 +1,6 @@
 """What every learner is: a function from a support set to a predictor, with outer parameters to train."""
 
+import inspect
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from mlcourse.episodes import Episode
 from mlcourse.errors import CourseError
 from mlcourse.networks.recorded import Recorded
-from mlcourse.statistics import ACCURACY, ERROR, Metric
+from mlcourse.statistics import ACCURACY, ERROR, Metric, Ratio
 
 State = dict[str, Any]
 
@@ -38,6 +39,7 @@ class Learner(Recorded):
     trains_on = "episodes"  # or "images" (x, global class), or "nothing"
     normalisation = "none"
     metric = ACCURACY  # what validation looks at, and which way is better
+    mixes_tasks = False  # whether a task is answered by other tasks of its batch, on purpose
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -69,21 +71,24 @@ class Learner(Recorded):
         support_x: Tensor,
         support_y: Any,
         *,
-        steps: int | None = None,
+        inner_steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> State:
         """The inner process, for all tasks. Under `no_grad` it works too and returns a detached state.
 
-        steps: inner steps, for learners that have them (None: the learner's own). generator: for learners that draw.
-        Raises CourseError for a negative number of steps.
+        inner_steps: for learners that have them (None: the learner's own). generator: for learners that draw.
+        Raises CourseError for a negative number of steps, and for any number where a learner has none.
         """
-        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
-            raise CourseError(f"steps is {steps!r}; an inner process takes 0 steps or more")
-        return self.inner_process(support_x, support_y, steps=steps, generator=generator)
+        whole = isinstance(inner_steps, int) and not isinstance(inner_steps, bool)
+        if inner_steps is not None and not (whole and inner_steps >= 0):
+            raise CourseError(f"inner_steps is {inner_steps!r}; an inner process takes 0 steps or more")
+        if inner_steps is not None and not takes_inner_steps(self):
+            raise CourseError(f"{type(self).__name__} has no inner steps to choose; leave inner_steps out")
+        return self.inner_process(support_x, support_y, inner_steps=inner_steps, generator=generator)
 
     @abstractmethod
     def inner_process(
-        self, support_x: Tensor, support_y: Any, *, steps: int | None, generator: torch.Generator | None
+        self, support_x: Tensor, support_y: Any, *, inner_steps: int | None, generator: torch.Generator | None
     ) -> State:
         """What `adapt` returns. A learner without inner steps and without draws takes `**_` for the last two."""
 
@@ -151,12 +156,19 @@ class Learner(Recorded):
 
     @torch.no_grad()
     def metrics(self, prediction: Any, batch: Any) -> dict[str, float]:
-        """The metric of one batch by name, for the log of a training."""
+        """The metric of one batch by name, for the log of a training. Of a metric that is a ratio, a `Ratio`."""
         scores, metric = self.score(detached(prediction), batch), self.metric_for(batch)
         if metric.ratio is None:
             return {metric.name: scores[metric.name].double().mean().item()}
         top, bottom = (scores[name].double().sum().item() for name in metric.ratio)
-        return {metric.name: top / bottom if bottom else float("nan")}
+        return {metric.name: Ratio(top, bottom)}
+
+
+def takes_inner_steps(learner: nn.Module) -> bool:
+    """Whether one can say to `learner.adapt` how many inner steps it shall take: by that name, or by `**settings`."""
+    whole = getattr(type(learner), "adapt", None) is Learner.adapt
+    takes = inspect.signature(learner.inner_process if whole else learner.adapt).parameters
+    return "inner_steps" in takes or any(one.kind is one.VAR_KEYWORD and name != "_" for name, one in takes.items())
 
 
 # ------------------------------------------------------------------ modes
@@ -214,11 +226,6 @@ def detached(prediction: Any) -> Any:
     if isinstance(prediction, (list, tuple)):
         return type(prediction)(detached(value) for value in prediction)
     return prediction
-
-
-def accuracy(logits: Tensor, target: Tensor) -> float:
-    """The share of right answers, in [0, 1]."""
-    return (logits.detach().argmax(-1) == target).float().mean().item()
 
 
 def way_of(support_y: Tensor, *, at_most: int | None = None, who: str = "this learner") -> int:

@@ -13,7 +13,7 @@ from mlcourse.episodes import check_positive, check_seed
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner
 from mlcourse.learners.methods import METHODS, known
-from mlcourse.networks import NETWORKS, made_again, make
+from mlcourse.networks import NETWORKS, class_of, made_again, make, under_todays_names
 
 GIVEN = ("way", "in_channels", "size")  # by the data
 DEFAULT_NETWORK = "conv4"
@@ -35,12 +35,38 @@ def _defaults(made: type) -> dict[str, Any]:
     return {one.name: one.default for one in arguments if one.default is not one.empty}
 
 
-def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A learner's `config` with the options that it does not name at their defaults of today."""
-    if config.get("method") not in METHODS:
+def completed(config: Any) -> Any:
+    """What `recorded` told, as this version tells it: under today's names, a method's options all there.
+
+    Options that it does not name are at their defaults of today. What is nothing of the kind stays as it is.
+    """
+    if not isinstance(config, dict):
         return config
-    defaults = options_of(config["method"], config.get("network", DEFAULT_NETWORK))
-    return config | {"options": defaults | config.get("options", {})}
+    if isinstance(config.get("options"), dict) and str(config.get("method")) in METHODS:
+        defaults = options_of(config["method"], config.get("network", DEFAULT_NETWORK))
+        return config | {"options": defaults | _todays_options(config)}
+    if isinstance(config.get("arguments"), dict) and "class" in config:
+        try:
+            arguments = under_todays_names(class_of(config["class"]), config["arguments"])
+        except (CourseError, TypeError, ValueError):  # no class, or none that is there: whoever makes it again says so
+            return config
+        return config | {"arguments": {name: _completed_inside(value) for name, value in arguments.items()}}
+    return config
+
+
+def _completed_inside(value: Any) -> Any:
+    """An argument with the modules in it `completed`."""
+    if isinstance(value, list):
+        return [_completed_inside(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"module"}:
+        return {"module": completed(value["module"])}
+    return {name: _completed_inside(one) for name, one in value.items()}
+
+
+def _todays_options(config: dict[str, Any]) -> dict[str, Any]:
+    return under_todays_names(known(config["method"]).learner, config["options"])
 
 
 def build(
@@ -101,7 +127,7 @@ def _made(config: dict[str, Any], kind: type = nn.Module) -> Any:
     if not {"way", "in_channels", "size", "options"} <= config.keys() or not isinstance(config["options"], dict):
         raise CourseError("it holds a method without way, in_channels, size and options")
     network = config.get("network", DEFAULT_NETWORK)
-    return build(config["method"], **{name: config[name] for name in GIVEN}, network=network, **config["options"])
+    return build(config["method"], **{name: config[name] for name in GIVEN}, network=network, **_todays_options(config))
 
 
 @contextmanager

@@ -29,24 +29,28 @@ class ImplicitMAML(MAML):
     is the share of such tasks. With batch normalisation it is most of them, so their "gradient" only leads downhill.
 
     strength: λ, above 0. damping: γ, 0 or more; it tames a Hessian with negative eigenvalues, and biases.
-    iterations: of conjugate gradients. steps: T of the descent. inner_rate: α, below 2/(λ + the largest eigenvalue of
-    H). evaluation_steps, one_by_one, normalisation: as in `MAML`.
+    iterations: of conjugate gradients. inner_steps: T of the descent. inner_rate: α, below 2/(λ + the largest
+    eigenvalue of H). evaluation_inner_steps, one_by_one, normalisation: as in `MAML`.
     """
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        steps: int = 16,
+        inner_steps: int = 16,
         inner_rate: float = 0.1,
         strength: float = 2.0,
         iterations: int = 5,
         damping: float = 0.0,
-        evaluation_steps: int | None = None,
+        evaluation_inner_steps: int | None = None,
         one_by_one: bool = False,
     ):
         super().__init__(
-            network, steps=steps, inner_rate=inner_rate, evaluation_steps=evaluation_steps, one_by_one=one_by_one
+            network,
+            inner_steps=inner_steps,
+            inner_rate=inner_rate,
+            evaluation_inner_steps=evaluation_inner_steps,
+            one_by_one=one_by_one,
         )
         if not 0 < strength < math.inf:
             raise CourseError(f"strength is {strength}; the proximal term needs a finite λ above 0")
@@ -56,7 +60,7 @@ class ImplicitMAML(MAML):
             raise CourseError(f"iterations is {iterations}; conjugate gradients take 0 or more")
         self.strength, self.damping, self.iterations = strength, damping, iterations
 
-    def unroll(self, call, params, x, y, *, loss, steps, **settings) -> list[inner.Parameters]:
+    def unroll(self, call, params, x, y, *, loss, inner_steps, **settings) -> list[inner.Parameters]:
         """[φ_T] of one task or of all side by side, detached: T steps of descent on the loss with the proximal term."""
         theta = {name: value.detach() for name, value in params.items()}
 
@@ -68,7 +72,8 @@ class ImplicitMAML(MAML):
             prediction, distance = answer
             return loss(prediction, y) + 0.5 * self.strength * distance
 
-        return [inner.adapt(forward, theta, x, y, steps=steps, rate=self.inner_rate, loss=proximal, create_graph=False)]
+        settings = {"steps": inner_steps, "rate": self.inner_rate, "loss": proximal, "create_graph": False}
+        return [inner.adapt(forward, theta, x, y, **settings)]
 
     def outer_process(self, batch, **_) -> tuple[Tensor, Tensor, dict[str, float]]:
         """The query loss at φ_T, the predictions, and `indefinite`; `.backward()` leaves the implicit meta-gradient."""
@@ -127,5 +132,5 @@ register(
     ),
     network=ADAPTED,
     head=True,
-    recipes=recipes_of_relatives(2500, steps=8, evaluation_steps=8),
+    recipes=recipes_of_relatives(2500, inner_steps=8, evaluation_inner_steps=8),
 )

@@ -18,11 +18,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.nn.utils.parametrize import is_parametrized
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
@@ -44,8 +46,9 @@ class MAML(Learner):
     (regression) are met in the mean squared error. The normalisation is the network's: `batch` (the paper's,
     transductive), `support`, `group` or `none`.
 
-    steps: T. inner_rate: α. evaluation_steps: T outside of training. one_by_one: adapt one task after another, also
-    where all can go side by side: in one wide network (`network.wide`), or by `torch.func.vmap` (see `side_by_side`).
+    inner_steps: T. inner_rate: α. evaluation_inner_steps: T outside of training. one_by_one: adapt one task after
+    another, also where all can go side by side: in one wide network (`network.wide`), or by `torch.func.vmap` (see
+    `side_by_side`).
 
     How the meta-gradient is obtained: first_order drops the second-order term (first-order MAML, "FOMAML"); truncate=K
     keeps it for the last K steps; checkpoint=n does each n steps again in backward and saves memory.
@@ -67,16 +70,17 @@ class MAML(Learner):
     """
 
     mixed_precision = False  # a gradient through rounded gradients points elsewhere: cosine 0.7, measured
+    renamed = MappingProxyType({"steps": "inner_steps", "evaluation_steps": "evaluation_inner_steps"})
     shares_body = False  # whether all tasks keep the same weights, but for the head
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        steps: int = 5,
+        inner_steps: int = 5,
         inner_rate: float = 0.4,
         first_order: bool = False,
-        evaluation_steps: int | None = None,
+        evaluation_inner_steps: int | None = None,
         one_by_one: bool = False,
         truncate: int | None = None,
         checkpoint: int | None = None,
@@ -96,7 +100,8 @@ class MAML(Learner):
             )
         if self.normalisation == "support" and not parts.takes_reference(network):
             raise CourseError("normalisation 'support' needs a network that is called as network(x, reference)")
-        _at_least(0, "an inner loop takes 0 steps or more", steps=steps, evaluation_steps=evaluation_steps)
+        counts = {"inner_steps": inner_steps, "evaluation_inner_steps": evaluation_inner_steps}
+        _at_least(0, "an inner loop takes 0 steps or more", **counts)
         _at_least(0, "give 0 or more", truncate=truncate)
         _at_least(0, "give 0 or more", every_step_until=every_step_until, first_order_until=first_order_until)
         _at_least(1, "give 1 or more", checkpoint=checkpoint)
@@ -110,16 +115,16 @@ class MAML(Learner):
         self.zero_head = zero_head
         if zero_head:
             parts.exchange(network, getattr(network, "head", None), _one_row(network))
-        self.steps = steps
-        self.evaluation_steps = steps if evaluation_steps is None else evaluation_steps
+        self.inner_steps = inner_steps
+        self.evaluation_inner_steps = inner_steps if evaluation_inner_steps is None else evaluation_inner_steps
         self.inner_rate = inner_rate
         self.first_order, self.truncate, self.checkpoint = first_order, truncate, checkpoint
         self.every_step_until, self.first_order_until = every_step_until, first_order_until
         self.one_by_one = one_by_one
         self.mappable = True  # until vmap says that it cannot
-        self.gains = _gains(network, steps + 1) if norm_per_step else nn.ParameterDict()
+        self.gains = _gains(network, inner_steps + 1) if norm_per_step else nn.ParameterDict()
         self.learned_rates = learned_rates
-        self.rates = _rates(learned_rates, self.start(), inner_rate, max(1, steps))
+        self.rates = _rates(learned_rates, self.start(), inner_rate, max(1, inner_steps))
 
     # ------------------------------------------------------------------ the network, as a pure function
 
@@ -152,14 +157,14 @@ class MAML(Learner):
         7 times as fast, of 784 as fast, convolutions 0.6 to 0.8 times (in second order PyTorch takes the groups of a
         convolution one after another), so that on a CPU networks with convolutions go task by task.
         """
-        if self.one_by_one or hasattr(self.network, "wide"):
+        if self.one_by_one or parts.runs_wide(self.network):
             return not self.one_by_one
         convolves = any(isinstance(part, CONVOLVES) for part in self.network.modules())
         return self.mappable and not (convolves and x.device.type == "cpu")
 
     def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
         """The same for all tasks side by side. What is not adapted is the same for all tasks."""
-        if not hasattr(self.network, "wide"):
+        if not parts.runs_wide(self.network):
             return self.call_mapped(params, x, reference, step)
         shared = inner.all_parameters(self.network) | self._gains_at(step)
         copies = {name: p.expand(len(x), *p.shape) for name, p in shared.items() if name not in params}
@@ -194,7 +199,7 @@ class MAML(Learner):
 
     def _gains_at(self, step: int) -> inner.Parameters:
         """The normalisation's gains and biases of φ_t; after the last trained step, the last."""
-        return {key.replace("-", "."): value[min(step, len(value) - 1)] for key, value in self.gains.items()}
+        return {parts.name_of(key): value[min(step, len(value) - 1)] for key, value in self.gains.items()}
 
     # ------------------------------------------------------------------ the inner process
 
@@ -202,30 +207,30 @@ class MAML(Learner):
         """α of inner step t: one number, or learned rates by name."""
         if not self.rates:
             return self.inner_rate
-        rates = {key.replace("-", "."): value for key, value in self.rates.items()}
+        rates = {parts.name_of(key): value for key, value in self.rates.items()}
         if self.learned_rates == "entry":
             return rates
         return {name: value[min(step, len(value) - 1)] for name, value in rates.items()}
 
-    def inner_process(self, support_x: Tensor, support_y: Tensor, steps=None, **_) -> State:
+    def inner_process(self, support_x: Tensor, support_y: Tensor, inner_steps=None, **_) -> State:
         """T inner steps for each task. `state["fast"]` holds θ_inner* by name, with a leading dimension of tasks."""
-        return self.states(support_x, support_y, steps=steps)[-1]
+        return self.states(support_x, support_y, inner_steps=inner_steps)[-1]
 
     def states(
         self,
         support_x: Tensor,
         support_y: Tensor,
         *,
-        steps: int | None = None,
+        inner_steps: int | None = None,
         first_order: bool | None = None,
         every_step: bool = False,
     ) -> list[State]:
         """The state after the last inner step; with every_step, those of φ_1, …, φ_T (of φ_0 where T = 0)."""
-        if steps is None:
-            steps = self.steps if self.training else self.evaluation_steps
+        if inner_steps is None:
+            inner_steps = self.inner_steps if self.training else self.evaluation_inner_steps
         way = self._way(support_y)
         settings = {
-            "steps": steps,
+            "inner_steps": inner_steps,
             "first_order": self.first_order if first_order is None else first_order,
             "every_step": every_step,
         }
@@ -234,7 +239,7 @@ class MAML(Learner):
             theta |= _rows(theta, way)
         adapt = self.adapt_side_by_side if self.side_by_side(support_x) else self.adapt_one_by_one
         path = adapt(theta, support_x, support_y, way, settings)
-        numbered = enumerate(path, steps - len(path) + 1)
+        numbered = enumerate(path, inner_steps - len(path) + 1)
         return [{"fast": fast, "step": t, "support_x": support_x, "way": way} for t, fast in numbered]
 
     def adapt_one_by_one(self, theta, support_x, support_y, way, settings) -> list[inner.Parameters]:
@@ -270,18 +275,18 @@ class MAML(Learner):
         y: Tensor,
         *,
         loss: Callable[[Tensor, Tensor], Tensor],
-        steps: int,
+        inner_steps: int,
         first_order: bool,
         every_step: bool = False,
     ) -> list[inner.Parameters]:
         """The inner loop, of one task or of all side by side: [φ_T], or with every_step [φ_1, …, φ_T]."""
         settings = {"loss": loss, "create_graph": torch.is_grad_enabled()}
         if self.checkpoint and not first_order:
-            settings |= {"steps": steps, "rate": self.rate(0)}
+            settings |= {"steps": inner_steps, "rate": self.rate(0)}
             return [inner.adapt_checkpointed(call, params, x, y, every=self.checkpoint, **settings)]
         path = [inner.adapt(call, params, x, y, steps=0, rate=0.0, **settings)]
-        for t in range(steps):
-            cut = first_order or (self.truncate is not None and t < steps - self.truncate)
+        for t in range(inner_steps):
+            cut = first_order or (self.truncate is not None and t < inner_steps - self.truncate)
             options = {"steps": 1, "rate": self.rate(t), "first_order": cut}
             fast = inner.adapt(partial(call, step=t), path[-1], x, y, **options, **settings)
             path = [*path, fast] if every_step and t > 0 else [fast]
@@ -307,9 +312,9 @@ class MAML(Learner):
 
         None: the annealing is over, and only the last step counts.
         """
-        annealed = step is None or not self.every_step_until or not self.steps
-        early = 0.0 if annealed else max(0.0, 1 - step / self.every_step_until) / self.steps
-        return (self.steps - 1) * [early] + [1 - early * (self.steps - 1)]
+        annealed = step is None or not self.every_step_until or not self.inner_steps
+        early = 0.0 if annealed else max(0.0, 1 - step / self.every_step_until) / self.inner_steps
+        return (self.inner_steps - 1) * [early] + [1 - early * (self.inner_steps - 1)]
 
     def outer_process(self, batch, step=None, **_) -> tuple[Tensor, Tensor]:
         """The outer loss of an Episode, and its predictions. step: the outer step, for what is annealed (MAML++)."""
@@ -358,7 +363,7 @@ class ANIL(MAML):
     @property
     def mixed_precision(self) -> bool:
         """Whether it may train under autocast: where the body is no wide network, whose closed forms refuse that."""
-        return self.one_by_one or not hasattr(self.network, "wide") or self.normalisation not in ("batch", "support")
+        return self.one_by_one or not parts.runs_wide(self.network) or self.normalisation not in ("batch", "support")
 
     def start(self) -> inner.Parameters:
         if not isinstance(getattr(self.network, "head", None), nn.Linear):
@@ -380,14 +385,14 @@ class ANIL(MAML):
         body = self.body
         if self.normalisation not in ("batch", "support"):  # no statistics of a task: all images at once
             return body(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        if hasattr(body, "wide") and not self.one_by_one:
+        if parts.runs_wide(body) and not self.one_by_one:
             copies = {name: p.expand(len(x), *p.shape) for name, p in body.named_parameters()}
             return body.wide(inner.by_every_name(body, copies), x, reference)
         return torch.stack([body(images) if reference is None else body(images, reference) for images in x])
 
     def _check_order(self, x: Tensor, reference: int | None) -> None:
         """Raise CourseError, once, when the network does more with an answer than its head does."""
-        if self.in_order or hasattr(self.network, "wide"):
+        if self.in_order or parts.runs_wide(self.network):
             return
         arguments = (x[0],) if reference is None else (x[0], reference)
         with evaluation_mode(self.network):
@@ -411,6 +416,8 @@ class ANIL(MAML):
         return not self.one_by_one
 
     def call_wide(self, params: inner.Parameters, x: Tensor, reference: int | None = None, step: int = 0) -> Tensor:
+        if not _is_plain(self.network.head):
+            return self.call_mapped(params, x, reference, step)
         frozen = inner.all_parameters(self.network.head)
         shared = {name: p.expand(len(x), *p.shape) for name, p in frozen.items()}
         head = shared | _below_head(params)
@@ -463,11 +470,19 @@ def _one_row(network: nn.Module) -> nn.Linear:
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Linear):
         raise CourseError("zero_head needs a network that ends in a linear layer called head")
+    if not _is_plain(head):
+        raise CourseError("zero_head puts a plain linear layer in place of the head, which does more; leave it out")
     like = {"device": head.weight.device, "dtype": head.weight.dtype}
     row = nn.Linear(head.in_features, 1, bias=head.bias is not None, **like).requires_grad_(False)
     for value in row.parameters():
         value.zero_()
     return row
+
+
+def _is_plain(head: nn.Linear) -> bool:
+    """Whether a linear layer does just that: no forward of its own, no hooks, no weight computed from others."""
+    hooked = head._forward_hooks or head._forward_pre_hooks
+    return type(head).forward is nn.Linear.forward and not hooked and not is_parametrized(head)
 
 
 def _rows(params: inner.Parameters, way: int | None) -> inner.Parameters:
@@ -491,7 +506,7 @@ def _rates(kind: str | None, params: inner.Parameters, start: float, steps: int)
     made = nn.ParameterDict()
     for name, value in params.items() if kind else ():
         like = value.detach() if kind == "entry" else value.detach().new_empty(steps)
-        made[name.replace(".", "-")] = nn.Parameter(torch.full_like(like, start))
+        made[parts.key_of(name)] = nn.Parameter(torch.full_like(like, start))
     return made
 
 
@@ -503,7 +518,7 @@ def _gains(network: nn.Module, sets: int) -> nn.ParameterDict:
             for name, value in module.named_parameters(recurse=False):
                 value.requires_grad_(False)
                 copies = value.detach().expand(sets, *value.shape).clone()
-                made[f"{prefix}.{name}".replace(".", "-")] = nn.Parameter(copies)
+                made[parts.key_of(f"{prefix}.{name}" if prefix else name)] = nn.Parameter(copies)
     if not made:
         raise CourseError("norm_per_step needs a network with normalisation; use batch, support or group")
     return made
@@ -513,14 +528,22 @@ def _gains(network: nn.Module, sets: int) -> nn.ParameterDict:
 
 # The defaults of Conv-4 for networks that are adapted.
 ADAPTED = {"normalisation": "batch", "downsample": "stride"}
-SMOKE = Recipe(steps=3, tasks=2, rate=1e-3, query=2, validate_every=3, validation_episodes=10, options={"steps": 1})
+SMOKE = Recipe(
+    steps=3,
+    tasks=2,
+    rate=1e-3,
+    query=2,
+    validate_every=3,
+    validation_episodes=10,
+    options={"inner_steps": 1},
+)
 SHORT = Recipe(
     steps=10000,
     tasks=8,
     rate=3e-3,
     query=3,
     validate_every=1000,
-    options={"steps": 1, "evaluation_steps": 3, "normalisation": "support"},
+    options={"inner_steps": 1, "evaluation_inner_steps": 3, "normalisation": "support"},
     many_way={"tasks": 2},  # as many images per step as 8 tasks of 5 classes
 )
 # Finn et al. 2017, appendix A.1: 60,000 iterations. 5-way: meta-batch 32, one inner step of 0.4, three at test time.
@@ -532,8 +555,8 @@ PAPER = Recipe(
     schedule="constant",
     query=1,
     validate_every=1000,
-    options={"steps": 1, "evaluation_steps": 3, "inner_rate": 0.4},
-    many_way={"tasks": 16, "options": {"steps": 5, "evaluation_steps": 5, "inner_rate": 0.1}},
+    options={"inner_steps": 1, "evaluation_inner_steps": 3, "inner_rate": 0.4},
+    many_way={"tasks": 16, "options": {"inner_steps": 5, "evaluation_inner_steps": 5, "inner_rate": 0.1}},
 )
 
 
@@ -597,7 +620,7 @@ register(
     # 94.1 % with 3 inner steps, 95.3 % with 5; with 0.0125: 91.8 %; with 0.001 and 3 steps: 88.5 %. 60-way tasks with
     # 0.005 and 3 steps: 93.8 %.
     recipes={
-        "smoke": replace(SMOKE, options={"steps": 1, **ZERO_HEAD}),
+        "smoke": replace(SMOKE, options={"inner_steps": 1, **ZERO_HEAD}),
         "short": Recipe(
             steps=7000,
             tasks=3,
@@ -605,7 +628,7 @@ register(
             train_way=20,
             query=5,
             validate_every=1000,
-            options={"steps": 5, "evaluation_steps": 10, **ZERO_HEAD},
+            options={"inner_steps": 5, "evaluation_inner_steps": 10, **ZERO_HEAD},
         ),
     },
 )
@@ -640,5 +663,5 @@ register(
     head=True,
     # annealed over the first part of a training of a few thousand outer steps
     options={"learned_rates": "layer", "norm_per_step": True, "every_step_until": 1000, "first_order_until": 500},
-    recipes=recipes_of_relatives(5000, steps=3, evaluation_steps=3),
+    recipes=recipes_of_relatives(5000, inner_steps=3, evaluation_inner_steps=3),
 )

@@ -300,6 +300,8 @@ class OtherEpisode(Learner):
     parts: the entries of the state that come from the other episode (None: all).
     """
 
+    mixes_tasks = True
+
     def __init__(self, learner: MetaNetwork, parts: tuple[str, ...] | None = None):
         super().__init__()
         self.learner, self.parts, self.normalisation = learner, parts, learner.normalisation

@@ -20,25 +20,29 @@ class Reptile(MAML):
     θ − φ_T is the sum of the T inner gradients, times α; it is not divided by α or T, and is the mean over tasks.
     It is the gradient of no loss. (The paper adds ε(φ_T − θ) to θ, or hands θ − φ_T to Adam, as `training.train` does.)
 
-    steps, inner_rate, evaluation_steps, one_by_one, normalisation: as in `MAML`. The paper's inner optimizer is Adam
-    without momentum; here it is gradient descent. all_images: in training, descend on support and query images
-    together, since Reptile needs no split. inner_batch: images of a task in each training step, drawn anew (None: all;
-    then it loses what the paper's section 5 is about, the products of the gradients of different batches).
+    inner_steps, inner_rate, evaluation_inner_steps, one_by_one, normalisation: as in `MAML`. The paper's inner
+    optimizer is Adam without momentum; here it is gradient descent. all_images: in training, descend on support and
+    query images together, since Reptile needs no split. inner_batch: images of a task in each training step, drawn anew
+    (None: all; then it loses what the paper's section 5 is about, the products of the gradients of different batches).
     """
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        steps: int = 5,
+        inner_steps: int = 5,
         inner_rate: float = 0.1,
-        evaluation_steps: int | None = None,
+        evaluation_inner_steps: int | None = None,
         one_by_one: bool = False,
         all_images: bool = True,
         inner_batch: int | None = None,
     ):
         super().__init__(
-            network, steps=steps, inner_rate=inner_rate, evaluation_steps=evaluation_steps, one_by_one=one_by_one
+            network,
+            inner_steps=inner_steps,
+            inner_rate=inner_rate,
+            evaluation_inner_steps=evaluation_inner_steps,
+            one_by_one=one_by_one,
         )
         if inner_batch is not None and inner_batch < 1:
             raise CourseError(f"inner_batch is {inner_batch}; give 1 or more images, or None for all")
@@ -66,14 +70,14 @@ class Reptile(MAML):
         tasks, images = y.shape[:2]
         way, number = self._way(y), torch.arange(tasks).unsqueeze(1)
         fast = {name: value.expand(tasks, *value.shape) for name, value in self.start().items()}
-        for _ in range(self.steps):
+        for _ in range(self.inner_steps):
             some = x, y
             if self.inner_batch is not None and self.inner_batch < images:
                 rows = torch.rand(tasks, images, generator=generator).argsort(1)[:, : self.inner_batch]
                 some = x[number, rows], y[number, rows]
             settings = {"steps": 1, "rate": self.inner_rate, "loss": self.summed(way), "create_graph": False}
             fast = inner.adapt(self.call_tasks, fast, *some, **settings)
-        return {"fast": fast, "step": self.steps, "support_x": batch.support_x, "way": way}
+        return {"fast": fast, "step": self.inner_steps, "support_x": batch.support_x, "way": way}
 
 
 register(
@@ -90,5 +94,5 @@ register(
     network=ADAPTED,
     head=True,
     # batches of images: as in the paper
-    recipes=recipes_of_relatives(4000, steps=8, evaluation_steps=8, inner_rate=0.2, inner_batch=10),
+    recipes=recipes_of_relatives(4000, inner_steps=8, evaluation_inner_steps=8, inner_rate=0.2, inner_batch=10),
 )

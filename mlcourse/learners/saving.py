@@ -1,5 +1,7 @@
 """Learners in folders: `save` writes one, `load` brings it back, where its file is damaged from a checkpoint."""
 
+import inspect
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,36 +17,98 @@ from mlcourse.learners.building import made_from
 
 WEIGHTS, CONFIG = "learner.safetensors", "config.json"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+PLAIN = (bool, int, float, str, type(None))
+FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type)
+ANSWERS = ("adapt", "inner_process", "predict", "forward")  # methods that one object may have been given anew
 
 
 def check_saving(learner: nn.Module) -> None:
     """Raise CourseError when `load` could not bring this learner back, so before anything is learnt.
 
-    It is made again from what it remembers, and the two must have the same parameters and buffers.
+    It is made again from what it remembers. The two must have the same parts, parameters and buffers, and the values of
+    their arguments must still be what they were made with.
     """
     name = type(learner).__name__
     if not isinstance(learner, Learner):
         if hasattr(learner, "recorded"):  # a trained optimizer: resumed by whoever made it, and loaded by its own room
             return
         raise CourseError(f"{name} is no learner, so it could not be loaded; derive it from mlcourse.learners.Learner")
-    again = made_from(learner.recorded())
+    _check_same(learner, made_from(learner.recorded()))
+
+
+def _check_same(learner: Learner, again: Learner) -> None:
+    """Raise CourseError where a learner is another one than `again`, which was made from what it remembers."""
+    name = type(learner).__name__
     if type(again) is not type(learner):
         raise CourseError(f"{name} is another class now (was its file read anew?); make the learner again")
+    changed = f"{name} was changed after it was made"
     mine, other = ({key: tuple(value.shape) for key, value in one.state_dict().items()} for one in (learner, again))
     for key in mine | other:
         if mine.get(key) != other.get(key):
             raise CourseError(
-                f"{name} was changed after it was made: {key} has the shape {mine.get(key)}, made again from its "
+                f"{changed}: {key} has the shape {mine.get(key)}, made again from its "
                 f"arguments {other.get(key)}, so it could not be loaded; make all of it in __init__"
             )
+    parts, others = (dict(one.named_modules(remove_duplicate=False)) for one in (learner, again))
+    for place in parts | others:
+        part, other = parts.get(place), others.get(place)
+        if _kind(part) != _kind(other):
+            kinds = [_kind(one).split(":")[1] for one in (part, other)]
+            raise CourseError(
+                f"{changed}: {place} is {kinds[0]}, made again from its arguments {kinds[1]}, so it could not be "
+                "loaded; make all of it in __init__"
+            )
+        for what in _settings_of(part):
+            name, now = f"{place}.{what}" if place else what, vars(part)[what]
+            if what in ANSWERS and what not in vars(other):
+                raise CourseError(f"{changed}: it got a {name} of its own, which no file keeps; define it in a class")
+            then = vars(other).get(what, now)
+            if not _same(now, then):
+                now, then = (getattr(value, "__name__", None) or repr(value) for value in (now, then))
+                raise CourseError(
+                    f"{changed}: {name} is {now}, made again from its arguments {then}, and a file keeps the "
+                    "arguments; make it anew with that value"
+                )
+
+
+def _kind(part: nn.Module | None) -> str:
+    """ "module:Class" of a part; PyTorch makes a class anew for each layer whose weight is computed from others."""
+    return f"{type(part).__module__}:{type(part).__qualname__}" if part is not None else ":nothing"
+
+
+def _settings_of(part: nn.Module) -> list[str]:
+    """The attributes of a module that say what it computes: its arguments, and functions such as an activation.
+
+    Of a layer of PyTorch all that it shows. What another class keeps besides (counts, remarks) is its own business.
+    """
+    given = vars(part).keys() - {"training"}
+    if type(part).__module__.startswith("torch."):
+        return sorted(name for name in given if not name.startswith("_"))
+    arguments = inspect.signature(type(part)).parameters
+    return sorted(n for n in given if n in arguments or n in ANSWERS or isinstance(vars(part)[n], FUNCTIONS))
+
+
+def _same(now: Any, then: Any) -> bool:
+    """Whether two values are the same, as far as they are plain values or functions; of others it says yes."""
+    if isinstance(now, FUNCTIONS) or isinstance(then, FUNCTIONS):
+        return now is then or getattr(now, "__qualname__", now) == getattr(then, "__qualname__", then)
+    if isinstance(now, PLAIN) and isinstance(then, PLAIN):
+        return now == then or (now != now and then != then)  # nan is not equal to itself
+    if isinstance(now, (list, tuple)) and isinstance(then, (list, tuple)):
+        return len(now) == len(then) and all(map(_same, now, then))
+    if isinstance(now, dict) and isinstance(then, dict):
+        return now.keys() == then.keys() and all(_same(now[key], then[key]) for key in now)
+    return not isinstance(now, PLAIN) and not isinstance(then, PLAIN)
 
 
 def save(learner: Learner, folder: Path | str, **more: Any) -> None:
     """Write `learner.safetensors`, then `config.json` with all that `load` needs and whatever `more` tells.
 
-    Raises CourseError for a learner that could not be made again.
+    Raises CourseError for a learner that could not be made again as it is.
     """
+    check_saving(learner)
     config = learner.recorded()
+    files.check_named(folder, "the folder of the learner")
     folder = Path(folder)
     about = {"learner": config} | more  # in both files, so that either can be lost
     files.save_tensors(folder / WEIGHTS, learner.state_dict(), about)
@@ -63,6 +127,7 @@ def load(folder: Path | str, *, device: torch.device | str = "cpu") -> Learner:
 
 def load_run(folder: Path | str, *, device: torch.device | str = "cpu") -> tuple[Learner, dict[str, Any]]:
     """`load`, and what the files tell of the training: its settings, as `save` wrote them or as the checkpoint has."""
+    files.check_named(folder, "the folder of the learner")
     folder = Path(folder)
     if not folder.is_dir():
         raise CourseError(f"there is no folder {folder}; give the --out folder of a training run")

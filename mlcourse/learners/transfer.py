@@ -4,13 +4,15 @@ Yosinski et al., *How transferable are features in deep neural networks?*, 2014,
 as a few-shot baseline: Chen et al., *A Closer Look at Few-shot Classification*, 2019, https://arxiv.org/abs/1904.04232.
 """
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State, accuracy, answer_each, evaluation_mode, way_of
+from mlcourse.learners.base import Learner, State, answer_each, evaluation_mode, way_of
 from mlcourse.networks import normalisation_of, parts
 
 
@@ -19,18 +21,19 @@ class FineTune(Learner):
 
     network: any module without a head that says its `embedding_size`; with `support` normalisation it is called as
     `network(x, reference)`. classes: how many classes pre-training tells apart (None: no pre-training). A new task gets
-    a new head, zero at first. steps, rate: of the descent. head_only: the network stays frozen and only the head is
-    fitted, on features that are computed once.
+    a new head, zero at first. inner_steps, rate: of the descent. head_only: the network stays frozen and only the head
+    is fitted, on features that are computed once.
     """
 
     trains_on = "images"
+    renamed = MappingProxyType({"steps": "inner_steps"})
 
     def __init__(
         self,
         network: nn.Module,
         *,
         classes: int | None = None,
-        steps: int = 50,
+        inner_steps: int = 50,
         rate: float = 0.1,
         head_only: bool = False,
     ):
@@ -41,7 +44,7 @@ class FineTune(Learner):
         if not head_only and any(name.startswith("head.") for name in inner.parameters(network)):
             raise CourseError("FineTune fits a head of its own, but the network has one, too; make it nn.Identity()")
         self.classifier = None if classes is None else nn.Linear(self.size, classes)
-        self.steps, self.rate, self.head_only = steps, rate, head_only
+        self.inner_steps, self.rate, self.head_only = inner_steps, rate, head_only
         self.normalisation = normalisation_of(network)
         if self.normalisation == "support" and not parts.takes_reference(network):
             raise CourseError("normalisation 'support' needs a network that is called as network(x, reference)")
@@ -64,8 +67,8 @@ class FineTune(Learner):
         """Logits of features [images, D]."""
         return F.linear(features, params["head.weight"], params["head.bias"])
 
-    def inner_process(self, support_x: Tensor, support_y: Tensor, steps=None, **_) -> State:
-        steps = self.steps if steps is None else steps
+    def inner_process(self, support_x: Tensor, support_y: Tensor, inner_steps=None, **_) -> State:
+        steps = self.inner_steps if inner_steps is None else inner_steps
         way = way_of(support_y)
         head = {
             "head.weight": support_x.new_zeros(way, self.size, requires_grad=True),
@@ -98,7 +101,7 @@ class FineTune(Learner):
 
     def metrics(self, prediction: Tensor, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
         """The accuracy in pre-training, over all its classes."""
-        return {"accuracy": accuracy(prediction, batch[1])}
+        return {"accuracy": (prediction.argmax(-1) == batch[1]).float().mean().item()}
 
 
 def _heads(params: inner.Parameters, z: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mlcourse.errors import CourseError, check_number
 
 Product = Callable[[Tensor], Tensor]
+NOISE = 16  # how many times eps counts as rounding, where it adds up over iterations
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def truncated_conjugate_gradient(
     v, residual, direction = torch.zeros_like(b), b / scale, b / scale
     error = dot(residual, residual)  # ‖b − A v‖²
     enough = max(tolerance, 1e-3 * eps) ** 2 * error  # below rounding, going on would only add noise
-    rounding = eps * error  # half of all digits: a residual of √eps · ‖b‖
+    size_of_b, rounding = error.sqrt(), eps * error  # half of all digits: a residual of √eps · ‖b‖
     going, lowest, highest = error > enough, torch.full_like(error, math.inf), torch.zeros_like(error)
     for _ in range(iterations):
         if not going.any():
@@ -72,7 +73,12 @@ def truncated_conjugate_gradient(
         slant = curvature / dot(direction, direction)
         highest = torch.maximum(highest, slant.abs())
         slant = torch.where(slant.abs() <= eps * highest, 0, slant)  # beside the highest one it is rounding
-        lowest = torch.where(going & (error > rounding), torch.minimum(lowest, slant), lowest)
+        # A curvature counts while more than rounding is left to solve. One that is clearly negative counts down to what
+        # rounding leaves of b − A v, about eps · (‖A‖‖v‖ + ‖b‖).
+        noise = NOISE * eps * (highest * dot(v, v).sqrt() + size_of_b)
+        clear = (slant < -NOISE * eps * highest) & (error > noise.square())
+        counts = going & ((error > rounding) | clear)
+        lowest = torch.where(counts, torch.minimum(lowest, slant), lowest)
         going = going & (slant > 0)
         size = torch.where(going, error / curvature, 0)
         v = v + size * direction

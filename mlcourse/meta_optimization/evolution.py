@@ -53,6 +53,7 @@ from mlcourse import inner
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError, check_number
 from mlcourse.meta_gradients.surrogate import surrogate
+from mlcourse.networks.parts import key_of
 
 Tree = Any  # a tensor, or a dictionary of trees by name
 
@@ -323,6 +324,7 @@ class Estimator(nn.Module):
     """
 
     trains_on = "tasks"
+    accumulates = False  # each outer loss moves the trajectories on
 
     def __init__(
         self,
@@ -355,7 +357,7 @@ class Estimator(nn.Module):
         self.outer = outer if isinstance(outer, nn.Module) else _Tensors(outer)
         _, _, at = self.window(self.lam(), generator=torch.Generator())  # only to learn the shapes of the buffers
         end = Particles(torch.tensor(problem.horizon), at.state, at.shift)  # so that the first window starts anew
-        self._names = {name: "at/" + name.replace(".", "-") for name in end.tensors()}
+        self._names = {name: "at/" + key_of(name) for name in end.tensors()}
         for name, value in end.tensors().items():
             self.register_buffer(self._names[name], value)
 

@@ -9,12 +9,12 @@ from torch import nn
 from mlcourse.errors import CourseError
 from mlcourse.networks.conv4 import Conv4
 from mlcourse.networks.normalisation import NORMALISATIONS, BatchStatistics, normalisation_of, normalisations_in
-from mlcourse.networks.recorded import Recorded, made_again
+from mlcourse.networks.recorded import Recorded, class_of, made_again, under_todays_names
 from mlcourse.networks.resnet12 import ResNet12
 
 __all__ = [
-    "NETWORKS", "NORMALISATIONS", "BatchStatistics", "Conv4", "Recorded", "ResNet12", "made_again", "make",
-    "normalisation_of", "normalisations_in",
+    "NETWORKS", "NORMALISATIONS", "BatchStatistics", "Conv4", "Recorded", "ResNet12", "class_of", "made_again", "make",
+    "normalisation_of", "normalisations_in", "under_todays_names",
 ]  # fmt: skip
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"conv4": Conv4, "resnet12": ResNet12}

@@ -43,6 +43,13 @@ class Block(nn.Module):
         x = F.relu(x)
         return F.max_pool2d(x, 2) if self.pool else x
 
+    def fits_wide(self) -> bool:
+        """Whether `wide` knows the convolution and the normalisation."""
+        conv, usual = self.conv, {"groups": 1, "dilation": (1, 1), "padding_mode": "zeros"}
+        plain = type(conv) is nn.Conv2d and conv.bias is not None and not isinstance(conv.padding, str)
+        plain = plain and all(getattr(conv, name) == value for name, value in usual.items())
+        return plain and hasattr(type(self.norm), "wide")
+
     def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
         """The block of many tasks side by side: one grouped convolution, a group for each task."""
         weight, bias = params["conv.weight"], params["conv.bias"]
@@ -102,6 +109,11 @@ class Conv4(Recorded):
         for block in self.blocks:
             x = block(x, reference)
         return x
+
+    def fits_wide(self) -> bool:
+        """Whether `wide` knows all the parts: none of them was exchanged for one that does something else."""
+        head = type(self.head) is nn.Identity or (type(self.head) is nn.Linear and self.head.bias is not None)
+        return head and all(type(block) is Block and block.fits_wide() for block in self.blocks)
 
     def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
         """Many tasks at once, each with weights of its own: they lie side by side, as the groups of one wide network.

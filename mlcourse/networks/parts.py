@@ -2,11 +2,13 @@
 
 import copy
 import inspect
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from mlcourse.errors import CourseError
 
@@ -52,6 +54,44 @@ def takes_reference(network: nn.Module) -> bool:
     except TypeError:
         return False
     return True
+
+
+def runs_wide(network: nn.Module) -> bool:
+    """Whether a network takes all tasks at once, by a `wide` of its own that does what its `forward` does.
+
+    Not with hooks at its layers, with weights that they compute from others, or with a `forward` of a class below: of
+    these `wide` would know nothing. A network may say by `fits_wide()` whether it still has the parts that it was made
+    with.
+    """
+    if not hasattr(type(network), "wide") or not getattr(network, "fits_wide", lambda: True)():
+        return False
+    return all(_as_wide_has_it(part) for part in network.modules())
+
+
+def _as_wide_has_it(part: nn.Module) -> bool:
+    if part._forward_hooks or part._forward_pre_hooks or is_parametrized(part) or "forward" in vars(part):
+        return False
+    return not hasattr(type(part), "wide") or _owner(part, "wide") is _owner(part, "forward")
+
+
+def _owner(part: nn.Module, name: str) -> type:
+    """The class that a method comes from."""
+    return next(cls for cls in type(part).__mro__ if name in vars(cls))
+
+
+def key_of(name: str) -> str:
+    """A parameter's name where none may hold a dot, as in an `nn.ParameterDict`: "a.b" → "a-b", but "a-b" → "a~-b".
+
+    No two names have one key, and `name_of` gives the name back. A name that an `nn.ParameterDict` has for itself
+    ("values") becomes "~values".
+    """
+    key = "".join({".": "-", "-": "~-", "~": "~~"}.get(sign, sign) for sign in name)
+    return f"~{key}" if hasattr(nn.ParameterDict(), key) else key
+
+
+def name_of(key: str) -> str:
+    """The name that `key_of` wrote."""
+    return re.sub(r"~(.)|-", lambda found: found[1] or ".", key)
 
 
 def replaced(module: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:

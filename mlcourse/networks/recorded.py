@@ -15,7 +15,8 @@ import importlib
 import inspect
 import sys
 from abc import ABCMeta
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -43,9 +44,13 @@ class Recording(ABCMeta):
 
 
 class Recorded(nn.Module, metaclass=Recording):
-    """An `nn.Module` that remembers what it was made with."""
+    """An `nn.Module` that remembers what it was made with.
+
+    renamed: arguments that files of earlier versions give under another name, {then: now}.
+    """
 
     made_with: tuple[dict[str, Any] | None, str] = (None, "")
+    renamed: Mapping[str, str] = MappingProxyType({})
 
     def recorded(self) -> dict[str, Any]:
         """{"class": "module:Class", "arguments": {…}}, from which `made_again` makes a module of the same shape.
@@ -64,12 +69,12 @@ def made_again(config: dict[str, Any], kind: type = nn.Module, named: Callable |
     kind: what the class must be. named: makes modules that are recorded otherwise than by their class.
     Raises CourseError for a class that is not there, is no such kind, or does not take the arguments.
     """
-    if not isinstance(config, dict) or not {"class", "arguments"} <= config.keys():
+    if not isinstance(config, dict) or not isinstance(config.get("arguments"), dict) or "class" not in config:
         raise CourseError("it holds no class with its arguments")
     found = class_of(config["class"])
     if not isinstance(found, Recording) or not issubclass(found, kind):
         raise CourseError(f"{config['class']} is no {kind.__name__} that remembers its arguments; it is not called")
-    arguments = _read(config["arguments"], named)
+    arguments = _read(under_todays_names(found, config["arguments"]), named)
     signature = inspect.signature(found)
     unknown = [name for name in arguments if name not in signature.parameters]
     if unknown:
@@ -81,6 +86,13 @@ def made_again(config: dict[str, Any], kind: type = nn.Module, named: Callable |
         raise
     except Exception as error:  # whatever a constructor of one's own raises
         raise CourseError(f"{config['class']} cannot be made again: {type(error).__name__}: {error}") from error
+
+
+def under_todays_names(made: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that a file gives for `made`, those that were `renamed` since then under their names of today."""
+    has = inspect.signature(made).parameters
+    names = {then: now for then, now in getattr(made, "renamed", {}).items() if now in has and then not in has}
+    return {names.get(name, name): value for name, value in arguments.items()}
 
 
 def class_of(place: Any) -> Any:

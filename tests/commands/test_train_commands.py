@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 
 import mlcourse
-from mlcourse import datasets
+from mlcourse import datasets, files
 from mlcourse.commands import app, data
 from mlcourse.datasets import glyphs
 from mlcourse.teaching.pad import strokes
@@ -148,9 +148,9 @@ def test_names_stay_names_and_folders_become_absolute(tmp_path, monkeypatch):
 
 BAD = {
     "unknown data set": (["train", "maml", "--dataset", "omnniglot"], "omnniglot"),
-    "empty data set": (["train", "maml", "--dataset", ""], "the data set's name is empty"),
-    "empty data set in evaluation": (["evaluate", "pixels", "--dataset", ""], "the data set's name is empty"),
-    "blank data set": (["train", "maml", "--dataset", " "], "the data set's name is empty"),
+    "empty data set": (["train", "maml", "--dataset", ""], "--dataset is empty"),
+    "empty data set in evaluation": (["evaluate", "pixels", "--dataset", ""], "--dataset is empty"),
+    "blank data set": (["train", "maml", "--dataset", " "], "--dataset is empty"),
     "unknown method": (["train", "mamel"], "mamel"),
     "unknown recipe": (["train", "maml", "--recipe", "huge"], "huge"),
     "too few samples": (
@@ -493,3 +493,100 @@ def test_whoever_may_read_a_new_file_may_read_those_of_a_run(trained):
     assert {path.name: oct(path.stat().st_mode) for path in trained.iterdir()} == {
         path.name: oct(plain.stat().st_mode) for path in trained.iterdir()
     }
+
+
+EMPTY = {
+    "out": (["train", "maml", "--recipe", "smoke", "--out", ""], "--out is empty"),
+    "out with a sign": (["train", "maml", "--recipe", "smoke", "--out="], "--out is empty"),
+    "blank out": (["train", "maml", "--recipe", "smoke", "--out", "  "], "--out is empty"),
+    "data root": (["train", "maml", "--data-root", "", "--dataset", "omniglot"], "--data-root is empty"),
+    "learner": (["evaluate", ""], "an argument is empty"),
+    "blank learner": (["evaluate", " "], "an argument is empty"),
+    "data root in evaluation": (["evaluate", "pixels", "--data-root", ""], "--data-root is empty"),
+    "notebook": (["run", ""], "an argument is empty"),
+    "out of run": (["run", "01", "--out", ""], "--out is empty"),
+    "split": (["evaluate", "pixels", "--split", ""], "--split is empty"),
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_an_empty_word_is_no_path(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments, words = EMPTY[case]
+    code, out, err = in_this_process(capsys, *arguments)
+    assert (code, out, len(err)) == (2, [], 1), err
+    assert f"{words}: give it a value, or leave it out" in err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inner_steps_of_an_evaluation_can_be_chosen(tmp_path, capsys):
+    run = tmp_path / "run"
+    code, _, err = in_this_process(capsys, "train", "maml", "--recipe", "smoke", "--out", run)
+    assert code == 0, err
+    base = ["evaluate", run, "--episodes", 20, "--json"]
+    results = [inside(capsys, *base, *more) for more in ([], ["--inner-steps", 1], ["--inner-steps", 5])]
+    assert [result["inner_steps"] for result in results] == [None, 1, 5]
+    assert results[0]["accuracy"] == results[1]["accuracy"] != results[2]["accuracy"]  # the run's own is 1
+    code, out, _ = in_this_process(capsys, "evaluate", run, "--episodes", 5, "--inner-steps", 2)
+    assert (code, "2 inner steps" in out[-1]) == (0, True)
+    for learner, more, words in (
+        (run, ["--inner-steps", -1], "--inner-steps is -1: give 0 or more"),
+        ("pixels", ["--inner-steps", 3], "--inner-steps is 3, but pixels has no inner steps: leave it out"),
+        ("untrained-prototypical", ["--inner-steps", 3], "untrained-prototypical has no inner steps: leave it out"),
+    ):
+        code, _, err = in_this_process(capsys, "evaluate", learner, "--episodes", 2, *more)
+        assert (code, words in err[-1]) == (2, True), err
+
+
+def test_a_class_that_was_trained_on_is_not_unseen_when_the_folder_has_changed(tmp_path, capsys):
+    folder, run = photos(tmp_path / "mine", 6, 4), tmp_path / "run"
+    code, _, err = in_this_process(capsys, "train", "prototypical", "--dataset", folder, "--recipe", "smoke",
+                                   "--steps", 1, "--out", run)  # fmt: skip
+    assert code == 0, err
+    about = json.loads((run / "config.json").read_text())
+    assert about["classes"] == {"train": list(datasets.counts(folder, "train")), "val": []}
+    base = ["evaluate", run, "--episodes", 3]
+    assert in_this_process(capsys, *base)[0] == 0
+    shutil.copytree(folder, tmp_path / "copy")
+    before = set(about["classes"]["train"])
+    shutil.rmtree(folder / next(iter(datasets.counts(folder, "test"))))  # now a class of train must help out
+    moved = before & set(datasets.counts(folder, "test"))
+    assert len(moved) == 1
+    code, _, err = in_this_process(capsys, *base)
+    assert code == 2
+    assert re.search(r"\d of the \d test classes of mine, such as 'kind \d+', are among those that .*trained", err[-1])
+    assert "bring the folder back to what it was, or train again" in err[-1]
+    assert in_this_process(capsys, *base, "--split", "train")[0] == 0
+    code, _, err = in_this_process(capsys, *base, "--dataset", tmp_path / "copy")
+    assert code == 0, err  # the copy is as the folder was
+    photos(tmp_path / "other" / "train", 2, 4, name="tree")
+    photos(tmp_path / "other" / "test", 2, 4, name="flower")
+    shutil.copytree(folder / min(moved), tmp_path / "other" / "test" / min(moved))
+    code, _, err = in_this_process(capsys, *base, "--dataset", tmp_path / "other")
+    assert code == 0, err  # another folder: the same name need not be the same class
+    assert any(line.startswith("mlcourse: 1 of the 3 test classes of other, such as") for line in err), err
+    # and a training does not go on with other classes
+    code, _, err = in_this_process(capsys, "train", "prototypical", "--dataset", folder, "--recipe", "smoke",
+                                   "--steps", 1, "--out", run, "--resume")  # fmt: skip
+    assert (code, "of another run" in err[-1]) == (2, True), err
+
+
+def test_a_run_that_does_not_tell_its_classes_goes_on_and_is_evaluated(tmp_path, capsys):
+    folder, run = photos(tmp_path / "mine", 6, 4), tmp_path / "run"
+    words = ["train", "prototypical", "--dataset", folder, "--recipe", "smoke", "--steps", 1, "--out", run]
+    assert in_this_process(capsys, *words)[0] == 0
+    tensors, about = files.load_tensors(run / "checkpoint.safetensors")
+    del about["settings"]["classes"]
+    files.save_tensors(run / "checkpoint.safetensors", tensors, about)
+    config = json.loads((run / "config.json").read_text())
+    del config["classes"]
+    (run / "config.json").write_text(json.dumps(config))
+    code, _, err = in_this_process(capsys, *words, "--resume")
+    assert code == 0, err
+    assert in_this_process(capsys, "evaluate", run, "--episodes", 3)[0] == 0
+
+
+def test_the_last_line_of_a_training_names_what_was_measured_besides(tmp_path, capsys):
+    code, out, err = in_this_process(capsys, "train", "imaml", "--recipe", "smoke", "--out", tmp_path / "run")
+    assert code == 0, err
+    assert re.search(r", indefinite [\d.e-]+ in the last steps\. Next: mlcourse evaluate", out[-1])

@@ -1,9 +1,11 @@
 """A folder of one's own pictures: splits that share no class, files that are no pictures, odd paths, odd pixels."""
 
 import os
+import shutil
 import struct
 import threading
 import unicodedata
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -695,3 +697,49 @@ def test_help_says_how_a_folder_is_split():
     for words in ("train, val and test folders", "60 % train, 20 % val, 20 % test", "at least 4 classes", "left out"):
         assert words in data.DATASET_HELP
     assert f"at least {class_folders.LEAST_CLASSES} classes" in data.DATASET_HELP
+
+
+# ------------------------------------------------------------------ one class under two names, one picture twice
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Anna", "anna"), ("STRASSE", "straße"), ("ＡＢＣ", "abc"), ("Andr\u00e9", "ANDRE\u0301"), ("ﬁsh", "FISH")],
+)
+def test_names_that_differ_in_capitals_only_are_said(tmp_path, one, other):
+    fill(tmp_path / "d" / "train", one, "bob", "cat")
+    fill(tmp_path / "d" / "test", other, "eve")
+    with pytest.warns(CourseWarning, match="differ in capitals or in the form of a sign only: 1, such as") as told:
+        assert len(datasets.counts(tmp_path / "d")) == 5
+    assert any("a class that is trained on is not new" in str(one.message) for one in told)
+    assert all("\n" not in str(one.message) for one in told)
+
+
+def test_names_that_differ_are_not_alike(tmp_path):
+    fill(tmp_path / "d" / "train", "Anna", "Hannah", "o")
+    fill(tmp_path / "d" / "test", "Ana", "ö", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        datasets.counts(tmp_path / "d")
+
+
+def test_letters_of_one_folder_are_said_too(tmp_path):
+    fill(tmp_path / "d", "A", "B", "b", "c")
+    if len(os.listdir(tmp_path / "d")) == 4:  # not where the disk takes B and b for one
+        with pytest.warns(CourseWarning, match="sign only: 1, such as 'B' and 'b'"):
+            datasets.counts(tmp_path / "d")
+
+
+def test_copies_of_a_picture_in_its_class_are_counted(tmp_path):
+    fill(tmp_path / "d" / "train", "ann", "bob", "cat", pictures=4)
+    fill(tmp_path / "d" / "test", "eve", "fay", pictures=3, start=100)
+    train = tmp_path / "d" / "train"
+    shutil.copy(train / "bob" / os.listdir(train / "bob")[0], train / "bob" / "again.png")
+    shutil.copy(train / "bob" / "again.png", train / "bob" / "once more.png")
+    shutil.copy(train / "cat" / os.listdir(train / "cat")[0], train / "cat" / "again.png")
+    shutil.copy(train / "ann" / os.listdir(train / "ann")[0], tmp_path / "d" / "test" / "eve" / "other class.png")
+    with pytest.warns(CourseWarning, match="d: byte copies of other pictures in their class: 3, such as in 'bob'"):
+        datasets.load(tmp_path / "d", "train", size=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        datasets.load(tmp_path / "d", "test", size=8)

@@ -2,19 +2,23 @@
 normalisation."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 import torch.utils.checkpoint
-from core_helpers import Smooth, random_episode
+from core_helpers import Smooth, flat_gradient, loss_at, random_episode
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
-from mlcourse import learners, networks
+from mlcourse import inner, learners, networks
 from mlcourse.episodes import SinusoidTasks
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import ANIL, MAML, FineTune, ImplicitMAML, PrototypicalNetwork, Reptile
+from mlcourse.meta_gradients.estimators import richardson
+from mlcourse.networks import parts
 
 METRIC = ["prototypical", "matching", "r2d2", "incontext", "hypernet"]
 CLASSES = {
@@ -234,14 +238,14 @@ class Checkpointed(nn.Module):
 
 
 METHODS = {
-    "maml": (MAML, {"steps": 3}),
-    "fomaml": (MAML, {"steps": 2, "first_order": True}),
-    "truncated": (MAML, {"steps": 3, "truncate": 1}),
-    "checkpointed": (MAML, {"steps": 3, "checkpoint": 2}),
-    "meta-sgd": (MAML, {"steps": 2, "learned_rates": "entry"}),
-    "maml++": (MAML, {"steps": 2, "learned_rates": "layer", "every_step_until": 9, "norm_per_step": False}),
-    "reptile": (Reptile, {"steps": 3}),
-    "imaml": (ImplicitMAML, {"steps": 3}),
+    "maml": (MAML, {"inner_steps": 3}),
+    "fomaml": (MAML, {"inner_steps": 2, "first_order": True}),
+    "truncated": (MAML, {"inner_steps": 3, "truncate": 1}),
+    "checkpointed": (MAML, {"inner_steps": 3, "checkpoint": 2}),
+    "meta-sgd": (MAML, {"inner_steps": 2, "learned_rates": "entry"}),
+    "maml++": (MAML, {"inner_steps": 2, "learned_rates": "layer", "every_step_until": 9, "norm_per_step": False}),
+    "reptile": (Reptile, {"inner_steps": 3}),
+    "imaml": (ImplicitMAML, {"inner_steps": 3}),
 }
 
 
@@ -265,10 +269,10 @@ def test_vmap_equals_the_plain_loop_in_second_order(name, everywhere):
     torch.manual_seed(1)
     network = MAPPED[name]().double()
     batch = random_episode(tasks=3, size=16 if name == "resnet12" else 8)
-    (loop, wide), mapped = both_ways(MAML, network, {"steps": 2}, batch)
+    (loop, wide), mapped = both_ways(MAML, network, {"inner_steps": 2}, batch)
     assert error(wide, loop) < 1e-10
     assert mapped == (name not in ("branching", "recurrent", "in place"))
-    result = [evaluate(MAML(network, steps=2, one_by_one=one), Fixed(batch), episodes=3) for one in (True, False)]
+    result = [evaluate(MAML(network, inner_steps=2, one_by_one=one), Fixed(batch), episodes=3) for one in (True, False)]
     assert torch.equal(result[0].per_episode, result[1].per_episode)
 
 
@@ -282,7 +286,7 @@ def test_vmap_equals_the_plain_loop_for_each_method(method):
 
 @pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False), nn.LayerNorm(8)])
 def test_gains_of_each_step_fit_the_normalisations_of_pytorch(norm, everywhere):
-    options = {"steps": 2, "norm_per_step": True}
+    options = {"inner_steps": 2, "norm_per_step": True}
     (loop, wide), _ = both_ways(MAML, Norms(norm), options, random_episode(tasks=2))
     assert error(wide, loop) < 1e-10
     learner = MAML(Norms(norm).double(), **options)
@@ -293,7 +297,7 @@ def test_regression_goes_side_by_side():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(1, 10), nn.Tanh(), nn.Linear(10, 10), nn.Tanh(), nn.Linear(10, 1)).double()
     batch = SinusoidTasks().sample(4, 5, 10, torch.Generator().manual_seed(0)).to(None, torch.float64)
-    (loop, wide), mapped = both_ways(MAML, network, {"steps": 5, "inner_rate": 0.01}, batch)
+    (loop, wide), mapped = both_ways(MAML, network, {"inner_steps": 5, "inner_rate": 0.01}, batch)
     assert mapped
     assert error(wide, loop) < 1e-10
 
@@ -302,7 +306,7 @@ def test_a_third_derivative_is_right_too():
     """Nothing here is written by hand, so one may go on: the gradient of the meta-gradient's length, both ways."""
     found = []
     for one_by_one in (True, False):
-        learner = MAML(mlp(), steps=1, one_by_one=one_by_one).train()
+        learner = MAML(mlp(), inner_steps=1, one_by_one=one_by_one).train()
         loss = learner.outer_loss(random_episode(tasks=2))[0]
         slope = torch.autograd.grad(loss, list(learner.parameters()), create_graph=True)
         length = sum(g.square().sum() for g in slope)
@@ -329,7 +333,7 @@ def test_lazy_layers_want_one_call_first():
 def test_dropout_is_drawn_for_each_task_and_its_gradient_is_right():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3)).double()
-    learner = MAML(network, steps=2).train()
+    learner = MAML(network, inner_steps=2).train()
     batch = random_episode(tasks=2)
 
     def loss():
@@ -444,15 +448,15 @@ def shared(kind: str) -> tuple[nn.Module, nn.Module]:
 
 
 SHARING = {
-    "maml": (MAML, {"steps": 2}),
-    "fomaml": (MAML, {"steps": 2, "first_order": True}),
-    "meta-sgd": (MAML, {"steps": 2, "learned_rates": "entry"}),
-    "zero head": (MAML, {"steps": 2, "zero_head": True}),
-    "checkpointed": (MAML, {"steps": 4, "checkpoint": 2}),
-    "anil": (ANIL, {"steps": 2}),
-    "anil, zero head": (ANIL, {"steps": 2, "zero_head": True}),
-    "reptile": (Reptile, {"steps": 2}),
-    "imaml": (ImplicitMAML, {"steps": 2}),
+    "maml": (MAML, {"inner_steps": 2}),
+    "fomaml": (MAML, {"inner_steps": 2, "first_order": True}),
+    "meta-sgd": (MAML, {"inner_steps": 2, "learned_rates": "entry"}),
+    "zero head": (MAML, {"inner_steps": 2, "zero_head": True}),
+    "checkpointed": (MAML, {"inner_steps": 4, "checkpoint": 2}),
+    "anil": (ANIL, {"inner_steps": 2}),
+    "anil, zero head": (ANIL, {"inner_steps": 2, "zero_head": True}),
+    "reptile": (Reptile, {"inner_steps": 2}),
+    "imaml": (ImplicitMAML, {"inner_steps": 2}),
 }
 
 
@@ -478,7 +482,7 @@ def test_shared_layers_are_fine_tuned_as_the_same_network_without_sharing(kind):
     for network in shared(kind):
         network = nn.Sequential(network, nn.Identity())
         network.embedding_size = 3
-        learner = FineTune(network, steps=4).double()
+        learner = FineTune(network, inner_steps=4).double()
         found.append(learner.eval()(batch.support_x, batch.support_y, batch.query_x).detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
 
@@ -490,7 +494,7 @@ def test_no_evaluation_moves_a_shared_weight(kind, method):
     if method == "finetune":
         network = nn.Sequential(network, nn.Identity())
         network.embedding_size = 3
-    cls, options = SHARING.get(method, (FineTune, {"steps": 2}))
+    cls, options = SHARING.get(method, (FineTune, {"inner_steps": 2}))
     for one_by_one in (True, False) if cls is not FineTune else (None,):
         more = {} if one_by_one is None else {"one_by_one": one_by_one}
         learner = cls(copy.deepcopy(network), **options, **more).double()
@@ -507,7 +511,7 @@ def test_a_conv4_with_a_shared_block_goes_side_by_side_as_one_by_one():
     network = networks.Conv4(channels=4, size=16, out=3, downsample="stride").double()
     network.blocks[2] = network.blocks[1]
     network.blocks[3].conv.weight = network.blocks[1].conv.weight
-    (loop, wide), mapped = both_ways(MAML, network, {"steps": 2}, random_episode(tasks=2, size=16))
+    (loop, wide), mapped = both_ways(MAML, network, {"inner_steps": 2}, random_episode(tasks=2, size=16))
     assert mapped
     assert error(wide, loop) < 1e-10
 
@@ -584,7 +588,7 @@ def test_what_a_network_writes_into_its_buffers_does_not_stay(one_by_one):
 def test_fine_tuning_the_head_only_on_kept_features_equals_the_plain_loop(kind, training):
     torch.manual_seed(0)
     network = networks.Conv4(channels=4, size=16, normalisation=kind, downsample="stride")
-    learner = FineTune(network, steps=10, rate=0.5, head_only=True).double().train(training)
+    learner = FineTune(network, inner_steps=10, rate=0.5, head_only=True).double().train(training)
     batch = random_episode(tasks=3, size=16)
     answers = learner(batch.support_x, batch.support_y, batch.query_x).detach()
     network.eval()
@@ -605,7 +609,7 @@ def test_fine_tuning_the_head_only_asks_the_network_once_per_task():
     network = mlp()
     network.embedding_size = 3
     network.register_forward_hook(lambda *_: calls.append(1))
-    learner = FineTune(network, steps=50, head_only=True).double()
+    learner = FineTune(network, inner_steps=50, head_only=True).double()
     batch = random_episode(tasks=4)
     learner.adapt(batch.support_x, batch.support_y)
     assert len(calls) == 4
@@ -617,3 +621,188 @@ def test_a_head_of_the_network_is_not_taken_for_the_tasks_head():
     with pytest.raises(CourseError, match="the network has one, too"):
         FineTune(network)
     FineTune(network, head_only=True)
+
+
+# ------------------------------------------------------------------ weights that a layer computes from others
+
+
+def computed(rule, **options):
+    """An MLP whose layers compute their weights by a parametrization of PyTorch."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    for layer in (network[1], network[3]):
+        rule(layer, **options)
+    return network
+
+
+COMPUTED = {
+    "weight_norm": (parametrizations.weight_norm, {}),
+    "weight_norm of the inputs": (parametrizations.weight_norm, {"dim": 1}),
+    "weight_norm of all": (parametrizations.weight_norm, {"dim": None}),
+    "orthogonal by householder": (parametrizations.orthogonal, {"orthogonal_map": "householder"}),
+    "orthogonal by matrix_exp": (parametrizations.orthogonal, {"orthogonal_map": "matrix_exp"}),
+    "orthogonal by cayley": (parametrizations.orthogonal, {"orthogonal_map": "cayley"}),
+}
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+@pytest.mark.parametrize("name", COMPUTED)
+def test_the_meta_gradient_through_computed_weights_equals_differences(name, one_by_one):
+    rule, options = COMPUTED[name]
+    learner = MAML(computed(rule, **options), inner_steps=2, inner_rate=0.3, one_by_one=one_by_one).train()
+    batch = random_episode(tasks=2)
+    learner.outer_loss(batch)[0].backward()
+    f, at = loss_at(learner, batch)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        along = torch.randn(at.shape, generator=generator, dtype=torch.float64)
+        along[at.abs() == 1] = 0  # Householder's diagonal: only its sign counts, and PyTorch takes 0.999 for 0
+        along /= along.norm()
+        slope = richardson(lambda x: f(x).item(), at, along, 1e-3)
+        assert flat_gradient(learner) @ along == pytest.approx(slope, rel=1e-7, abs=1e-10)
+
+
+def test_weight_norm_answers_as_pytorch_does_and_stays_as_it_was():
+    for dim in (0, 1, None):
+        network = computed(parametrizations.weight_norm, dim=dim)
+        x = torch.rand(5, 64, dtype=torch.float64)
+        torch.testing.assert_close(inner.call(network, inner.parameters(network), x), network(x))
+        assert all("forward" not in vars(part) for part in network.modules())
+    convolutions = nn.Sequential(parametrizations.weight_norm(nn.Conv2d(1, 4, 3)), nn.Flatten(), nn.Linear(144, 3))
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(inner.call(convolutions, inner.parameters(convolutions), x), convolutions(x))
+
+
+def test_what_has_no_second_derivative_is_refused_in_a_line():
+    batch = random_episode(tasks=2)
+    spectral = MAML(computed(parametrizations.spectral_norm), inner_steps=2)
+    with pytest.raises(CourseError, match="spectral_norm, whose power iteration has no derivative") as raised:
+        spectral.train().outer_loss(batch)
+    assert "\n" not in str(raised.value)
+    assert evaluate(spectral, Fixed(batch), episodes=2).episodes == 2  # its vectors stand still in evaluation mode
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they are old
+        hooks = [computed(nn.utils.weight_norm), computed(nn.utils.spectral_norm)]
+    for network in hooks:
+        with pytest.raises(CourseError, match=r"old hook.*use torch\.nn\.utils\.parametrizations"):
+            MAML(network, inner_steps=2).train().outer_loss(batch)
+
+
+def hooked(network):
+    network.head.register_forward_hook(lambda layer, given, made: 3 * made)
+    return network
+
+
+def normed(network):
+    parametrizations.weight_norm(network.blocks[0].conv)
+    return network
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return F.normalize(x, dim=-1) @ F.normalize(self.weight, dim=-1).t()
+
+
+def with_cosines(network):
+    network.head = Cosine(network.head.in_features, 3, bias=False)
+    return network
+
+
+def circular(network):
+    network.blocks[1].conv.padding_mode = "circular"
+    return network
+
+
+def with_tanh(network):
+    network.blocks[0] = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Tanh())
+    network.blocks[0].forward = lambda x, reference=None: nn.Sequential.forward(network.blocks[0], x)
+    return network
+
+
+class Halved(networks.Conv4):
+    def forward(self, x, reference=None):
+        return 0.5 * super().forward(x, reference)
+
+
+def halved(network):
+    network.__class__ = Halved
+    return network
+
+
+@pytest.mark.parametrize("cls", [MAML, ANIL])
+@pytest.mark.parametrize("change", [hooked, normed, with_cosines, circular, with_tanh, halved])
+def test_what_a_wide_network_would_pass_over_is_done_all_the_same(cls, change):
+    batch = random_episode(tasks=2, size=16)
+    found = []
+    for one_by_one in (True, False):
+        torch.manual_seed(0)
+        network = networks.make("conv4", size=16, channels=4, out=3, normalisation="group", downsample="stride")
+        learner = cls(change(network.double()).double(), inner_steps=2, one_by_one=one_by_one).eval()
+        if (cls, change) == (ANIL, halved):
+            with pytest.raises(CourseError, match="must end in its head"):
+                learner(batch.support_x, batch.support_y, batch.query_x)
+            return
+        found.append(learner(batch.support_x, batch.support_y, batch.query_x))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
+def test_a_head_that_does_more_is_not_exchanged_for_a_plain_one():
+    for change in (hooked, with_cosines):
+        with pytest.raises(CourseError, match="zero_head puts a plain linear layer"):
+            MAML(change(networks.make("conv4", size=16, channels=4, out=3, normalisation="group")), zero_head=True)
+
+
+# ------------------------------------------------------------------ names
+
+
+class Named(nn.Module):
+    """Parameters with a name that holds "-", or is that of a method of nn.ParameterDict."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.add_module("lin-1", nn.Linear(64, 3))
+        self.add_module("lin", nn.ModuleDict({"1": nn.Linear(64, 3)}))
+        self.register_parameter("a~-b", nn.Parameter(torch.rand(3)))
+        self.keys, self.values = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(3))
+        self.norm = nn.LayerNorm(3)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        z = getattr(self, "lin-1")(x) + 0.5 * self.lin["1"](x)
+        return self.norm(z) * getattr(self, "a~-b") + self.keys + self.values.exp()
+
+
+@pytest.mark.parametrize("options", [{"learned_rates": "layer"}, {"learned_rates": "entry"}, {"norm_per_step": True}])
+def test_parameters_may_be_called_anything(options):
+    (loop, wide), _ = both_ways(MAML, Named(), {"inner_steps": 2, **options}, random_episode(tasks=2))
+    assert error(wide, loop) < 1e-10
+    learner = MAML(Named().double(), inner_steps=2, **options)
+    if "learned_rates" in options:
+        assert learner.rate(0).keys() == learner.start().keys()
+
+
+class First(nn.LayerNorm):
+    """A normalisation, so that its parameters have no prefix, and a layer that it holds."""
+
+    def __init__(self):
+        super().__init__(64)
+        self.out = nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.out(super().forward(x.flatten(1)))
+
+
+def test_a_network_may_be_a_normalisation_itself():
+    options = {"inner_steps": 1, "norm_per_step": True}
+    (loop, wide), _ = both_ways(MAML, First(), options, random_episode(tasks=2))
+    assert error(wide, loop) < 1e-10
+
+
+def test_names_and_keys_are_one_to_one():
+    names = ["a.b", "a-b", "a~b", "a~-b", "a-.b", "a.-b", "keys", "~keys", "a~.b", "training", "", "-", "~"]
+    keys = [parts.key_of(name) for name in names]
+    assert len(set(keys)) == len(names)
+    assert [parts.name_of(key) for key in keys] == names
+    assert parts.key_of("blocks.0.conv.weight") == "blocks-0-conv-weight"  # as in files of earlier versions
+    nn.ParameterDict({key: nn.Parameter(torch.ones(1)) for key in keys if key})

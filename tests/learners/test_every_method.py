@@ -30,8 +30,8 @@ VARIANTS = [
     ("imaml", {"one_by_one": True}),
     ("hypernet", {"writes": "network"}),
     ("prototypical", {"scaled": True}),
-    ("finetune", {"steps": 3}),
-    ("finetune", {"steps": 3, "head_only": True}),
+    ("finetune", {"inner_steps": 3}),
+    ("finetune", {"inner_steps": 3, "head_only": True}),
 ]
 
 
@@ -135,7 +135,7 @@ def gradient(learner, batch, **settings) -> torch.Tensor:
     return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in each])
 
 
-ANNEALED = {"every_step_until": 100, "first_order_until": 50, "steps": 2}
+ANNEALED = {"every_step_until": 100, "first_order_until": 50, "inner_steps": 2}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,9 @@ def test_without_a_step_the_annealing_is_over_to_the_bit(method, options):
     assert torch.equal(default, late)
 
 
-@pytest.mark.parametrize(("method", "options"), [("maml++", {"steps": 2}), ("maml", ANNEALED), ("anil", ANNEALED)])
+@pytest.mark.parametrize(
+    ("method", "options"), [("maml++", {"inner_steps": 2}), ("maml", ANNEALED), ("anil", ANNEALED)]
+)
 def test_the_default_is_second_order_and_the_first_step_is_not(method, options):
     batch = random_episode(2, size=16)
     exact = gradient(made(method, **options | {"every_step_until": 0, "first_order_until": 0}), batch)
@@ -293,7 +295,7 @@ def test_scaled_distances_are_divided_by_the_root_of_their_dimension():
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [*((m, {}) for m in learners.METHODS if m != "pixels"), ("reptile", {"inner_batch": 2, "steps": 2})],
+    [*((m, {}) for m in learners.METHODS if m != "pixels"), ("reptile", {"inner_batch": 2, "inner_steps": 2})],
 )
 def test_no_method_draws_from_the_global_generator(method, options):
     """What a notebook draws next must not depend on which learner it has looked at."""
@@ -314,7 +316,7 @@ def test_no_method_draws_from_the_global_generator(method, options):
 
 @pytest.mark.parametrize("method", [m for m in learners.METHODS if m not in ("pixels", "film", "relation")])
 def test_every_method_takes_a_network_of_the_table_trains_and_comes_back(tmp_path, method):
-    small = {"channels": 2} | ({"steps": 1} if "steps" in learners.options_of(method) else {})
+    small = {"channels": 2} | ({"inner_steps": 1} if "inner_steps" in learners.options_of(method) else {})
     learner = learners.build(method, way=3, size=16, seed=0, network="resnet12", **small)
     assert learner.config["network"] == "resnet12"
     source = EpisodeSampler(squares(), 3, 1, 2)

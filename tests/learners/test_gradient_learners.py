@@ -67,7 +67,7 @@ def gradients(learner, episode, **options):
 )
 @pytest.mark.parametrize("normalisation", ["support", "group"])
 def test_the_meta_gradient_of_each_option_equals_richardson_differences(name, cls, normalisation):
-    learner = smooth(cls, normalisation, steps=3, inner_rate=0.3, **OPTIONS[name])
+    learner = smooth(cls, normalisation, inner_steps=3, inner_rate=0.3, **OPTIONS[name])
     episode = random_episode(tasks=2)
     f, theta = loss_at(learner, episode)
     learner.outer_loss(episode)[0].backward()
@@ -83,7 +83,12 @@ def test_side_by_side_equals_one_by_one_for_each_option(name, method, normalisat
     episode = random_episode(tasks=3, way=5, shot=1, query=2, size=16)
     results = []
     for one_by_one in (True, False):
-        options = OPTIONS[name] | {"steps": 3, "channels": 4, "normalisation": normalisation, "one_by_one": one_by_one}
+        options = OPTIONS[name] | {
+            "inner_steps": 3,
+            "channels": 4,
+            "normalisation": normalisation,
+            "one_by_one": one_by_one,
+        }
         learner = learners.build(method, way=5, size=16, seed=0, **options).double()
         results.append(torch.cat([g.flatten() for g in gradients(learner, episode).values()]))
     assert relative_error(results[1], results[0]) < 1e-10
@@ -92,8 +97,8 @@ def test_side_by_side_equals_one_by_one_for_each_option(name, method, normalisat
 @pytest.mark.parametrize("cls", [MAML, ANIL])
 def test_a_zero_head_is_any_head_with_equal_rows(cls):
     """Softmax does not see what all logits share, so a row that all classes start from says nothing."""
-    episode, zero = random_episode(tasks=2, way=3), smooth(cls, "group", steps=3, inner_rate=0.1, zero_head=True)
-    full = smooth(cls, "group", steps=3, inner_rate=0.3)
+    episode, zero = random_episode(tasks=2, way=3), smooth(cls, "group", inner_steps=3, inner_rate=0.1, zero_head=True)
+    full = smooth(cls, "group", inner_steps=3, inner_rate=0.3)
     row = {name: torch.randn(1, *p.shape[1:], dtype=F64) for name, p in full.network.head.named_parameters()}
     for name, p in full.network.head.named_parameters():
         p.detach().copy_(row[name].expand_as(p))
@@ -108,7 +113,9 @@ def test_a_zero_head_is_any_head_with_equal_rows(cls):
 
 def test_with_a_zero_head_the_rate_means_the_same_for_any_number_of_classes():
     """One step from zero makes a class's row of the head α times (the class's mean − the mean over classes)."""
-    learner = learners.build("anil", way=5, size=16, seed=0, channels=4, zero_head=True, normalisation="group", steps=1)
+    learner = learners.build(
+        "anil", way=5, size=16, seed=0, channels=4, zero_head=True, normalisation="group", inner_steps=1
+    )
     learner = learner.double().eval()
     for way, shot in ((2, 1), (3, 4), (9, 2)):
         episode = random_episode(tasks=2, way=way, shot=shot, query=1, size=16)
@@ -120,7 +127,7 @@ def test_with_a_zero_head_the_rate_means_the_same_for_any_number_of_classes():
 
 @pytest.mark.parametrize("method", ["maml", "anil", "meta-sgd"])
 def test_a_zero_head_takes_any_number_of_classes_and_knows_no_order_of_them(method):
-    options = {"zero_head": True, "steps": 3, "channels": 4, "normalisation": "group"}
+    options = {"zero_head": True, "inner_steps": 3, "channels": 4, "normalisation": "group"}
     learner = learners.build(method, way=5, size=16, seed=0, **options).double().eval()
     for way in (2, 8):
         episode = random_episode(tasks=2, way=way, shot=2, query=2, size=16)
@@ -142,7 +149,9 @@ def test_a_zero_head_wants_classes_and_a_head():
 
 
 def test_anil_with_running_statistics_answers_each_query_by_itself():
-    learner = learners.build("anil", way=5, size=16, seed=0, channels=4, normalisation="running", steps=3).double()
+    learner = learners.build(
+        "anil", way=5, size=16, seed=0, channels=4, normalisation="running", inner_steps=3
+    ).double()
     episode = random_episode(tasks=3, way=5, shot=1, query=3, size=16)
     before = {name: value.clone() for name, value in learner.named_buffers()}
     learner.outer_loss(episode)[0].backward()
@@ -176,7 +185,14 @@ def test_both_ways_agree_at_the_shapes_of_the_course(method, options, shape):
     none = torch.empty(2, 0, dtype=torch.long)
     results = []
     for one_by_one in (True, False):
-        made = {"way": 5, "in_channels": in_channels, "size": size, "seed": 0, "steps": 2, "one_by_one": one_by_one}
+        made = {
+            "way": 5,
+            "in_channels": in_channels,
+            "size": size,
+            "seed": 0,
+            "inner_steps": 2,
+            "one_by_one": one_by_one,
+        }
         network = {"channels": channels, "downsample": downsample}
         learner = learners.build(method, **made, **network, **options).double()
         results.append(flat(gradients(learner, Episode(x, y, q, y, none, none, none))))
@@ -185,14 +201,14 @@ def test_both_ways_agree_at_the_shapes_of_the_course(method, options, shape):
 
 def test_truncation_and_checkpoints_of_the_learner_are_those_of_the_inner_loop():
     episode = random_episode(tasks=2)
-    plain = gradients(smooth(steps=4, one_by_one=True), episode)
+    plain = gradients(smooth(inner_steps=4, one_by_one=True), episode)
     for every in (1, 2, 3):
-        kept = gradients(smooth(steps=4, one_by_one=True, checkpoint=every), episode)
+        kept = gradients(smooth(inner_steps=4, one_by_one=True, checkpoint=every), episode)
         assert all(torch.equal(kept[name], plain[name]) for name in plain)
-    for k, same in ((4, plain), (9, plain), (0, gradients(smooth(steps=4, first_order=True), episode))):
-        cut = gradients(smooth(steps=4, truncate=k), episode)
+    for k, same in ((4, plain), (9, plain), (0, gradients(smooth(inner_steps=4, first_order=True), episode))):
+        cut = gradients(smooth(inner_steps=4, truncate=k), episode)
         assert all(torch.equal(cut[name], same[name]) for name in plain)
-    between = gradients(smooth(steps=4, truncate=2), episode)
+    between = gradients(smooth(inner_steps=4, truncate=2), episode)
     assert 1e-4 < relative_error(flat(between), flat(plain)) < relative_error(flat(cut), flat(plain))
 
 
@@ -205,7 +221,7 @@ def test_checkpoints_side_by_side_give_the_same_bits_and_keep_memory_flat():
     episode, peaks = random_episode(tasks=2, way=3, shot=1, query=1, size=16), {}
     for steps in (4, 36):
         for every in (None, 2):
-            options = {"steps": steps, "inner_rate": 0.01, "channels": 4, "checkpoint": every}
+            options = {"inner_steps": steps, "inner_rate": 0.01, "channels": 4, "checkpoint": every}
             learner = learners.build("maml", way=3, size=16, seed=0, **options).double()
             with saved_bytes() as saved:
                 found = gradients(learner, episode)
@@ -219,8 +235,8 @@ def test_checkpoints_side_by_side_give_the_same_bits_and_keep_memory_flat():
 
 def test_anil_is_maml_with_a_body_that_the_inner_process_does_not_move():
     episode = random_episode(tasks=2)
-    anil = smooth(ANIL, "support", steps=3)
-    slow = smooth(MAML, "support", steps=3)
+    anil = smooth(ANIL, "support", inner_steps=3)
+    slow = smooth(MAML, "support", inner_steps=3)
     slow.start = lambda: {n: p for n, p in inner.parameters(slow.network).items() if n.startswith("head.")}
     state = anil.adapt(episode.support_x, episode.support_y)
     assert set(state["fast"]) == {"head.weight", "head.bias"}
@@ -236,7 +252,7 @@ def test_anil_is_maml_with_a_body_that_the_inner_process_does_not_move():
 
 def test_meta_sgd_of_one_step_has_its_gradient_in_closed_form():
     """φ = θ − α∘g: dL/dα = −g∘∇L(φ)."""
-    learner = smooth(learned_rates="entry", steps=1)
+    learner = smooth(learned_rates="entry", inner_steps=1)
     episode = random_episode(tasks=1)
     x, y = episode.support_x[0], episode.support_y[0]
     theta = learner.start()
@@ -250,7 +266,7 @@ def test_meta_sgd_of_one_step_has_its_gradient_in_closed_form():
 
 
 def test_each_layer_and_step_has_a_rate_of_its_own():
-    learner = smooth(learned_rates="layer", steps=2, evaluation_steps=4)
+    learner = smooth(learned_rates="layer", inner_steps=2, evaluation_inner_steps=4)
     assert {tuple(r.shape) for r in learner.rates.values()} == {(2,)}
     assert len(learner.rates) == len(learner.start())
     with torch.no_grad():
@@ -259,41 +275,44 @@ def test_each_layer_and_step_has_a_rate_of_its_own():
         learner.rates["head-bias"].copy_(torch.tensor([0.0, 0.5]))
     episode = random_episode(tasks=1)
     for steps, moved in ((1, set()), (2, {"head.bias"}), (4, {"head.bias"})):
-        fast = learner.adapt(episode.support_x, episode.support_y, steps=steps)["fast"]
+        fast = learner.adapt(episode.support_x, episode.support_y, inner_steps=steps)["fast"]
         assert {n for n, v in fast.items() if not torch.equal(v[0], learner.start()[n])} == moved
-    after = [learner.adapt(episode.support_x, episode.support_y, steps=s)["fast"]["head.bias"] for s in (2, 3, 4)]
+    after = [learner.adapt(episode.support_x, episode.support_y, inner_steps=s)["fast"]["head.bias"] for s in (2, 3, 4)]
     assert not torch.equal(after[0], after[1])  # after the last trained step its rate goes on
     assert not torch.equal(after[1], after[2])
 
 
 def test_the_loss_of_every_step_is_annealed_to_the_last():
-    learner = smooth(steps=4, every_step_until=10)
+    learner = smooth(inner_steps=4, every_step_until=10)
     assert learner.step_weights(0) == pytest.approx([0.25] * 4)
     assert learner.step_weights(5) == pytest.approx([0.125, 0.125, 0.125, 0.625])
     assert learner.step_weights(10) == learner.step_weights(99) == [0, 0, 0, 1]
-    assert smooth(steps=0, every_step_until=10).step_weights(0) == [1]
+    assert smooth(inner_steps=0, every_step_until=10).step_weights(0) == [1]
     episode = random_episode(tasks=2)
     each = []
     for steps in range(1, 5):
-        state = learner.adapt(episode.support_x, episode.support_y, steps=steps)
+        state = learner.adapt(episode.support_x, episode.support_y, inner_steps=steps)
         each.append(learner.loss(learner.predict(state, episode.query_x), episode.query_y))
     for step in (0, 5, 10):
         expected = sum(w * loss for w, loss in zip(learner.step_weights(step), each, strict=True))
         torch.testing.assert_close(learner.outer_loss(episode, step=step)[0], expected, rtol=1e-12, atol=0)
-    plain = gradients(smooth(steps=4), episode)
+    plain = gradients(smooth(inner_steps=4), episode)
     assert all(torch.equal(plain[n], g) for n, g in gradients(learner, episode, step=10).items())
 
 
 def test_first_order_is_annealed_to_second_order():
     episode = random_episode(tasks=2)
-    learner = smooth(steps=3, first_order_until=7)
-    first, second = gradients(smooth(steps=3, first_order=True), episode), gradients(smooth(steps=3), episode)
+    learner = smooth(inner_steps=3, first_order_until=7)
+    first, second = (
+        gradients(smooth(inner_steps=3, first_order=True), episode),
+        gradients(smooth(inner_steps=3), episode),
+    )
     for step, expected in ((0, first), (6, first), (7, second), (100, second)):
         assert all(torch.equal(expected[n], g) for n, g in gradients(learner, episode, step=step).items())
 
 
 def test_each_inner_step_has_its_own_norm_and_the_inner_process_does_not_adapt_it():
-    learner = smooth(normalisation="support", steps=2, evaluation_steps=3, norm_per_step=True)
+    learner = smooth(normalisation="support", inner_steps=2, evaluation_inner_steps=3, norm_per_step=True)
     assert {tuple(value.shape) for value in learner.gains.values()} == {(3, 4)}
     episode = random_episode(tasks=1)
     state = learner.adapt(episode.support_x, episode.support_y)
@@ -304,7 +323,9 @@ def test_each_inner_step_has_its_own_norm_and_the_inner_process_does_not_adapt_i
     again = learner.adapt(episode.support_x, episode.support_y)
     assert all(torch.equal(state["fast"][n], again["fast"][n]) for n in state["fast"])
     assert not torch.allclose(learner.predict(again, episode.query_x), before)
-    more = learner.adapt(episode.support_x, episode.support_y, steps=3)  # more steps than trained: the last set goes on
+    more = learner.adapt(
+        episode.support_x, episode.support_y, inner_steps=3
+    )  # more steps than trained: the last set goes on
     assert learner.predict(more, episode.query_x).isfinite().all()
 
 
@@ -314,11 +335,11 @@ def test_no_outer_parameter_is_left_without_a_gradient():
     for name, options in OPTIONS.items():
         for steps in (0, 1, 3):
             for first_order in (False, True):
-                learner = smooth(steps=steps, **options | {"first_order": first_order})
+                learner = smooth(inner_steps=steps, **options | {"first_order": first_order})
                 assert all(g.isfinite().all() for g in gradients(learner, episode).values()), name
     for cls in (ANIL, Reptile, ImplicitMAML):
         for steps in (0, 2):
-            assert len(gradients(smooth(cls, steps=steps), episode)) == 10
+            assert len(gradients(smooth(cls, inner_steps=steps), episode)) == 10
 
 
 # ------------------------------------------------------------------ order by name is order by value
@@ -339,7 +360,7 @@ def test_second_order_by_name_is_second_order_by_value(method, options):
     episode = random_episode(tasks=2, way=5, shot=1, query=2, size=16)
     found = []
     for first_order in (False, True):
-        shape = {"steps": 2, "channels": 4, "normalisation": "support"}
+        shape = {"inner_steps": 2, "channels": 4, "normalisation": "support"}
         learner = learners.build(method, way=5, size=16, seed=0, first_order=first_order, **shape, **options).double()
         found.append(flat({n: g for n, g in gradients(learner, episode).items() if n.startswith("network")}))
     assert relative_error(found[1], found[0]) > 1e-3
@@ -347,7 +368,7 @@ def test_second_order_by_name_is_second_order_by_value(method, options):
 
 def test_first_order_by_name_is_first_order_by_value():
     episode = random_episode(tasks=2, way=5, shot=1, query=2, size=16)
-    shape = {"steps": 2, "channels": 4, "way": 5, "size": 16, "seed": 0}
+    shape = {"inner_steps": 2, "channels": 4, "way": 5, "size": 16, "seed": 0}
     named = gradients(learners.build("fomaml", **shape).double(), episode)
     option = gradients(learners.build("maml", first_order=True, **shape).double(), episode)
     assert all(torch.equal(named[n], option[n]) for n in option)
@@ -389,7 +410,9 @@ def stops_at(learner, outer_steps=400, rate=0.5):
 
 def test_reptiles_gradient_is_exactly_the_way_it_went():
     for one_by_one in (True, False):
-        learner = learners.build("reptile", way=3, size=16, seed=0, steps=3, channels=4, one_by_one=one_by_one).double()
+        learner = learners.build(
+            "reptile", way=3, size=16, seed=0, inner_steps=3, channels=4, one_by_one=one_by_one
+        ).double()
         learner.all_images = False
         episode = random_episode(tasks=2, size=16)
         with torch.no_grad():
@@ -400,7 +423,7 @@ def test_reptiles_gradient_is_exactly_the_way_it_went():
 
 
 def test_reptiles_gradient_on_a_quadratic_is_its_closed_form_and_its_metric_stands_beside_it():
-    learner = on_quadratics(Reptile, steps=5, inner_rate=0.2)
+    learner = on_quadratics(Reptile, inner_steps=5, inner_rate=0.2)
     value, metrics = learner.outer_loss(quadratics.episode())
     (3 * value).backward()
     expected = sum((1 - (1 - 0.2 * task.a) ** 5) * (0.3 - task.c) for task in quadratics.TASKS) / 2
@@ -414,12 +437,12 @@ def test_reptiles_gradient_on_a_quadratic_is_its_closed_form_and_its_metric_stan
 @pytest.mark.parametrize(
     ("cls", "options", "expected"),
     [
-        (MAML, {"steps": 1, "inner_rate": 0.2}, -0.6),
-        (MAML, {"steps": 1, "inner_rate": 0.2, "first_order": True}, 0.0),
-        (MAML, {"steps": 0, "inner_rate": 0.2}, 0.6),
-        (Reptile, {"steps": 1, "inner_rate": 0.2}, 0.6),
-        (Reptile, {"steps": 5, "inner_rate": 0.2}, quadratics.common_start("Reptile", steps=5)),
-        (ImplicitMAML, {"steps": 60, "inner_rate": 0.25, "strength": 1.0, "iterations": 2}, -9 / 41),
+        (MAML, {"inner_steps": 1, "inner_rate": 0.2}, -0.6),
+        (MAML, {"inner_steps": 1, "inner_rate": 0.2, "first_order": True}, 0.0),
+        (MAML, {"inner_steps": 0, "inner_rate": 0.2}, 0.6),
+        (Reptile, {"inner_steps": 1, "inner_rate": 0.2}, 0.6),
+        (Reptile, {"inner_steps": 5, "inner_rate": 0.2}, quadratics.common_start("Reptile", steps=5)),
+        (ImplicitMAML, {"inner_steps": 60, "inner_rate": 0.25, "strength": 1.0, "iterations": 2}, -9 / 41),
     ],
 )
 def test_learners_stop_where_the_two_quadratics_say(cls, options, expected):
@@ -431,7 +454,7 @@ def test_reptile_draws_its_batches_from_the_generator():
     episode = random_episode(tasks=2)
 
     def one(seed, **options):
-        learner = smooth(Reptile, "group", steps=3, **options)
+        learner = smooth(Reptile, "group", inner_steps=3, **options)
         learner.outer_loss(episode, generator=torch.Generator().manual_seed(seed))[0].backward()
         return flat_gradient(learner)
 
@@ -447,7 +470,7 @@ def test_reptile_draws_its_batches_from_the_generator():
 
 def settled(**options):
     """A smooth network, small and strongly anchored, whose inner optimum is reached."""
-    made = {"steps": 300, "inner_rate": 0.1, "strength": 4.0, "iterations": 40} | options
+    made = {"inner_steps": 300, "inner_rate": 0.1, "strength": 4.0, "iterations": 40} | options
     return smooth(ImplicitMAML, "group", **made)
 
 
@@ -509,7 +532,7 @@ def test_implicit_side_by_side_equals_one_by_one():
 def test_memory_is_flat_in_the_number_of_steps(cls):
     peaks = {}
     for steps in (4, 64):
-        learner = smooth(cls, "group", steps=steps, inner_rate=0.01)
+        learner = smooth(cls, "group", inner_steps=steps, inner_rate=0.01)
         with saved_bytes() as saved:
             learner.outer_loss(random_episode(tasks=2))[0].backward()
         peaks[steps] = saved.peak
@@ -525,13 +548,13 @@ METHODS = ["maml", "fomaml", "anil", "meta-sgd", "maml++", "reptile", "imaml"]
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fewer_classes_than_the_head_are_answered_among_themselves(method, dtype):
-    wide = learners.build(method, way=5, size=16, seed=0, channels=4, steps=2).to(dtype)
+    wide = learners.build(method, way=5, size=16, seed=0, channels=4, inner_steps=2).to(dtype)
     episode = random_episode(tasks=2, way=3, size=16)
     x, q = episode.support_x.to(dtype), episode.query_x.to(dtype)
     logits = wide(x, episode.support_y, q)
     assert logits.shape == (2, 9, 3)
     assert logits.dtype == dtype
-    narrow = learners.build(method, way=3, size=16, seed=0, channels=4, steps=2).to(dtype)
+    narrow = learners.build(method, way=3, size=16, seed=0, channels=4, inner_steps=2).to(dtype)
     tensors = wide.state_dict()
     shapes = {name: value.shape for name, value in narrow.state_dict().items()}
     narrow.load_state_dict({n: v[tuple(slice(0, s) for s in shapes[n])] for n, v in tensors.items()})
@@ -549,7 +572,7 @@ def test_one_class_and_no_rate_and_no_steps_are_defined(method):
     assert loss.item() == 0
     assert metrics == {"accuracy": 1.0} | ({"indefinite": 0.0} if method == "imaml" else {})
     episode = random_episode(tasks=2, way=5, shot=1, query=1, size=16)
-    for still in ({"inner_rate": 0.0}, {"steps": 0}):
+    for still in ({"inner_rate": 0.0}, {"inner_steps": 0}):
         learner = learners.build(method, way=5, size=16, seed=0, channels=4, **still).double()
         fast = learner.adapt(episode.support_x, episode.support_y)["fast"]
         assert all(torch.equal(value, learner.start()[name].expand_as(value)) for name, value in fast.items())
@@ -558,7 +581,7 @@ def test_one_class_and_no_rate_and_no_steps_are_defined(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_answers_that_are_not_finite_are_an_error_in_evaluation(method):
-    learner = learners.build(method, way=5, size=16, seed=0, channels=4, steps=3, inner_rate=1e30)
+    learner = learners.build(method, way=5, size=16, seed=0, channels=4, inner_steps=3, inner_rate=1e30)
     episode = random_episode(tasks=1, way=5, shot=1, query=1, size=16)
     x, q = episode.support_x.float(), episode.query_x.float()
     x = x * float("nan") if method == "anil" else x  # a linear head does not run away: its gradient is bounded
@@ -570,7 +593,7 @@ def test_answers_that_are_not_finite_are_an_error_in_evaluation(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_saved_learners_come_back_with_their_learned_rates(tmp_path, method):
-    learner = learners.build(method, way=5, size=16, seed=0, channels=4, steps=2, normalisation="support")
+    learner = learners.build(method, way=5, size=16, seed=0, channels=4, inner_steps=2, normalisation="support")
     with torch.no_grad():
         for value in learner.parameters():
             value += 0.01 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
@@ -591,7 +614,7 @@ def test_regression_is_the_same_learner_with_float_targets():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)).double()
     for cls in (MAML, Reptile, ImplicitMAML):
-        learner = cls(network, steps=2, inner_rate=0.1)
+        learner = cls(network, inner_steps=2, inner_rate=0.1)
         found = flat(gradients(learner, batch))
         assert learner.outer_loss(batch)[1].keys() - {"indefinite"} == {"error"}
         if cls is MAML:
@@ -625,7 +648,7 @@ def test_bad_options_are_named(cls, options, message):
 
 @pytest.mark.parametrize("one_by_one", [True, False])
 def test_anil_takes_a_head_that_is_partly_frozen(one_by_one):
-    learner = learners.build("anil", way=3, size=16, seed=0, channels=4, steps=2, one_by_one=one_by_one).double()
+    learner = learners.build("anil", way=3, size=16, seed=0, channels=4, inner_steps=2, one_by_one=one_by_one).double()
     learner.network.head.bias.requires_grad_(False)
     episode = random_episode(tasks=2, size=16)
     state = learner.adapt(episode.support_x, episode.support_y)
@@ -640,7 +663,7 @@ def test_anil_takes_a_head_that_is_partly_frozen(one_by_one):
 def test_anil_takes_a_head_without_a_bias():
     network = Smooth("batch")
     network.head = nn.Linear(network.head.in_features, 3, bias=False)
-    learner, episode = ANIL(network.double(), steps=2), random_episode(tasks=2)
+    learner, episode = ANIL(network.double(), inner_steps=2), random_episode(tasks=2)
     f, theta = loss_at(learner, episode)
     learner.outer_loss(episode)[0].backward()
     assert gradient_error(f, theta, flat_gradient(learner), torch.Generator().manual_seed(1)) < 1e-8
@@ -665,7 +688,7 @@ def test_a_surrogate_leaves_its_gradients_and_adds_to_others():
 @pytest.mark.parametrize("strength", [1e-3, 1e3])
 def test_the_implicit_learner_says_where_its_matrix_is_not_positive_definite(strength):
     """At random weights a network with batch normalisation has negative curvature; a strong leash outweighs it."""
-    learner = smooth(ImplicitMAML, steps=1, strength=strength, inner_rate=1e-4, iterations=20)
+    learner = smooth(ImplicitMAML, inner_steps=1, strength=strength, inner_rate=1e-4, iterations=20)
     episode = random_episode(tasks=3)
     share = learner.outer_loss(episode)[1]["indefinite"]
     assert share == (1.0 if strength < 1 else 0.0)

@@ -45,7 +45,7 @@ def test_side_by_side_equals_one_by_one(normalisation, downsample, first_order):
     batch.support_x, batch.query_x = batch.support_x.double(), batch.query_x.double()
     results = []
     for one_by_one in (True, False):
-        options = {"channels": 8, "steps": 3, "normalisation": normalisation, "downsample": downsample}
+        options = {"channels": 8, "inner_steps": 3, "normalisation": normalisation, "downsample": downsample}
         learner = made("maml", first_order=first_order, one_by_one=one_by_one, **options).double()
         loss, _ = learner.outer_loss(batch)
         loss.backward()
@@ -58,7 +58,7 @@ def test_side_by_side_equals_one_by_one(normalisation, downsample, first_order):
 def test_frozen_parameters_are_not_adapted_and_both_ways_agree():
     batch, logits = episode(), []
     for one_by_one in (True, False):
-        learner = made("maml", channels=8, steps=2, one_by_one=one_by_one)
+        learner = made("maml", channels=8, inner_steps=2, one_by_one=one_by_one)
         learner.network.blocks.requires_grad_(False)
         state = learner.adapt(batch.support_x, batch.support_y)
         assert set(state["fast"]) == {"head.weight", "head.bias"}
@@ -79,7 +79,14 @@ def test_wide_shapes_of_the_course_agree_too(normalisation):
         for one_by_one in (True, False):
             network = {"channels": channels, "normalisation": normalisation, "downsample": downsample}
             learner = learners.build(
-                "maml", way=5, in_channels=in_channels, size=size, seed=0, steps=1, one_by_one=one_by_one, **network
+                "maml",
+                way=5,
+                in_channels=in_channels,
+                size=size,
+                seed=0,
+                inner_steps=1,
+                one_by_one=one_by_one,
+                **network,
             ).double()
             learner.loss(learner(x, y, x.flip(1)), y.flip(1)).backward()
             grads.append(flat_gradient(learner))
@@ -110,7 +117,7 @@ def test_inductive_means_that_a_query_answers_the_same_alone_and_in_company(meth
 
 def fine_tuned_after_some_training():
     torch.manual_seed(0)
-    return FineTune(Conv4(size=16, channels=8, normalisation="running", downsample="stride"), classes=12, steps=2)
+    return FineTune(Conv4(size=16, channels=8, normalisation="running", downsample="stride"), classes=12, inner_steps=2)
 
 
 @pytest.mark.parametrize("make", [lambda: made("prototypical"), fine_tuned_after_some_training], ids=["proto", "tune"])
@@ -236,20 +243,22 @@ def test_normalisations_that_do_not_fit_are_refused():
         PrototypicalNetwork(Conv4(normalisation="batch"))
     with pytest.raises(CourseError, match="wishful"):
         Conv4(normalisation="wishful")
-    with pytest.raises(CourseError, match="steps is -1"):
-        MAML(Conv4(out=5), steps=-1)
+    with pytest.raises(CourseError, match="inner_steps is -1"):
+        MAML(Conv4(out=5), inner_steps=-1)
 
 
 def test_fine_tuning_fits_its_support_and_leaves_the_network_alone():
     torch.manual_seed(0)
-    learner = FineTune(Conv4(size=16, channels=8, normalisation="support", downsample="stride"), steps=30, rate=0.1)
+    learner = FineTune(
+        Conv4(size=16, channels=8, normalisation="support", downsample="stride"), inner_steps=30, rate=0.1
+    )
     batch = episode(shot=3)
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     state = learner.adapt(batch.support_x, batch.support_y)
     fitted = learner.predict(state, batch.support_x).argmax(-1)
     assert (fitted == batch.support_y).float().mean() > 0.9
     assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
-    frozen = FineTune(learner.network, steps=2, rate=0.1, head_only=True).adapt(batch.support_x, batch.support_y)
+    frozen = FineTune(learner.network, inner_steps=2, rate=0.1, head_only=True).adapt(batch.support_x, batch.support_y)
     assert set(frozen["fast"][0]) == {"head.weight", "head.bias"}
 
 
@@ -321,15 +330,17 @@ def test_unknown_methods_and_options_are_named():
         learners.build("mamel", way=5)
     with pytest.raises(CourseError, match=r"^method 'maml' has no option 'colour'; it has channels, .*first_order"):
         learners.build("maml", way=5, colour="red")
-    with pytest.raises(CourseError, match=r"^method 'pixels' has no option 'steps'; it has none$"):
-        learners.build("pixels", way=5, steps=1)
+    with pytest.raises(CourseError, match=r"^method 'pixels' has no option 'inner_steps'; it has none$"):
+        learners.build("pixels", way=5, inner_steps=1)
 
 
 UNFIT = {
-    "option steps of method 'maml' is 'three'; give a value of type int": {"steps": "three"},
-    "option steps of method 'maml' is True; give a value of type int": {"steps": True},
+    "option inner_steps of method 'maml' is 'three'; give a value of type int": {"inner_steps": "three"},
+    "option inner_steps of method 'maml' is True; give a value of type int": {"inner_steps": True},
     "option inner_rate of method 'maml' is None; give a value of type float": {"inner_rate": None},
-    "option evaluation_steps of method 'maml' is 1.5; give a value of type int | None": {"evaluation_steps": 1.5},
+    "option evaluation_inner_steps of method 'maml' is 1.5; give a value of type int | None": {
+        "evaluation_inner_steps": 1.5
+    },
     "option channels of method 'maml' is 8.0; give a value of type int": {"channels": 8.0},
     "channels is 0: give an integer of at least 1": {"channels": 0},
     "way is '5': give an integer of at least 1": {"way": "5"},
@@ -357,17 +368,22 @@ def test_a_saved_learner_keeps_all_options_so_that_a_new_default_does_not_change
     assert options == learners.options_of(method)
     assert (options == {}) == (method == "pixels")
     if method == "maml":
-        assert {"channels": 64, "normalisation": "batch", "steps": 5, "inner_rate": 0.4}.items() <= options.items()
+        assert {
+            "channels": 64,
+            "normalisation": "batch",
+            "inner_steps": 5,
+            "inner_rate": 0.4,
+        }.items() <= options.items()
         monkeypatch.setitem(MAML.__init__.__kwdefaults__, "inner_rate", 0.1)
         assert made("maml").inner_rate == 0.1
         assert mlcourse.load(tmp_path / "all").inner_rate == 0.4
 
 
 def test_a_file_with_fewer_options_loads_with_the_defaults(tmp_path):
-    learner = made("maml", channels=4, steps=2)
+    learner = made("maml", channels=4, inner_steps=2)
     learners.save(learner, tmp_path)
     config = files.read_json(tmp_path / "config.json")
-    config["learner"]["options"] = {"channels": 4, "steps": 2}
+    config["learner"]["options"] = {"channels": 4, "inner_steps": 2}
     files.write_json(tmp_path / "config.json", config)
     loaded = mlcourse.load(tmp_path)
     assert loaded.config == learner.config
@@ -383,7 +399,7 @@ def test_chunks_of_tasks_change_no_number(monkeypatch, options):
     batch.support_x, batch.query_x = batch.support_x.double(), batch.query_x.double()
     for at_once in (5, 2):  # the last chunk is smaller
         monkeypatch.setattr("mlcourse.learners.maml.tasks_at_once", lambda *images, n=at_once: n)
-        learner = made("maml", channels=8, steps=2, **options).double()
+        learner = made("maml", channels=8, inner_steps=2, **options).double()
         loss, metrics = learner.outer_loss(batch)
         loss.backward()
         results.append((loss.item(), metrics["accuracy"], flat_gradient(learner)))
@@ -408,7 +424,7 @@ def test_channels_that_do_not_divide_into_groups():
 
 
 def test_targets_that_would_broadcast_are_refused():
-    learner = MAML(torch.nn.Linear(1, 1), steps=1, inner_rate=0.1)
+    learner = MAML(torch.nn.Linear(1, 1), inner_steps=1, inner_rate=0.1)
     x = torch.rand(2, 3, 1)
     assert learner.loss(x, x + 1).item() == pytest.approx(1)
     with pytest.raises(CourseError, match=r"\(2, 3, 1\) and \(2, 3\)"):

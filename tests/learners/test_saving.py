@@ -2,12 +2,15 @@
 
 import importlib
 import inspect
+import json
+import math
 import shutil
 import subprocess
 import sys
 import warnings
 
 import pytest
+import safetensors.torch
 import torch
 from core_helpers import squares
 from torch import nn
@@ -19,6 +22,7 @@ from mlcourse.errors import CourseError, CourseWarning
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import CHECKPOINT, CONFIG, PREVIOUS, WEIGHTS
 from mlcourse.learners.base import Frozen
+from mlcourse.learners.building import made_from
 from mlcourse.networks import Conv4
 
 OWN = """
@@ -26,6 +30,7 @@ import torch
 from torch import nn
 from mlcourse.learners import Learner, PrototypicalNetwork
 from mlcourse.learners.base import Frozen
+from mlcourse.learners.building import made_from
 from mlcourse.networks import Conv4, Recorded
 
 CALLS = []
@@ -56,6 +61,21 @@ class Student(Mine):
     def __init__(self, network, teacher, factor=1.0):
         super().__init__(network, factor)
         self.teacher = Frozen(teacher) if isinstance(teacher, Learner) else teacher
+
+
+class Acting(Net):
+    def __init__(self, leaky=False):
+        super().__init__()
+        self.act = nn.LeakyReLU(0.2) if leaky else nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class Normed(Net):
+    def __init__(self):
+        super().__init__()
+        nn.utils.parametrizations.weight_norm(self.layer)
 
 
 class Plain(nn.Module):
@@ -125,7 +145,7 @@ def answers(learner):
         lambda own: own.Student(own.Net(8), learners.build("prototypical", way=4, size=16, channels=4, seed=3)),
         lambda own: own.Student(own.Net(8), Frozen(own.Mine(own.Net(4)))),
         lambda own: own.Outer.Inner(own.Net(8)),
-        lambda own: learners.MAML(Conv4(size=16, channels=4, out=4, downsample="stride"), steps=1),
+        lambda own: learners.MAML(Conv4(size=16, channels=4, out=4, downsample="stride"), inner_steps=1),
     ],
 )
 def test_a_learner_of_ones_own_trains_saves_and_loads(own, make, tmp_path):
@@ -172,7 +192,7 @@ def test_arguments_are_those_at_the_start_and_defaults_are_kept(own):
 
 
 def test_the_signature_is_that_of_the_constructor():
-    assert list(inspect.signature(learners.MAML).parameters)[:2] == ["network", "steps"]
+    assert list(inspect.signature(learners.MAML).parameters)[:2] == ["network", "inner_steps"]
     assert next(iter(inspect.signature(Conv4).parameters)) == "in_channels"
     assert not inspect.signature(learners.PixelNeighbours).parameters
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
@@ -450,3 +470,221 @@ def test_files_from_before_classes_were_written_load(tmp_path):
     files.save_tensors(tmp_path / WEIGHTS, learner.state_dict(), {"method": "r2d2"})
     files.write_json(tmp_path / CONFIG, {"learner": learner.config, "validation_accuracy": 0.5})
     assert torch.equal(answers(mlcourse.load(tmp_path)), answers(learner))
+
+
+# ------------------------------------------------------------------ files of earlier versions
+
+
+NAMES_OF_BEFORE = {"inner_steps": "steps", "evaluation_inner_steps": "evaluation_steps"}
+
+
+def as_before(value):
+    """What a file of before `inner_steps` says in place of this."""
+    if isinstance(value, list):
+        return [as_before(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {NAMES_OF_BEFORE.get(name, name): as_before(one) for name, one in value.items()}
+
+
+FROM_BEFORE = {
+    "a method": lambda own: learners.build(
+        "maml", way=4, size=16, channels=4, seed=0, inner_steps=3, evaluation_inner_steps=2
+    ),
+    "reptile": lambda own: learners.build("reptile", way=4, size=16, channels=4, seed=0, inner_steps=3),
+    "a class": lambda own: learners.ImplicitMAML(
+        Conv4(size=16, channels=4, out=4, downsample="stride"), inner_steps=3, evaluation_inner_steps=2
+    ),
+    "a baseline": lambda own: learners.FineTune(Conv4(size=16, channels=4, normalisation="group"), inner_steps=3),
+    "a teacher inside": lambda own: own.Student(
+        own.Net(8), learners.build("maml", way=4, size=16, channels=4, seed=0, inner_steps=3)
+    ),
+    "a class inside": lambda own: own.Student(
+        own.Net(8), learners.FineTune(Conv4(size=16, channels=4, normalisation="group"), inner_steps=3)
+    ),
+}
+
+
+@pytest.mark.parametrize("which", FROM_BEFORE)
+def test_a_learner_saved_before_inner_steps_had_their_name_loads(own, which, tmp_path):
+    learner = FROM_BEFORE[which](own)
+    learners.save(learner, tmp_path)
+    tensors, about = files.load_tensors(tmp_path / WEIGHTS)
+    assert "inner_steps" in str(about)
+    assert "inner_steps" not in str(as_before(about))
+    files.save_tensors(tmp_path / WEIGHTS, tensors, as_before(about))
+    files.write_json(tmp_path / CONFIG, as_before(files.read_json(tmp_path / CONFIG)))
+    loaded = mlcourse.load(tmp_path)
+    assert loaded.recorded() == learner.recorded()
+    assert torch.equal(answers(loaded), answers(learner))
+    (tmp_path / CONFIG).unlink()
+    with pytest.warns(CourseWarning, match="stands in for it"):
+        assert mlcourse.load(tmp_path).recorded() == learner.recorded()
+
+
+@pytest.mark.parametrize("which", ["a method", "a class", "a teacher inside"])
+def test_a_run_from_before_inner_steps_had_their_name_goes_on(own, which, tmp_path):
+    train(FROM_BEFORE[which](own), out=tmp_path / "run")
+    tensors, about = files.load_tensors(tmp_path / "run" / CHECKPOINT)
+    about["learner"] = as_before(about["learner"])
+    files.save_tensors(tmp_path / "run" / CHECKPOINT, tensors, about)
+    assert len(train(FROM_BEFORE[which](own), out=tmp_path / "run", resume=True).losses) == 6
+
+
+def test_a_learner_of_ones_own_may_call_its_steps_as_it_likes(own):
+    config = {"class": "own_learner:Mine", "arguments": {"network": {"module": own.Net(8).recorded()}, "steps": 3}}
+    with pytest.raises(CourseError, match="has no argument 'steps'; it has network, factor"):
+        made_from(config)
+
+
+# ------------------------------------------------------------------ changed after it was made
+
+
+def replaced_module(learner):
+    learner.network.act = nn.Tanh()
+
+
+def other_function(learner):
+    learner.u.activation = torch.tanh
+
+
+CHANGED = {
+    "evaluation_inner_steps is 20, made again from its arguments 3": (
+        lambda own: learners.build("maml", way=4, size=16, channels=4, seed=0, evaluation_inner_steps=3),
+        lambda learner: setattr(learner, "evaluation_inner_steps", 20),
+    ),
+    "inner_rate is 0.1, made again from its arguments 0.4": (
+        lambda own: learners.MAML(Conv4(size=16, channels=4, out=4, downsample="stride")),
+        lambda learner: setattr(learner, "inner_rate", 0.1),
+    ),
+    "first_order is True": (
+        lambda own: learners.build("maml", way=4, size=16, channels=4),
+        lambda learner: setattr(learner, "first_order", True),
+    ),
+    "factor is 2, made again from its arguments 1.5": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: setattr(learner, "factor", 2),
+    ),
+    "factor is nan": (lambda own: own.Mine(own.Net()), lambda learner: setattr(learner, "factor", float("nan"))),
+    "labels is .1, 3., made again from its arguments .1, 2.": (
+        lambda own: own.Mine(own.Net(), labels=[1, 2]),
+        lambda learner: learner.labels.__setitem__(1, 3),
+    ),
+    "network.act is Tanh, made again from its arguments ReLU": (lambda own: own.Mine(own.Acting()), replaced_module),
+    "network.act.negative_slope is 0.5": (
+        lambda own: own.Mine(own.Acting(leaky=True)),
+        lambda learner: setattr(learner.network.act, "negative_slope", 0.5),
+    ),
+    "network.drop is Dropout, made again from its arguments nothing": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: learner.network.add_module("drop", nn.Dropout()),
+    ),
+    "u.activation is tanh, made again from its arguments relu": (
+        lambda own: learners.build("metanet", way=4, size=16, channels=4),
+        other_function,
+    ),
+    "it got a predict of its own, which no file keeps; define it in a class": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: setattr(learner, "predict", lambda state, x: x),
+    ),
+    "teacher.learner.inner_rate is 0.7": (
+        lambda own: own.Student(own.Net(8), learners.build("maml", way=4, size=16, channels=4)),
+        lambda learner: setattr(learner.teacher.learner, "inner_rate", 0.7),
+    ),
+}
+
+
+@pytest.mark.parametrize("message", CHANGED)
+def test_a_learner_that_was_changed_is_not_saved_as_it_was(own, message, tmp_path):
+    make, change = CHANGED[message]
+    learner = make(own)
+    learners.save(learner, tmp_path / "before")
+    change(learner)
+    for attempt in (lambda: learners.save(learner, tmp_path / "run"), lambda: train(learner, out=tmp_path / "run")):
+        with pytest.raises(CourseError, match=f"was changed after it was made: {message}") as raised:
+            attempt()
+        assert "\n" not in str(raised.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_does_not_change_the_answers_may_change(own, tmp_path):
+    learner = own.Mine(own.Acting(), labels=[float("nan")])
+    learner.count, learner.remark, learner.activation = 7, "seen", torch.tanh
+    learner.train().double()
+    learners.save(learner, tmp_path / "run")
+    assert torch.equal(answers(mlcourse.load(tmp_path / "run")), answers(learner))
+    normed = own.Mine(own.Normed())  # PyTorch makes a class anew for each such layer
+    learners.save(normed, tmp_path / "normed")
+    assert torch.equal(answers(mlcourse.load(tmp_path / "normed")), answers(normed))
+
+
+# ------------------------------------------------------------------ checksums
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for name in (CHECKPOINT, PREVIOUS):
+        (folder / name).unlink()
+    whole = (folder / WEIGHTS).read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    head = 8 + int.from_bytes(whole[:8], "little")
+    places = [head, len(whole) - 1, *torch.randint(head, len(whole), (20,), generator=generator).tolist()]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        (folder / WEIGHTS).write_bytes(damaged)
+        with pytest.raises(CourseError, match=r"learner\.safetensors is damaged") as raised:
+            mlcourse.load(folder)
+        assert "\n" not in str(raised.value)
+    for place in torch.randint(0, head, (60,), generator=generator).tolist():  # names, shapes, what is told
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (folder / WEIGHTS).write_bytes(damaged)
+        try:
+            loaded = mlcourse.load(folder)
+        except CourseError:
+            continue
+        assert torch.equal(answers(loaded), answers(mlcourse.load(finished))), "only a remark was hit"
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_from(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    damaged = bytearray((folder / CHECKPOINT).read_bytes())
+    damaged[-100] ^= 4
+    (folder / CHECKPOINT).write_bytes(damaged)
+    (folder / CONFIG).unlink()
+    with pytest.warns(CourseWarning, match=rf"holds no {CONFIG}.*{PREVIOUS} stands in for it"):
+        mlcourse.load(folder)
+
+
+def test_files_without_a_checksum_load(finished, tmp_path):
+    tensors, about = files.load_tensors(finished / WEIGHTS)
+    assert files.CHECKSUM not in about
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(finished / CONFIG, folder / CONFIG)
+    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"json": json.dumps(about)})
+    assert torch.equal(answers(mlcourse.load(folder)), answers(mlcourse.load(finished)))
+
+
+def test_a_checksum_is_of_any_tensors_and_any_remarks(tmp_path):
+    tensors = {
+        "empty": torch.zeros(0, 3), "scalar": torch.tensor(1.5), "bool": torch.tensor([True]),
+        "half": torch.ones(3, dtype=torch.bfloat16), "turned": torch.rand(3, 4).t(), "int": torch.arange(5),
+    }  # fmt: skip
+    about = {"tuple": (1, 2), "number": {1: math.pi, 10: None, 2: math.inf}, "name": "caf\udce9"}
+    files.save_tensors(tmp_path / "a.safetensors", tensors, about)
+    loaded, told = files.load_tensors(tmp_path / "a.safetensors")
+    assert (told["tuple"], told["number"]["2"], told["name"]) == ([1, 2], math.inf, "caf\udce9")
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+
+
+def test_a_folder_without_a_name_is_not_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learner = learners.build("prototypical", way=4, size=16, channels=4)
+    learners.save(learner, tmp_path)
+    for attempt in (lambda: mlcourse.load(""), lambda: learners.save(learner, " "), lambda: train(learner, out="")):
+        with pytest.raises(CourseError, match="is empty, which would mean the current folder; name a folder"):
+            attempt()

@@ -276,3 +276,43 @@ def test_negative_counts_are_refused():
     with pytest.raises(CourseError, match="terms is -2"):
         neumann(lambda p: p, b, terms=-2, rate=0.1)
     assert not conjugate_gradient(lambda p: p, b, iterations=0).any()
+
+
+# ------------------------------------------------------------------ slightly negative curvature
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(
+    ("values", "b"),
+    [
+        ([1.0, -1e-3], [1.0, 3e-4]),
+        ([1.0, -1e-3], [1.0, 1e-4]),
+        ([1.0, -0.5], [1.0, 1e-4]),
+        ([1e3, -1.0], [1e3, 0.3]),
+        ([1.0, 0.5, -1e-2], [1.0, 1.0, 2e-4]),
+        ([1.0, -1e-4], [1.0, 1e-2]),
+    ],
+)
+def test_a_slightly_negative_curvature_is_an_error(values, b, dtype):
+    values, b = torch.tensor(values, dtype=dtype), torch.tensor(b, dtype=dtype)
+    for scale in (1.0, 2.0**-20, 2.0**20):
+        with pytest.raises(CourseError, match="curvature -"):
+            conjugate_gradient(lambda p: values * p, scale * b, iterations=9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("rank", [3, 8, 20])
+def test_rounding_in_a_singular_matrix_is_no_negative_curvature(rank, dtype):
+    """A is positive semidefinite, and b lies in its range: the solution exists, and what is left is rounding."""
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        for n, spread in ((20, 1.0), (60, 3.0)):
+            half = torch.randn(n, rank, generator=generator, dtype=F64) * torch.logspace(
+                0, -spread / 2, rank, dtype=F64
+            )
+            matrix = (half @ half.T).to(dtype)
+            b = (half @ (half.T @ torch.randn(n, generator=generator, dtype=F64))).to(dtype)
+            for iterations in (rank, rank + 3, 100):
+                conjugate_gradient(matrix.matmul, b, iterations=iterations)
+            sizes = torch.logspace(0, -spread, n, dtype=dtype)  # nearly flat, and positive
+            conjugate_gradient(lambda p, sizes=sizes: sizes * p, b, iterations=200)

@@ -131,7 +131,7 @@ def learner_of(kind, **options):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
-        learner = kind(network, steps=2, **options)
+        learner = kind(network, inner_steps=2, **options)
         loss, _ = learner.outer_loss(random_episode(tasks=2), generator=seeded())
         loss.backward()
         return loss.detach(), *(value.grad for value in learner.parameters())

@@ -523,3 +523,36 @@ def test_a_finite_loss_whose_gradient_is_not_is_an_error(estimator):
     options = {"truncation": 1} if estimator == "truncated" else {}
     with pytest.raises(CourseError, match="the gradient is not finite at t = "):
         getattr(evolution, estimator)(problem, torch.tensor(0.5), **options)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "es", "pes"])
+def test_names_with_a_dot_and_with_a_dash_are_two_buffers(kind):
+    """`a.b` is how PyTorch calls b in a; `a-b` may be a parameter's own name. Values and shapes differ here."""
+    lam = {"a.b": torch.tensor([0.5, 0.1], dtype=F64), "a-b": torch.tensor(0.3, dtype=F64)}
+    problem = Unroll(
+        init=lambda lam, draw: {"s.t": lam["a.b"], "s-t": lam["a-b"]},
+        step=lambda s, lam, t: {"s.t": 0.5 * s["s.t"] + lam["a.b"], "s-t": 0.9 * s["s-t"] * lam["a-b"]},
+        loss=lambda s, lam, t: s["s.t"].square().sum() + s["s-t"],
+        horizon=4,
+    )
+    learner = Estimator(problem, lam, estimator=kind, truncation=2, particles=4, sigma=0.1)
+    options = {"trajectories": 4} if kind == "truncated" else {"sigma": 0.1, "particles": 4}
+    at, generators = None, (seeded(1), seeded(1))
+    for _ in range(3):
+        loss, _ = learner.outer_loss(generator=generators[0])
+        value, gradient, at = evolution.WINDOWS[kind](
+            problem, lam, at, truncation=2, generator=generators[1], **options
+        )
+        learner.zero_grad()
+        loss.backward()
+        assert loss.item() == pytest.approx(value.item(), rel=1e-12)
+        found = [p.grad for p in learner.parameters()]
+        assert all(map(torch.allclose, found, gradient.values()))
+        assert all(map(torch.equal, learner.at().tensors().values(), at.tensors().values()))
+
+
+def test_an_estimator_takes_no_parts():
+    problem, lam = random_problem()
+    learner = Estimator(problem, lam, estimator="pes", truncation=2, particles=8, sigma=0.1)
+    with pytest.raises(CourseError, match=r"Estimator takes its tasks in one go.*leave accumulate at 1"):
+        training.train(learner, Draws(problem.draw), steps=2, tasks=4, accumulate=2, progress=False)
