@@ -3,7 +3,8 @@
 A lesson takes minutes, so `make test` runs only those whose result can have changed. `data/results/lessons.json` has,
 for each notebook, a hash of its code, of the package files that it imports (found by reading the imports, through the
 whole package) and of the embedded data. It needs no git history, so it answers the same in a shallow clone and in an
-archive. `make test-full` (MLCOURSE_LESSON=all) runs every lesson and writes the file.
+archive. `make test-full` (MLCOURSE_LESSON=all) runs every lesson and writes the file, with what each claim cell printed,
+of which `mlcourse tidy` makes the table of claims.
 
 After the lesson, in the same kernel, the notebook's baseline takes the method's place, the evidence cells run again,
 and the claim cell must fail: a claim that cannot fail claims nothing.
@@ -19,8 +20,9 @@ import pytest
 from mlcourse import files, places
 from mlcourse.commands.pages import write_html
 from mlcourse.commands.run import execute
+from mlcourse.teaching import claims
 
-RECORD = places.data() / "results" / "lessons.json"
+RECORD = places.data() / claims.RECORD
 WHEN = os.environ.get("MLCOURSE_LESSON", "")
 
 pytestmark = pytest.mark.lesson
@@ -51,10 +53,9 @@ def test_lesson_and_its_claim(path, tmp_path, record_lesson):
     differing = harness.golden_differences(notebook, ran)
     assert not differing, "golden cells depend on the budget:\n" + "\n".join(differing)
     if WHEN == "all":
-        kept = {"seconds": round(costs["seconds"], 1), "slowest_seconds": round(costs["slowest_seconds"], 1)}
-        files.write_json(
-            RECORD, recorded() | {path.stem: {"fingerprint": fingerprint, **kept, "peak_mb": round(outcome.peak_mb)}}
-        )
+        kept = {"fingerprint": fingerprint, "claim": claims.record(notebook, ran), "peak_mb": round(outcome.peak_mb)}
+        kept |= {name: round(costs[name], 1) for name in ("seconds", "slowest_seconds")}
+        files.write_json(RECORD, recorded() | {path.stem: kept})
 
 
 @pytest.mark.skipif(not recorded(), reason="no full run is on record")
