@@ -27,6 +27,7 @@ NO_CHECKPOINT = (
     "the network uses torch.utils.checkpoint, whose backward pass would find other parameters; leave it out of the "
     "network (inner.adapt_checkpointed and MAML's checkpoint save memory, too)"
 )
+ONLY_ONCE = "a checkpointed inner process can be differentiated once only; for more use adapt"
 
 
 def parameters(module: nn.Module) -> Parameters:
@@ -311,21 +312,25 @@ class Recompute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        # PyTorch's own guard (once_differentiable) is silent, with a wrong result, in autograd.grad by named tensors.
+        # PyTorch's own guard (once_differentiable) is silent, with a wrong result, in
+        # autograd.grad by named tensors.
         if torch.is_grad_enabled():
-            raise CourseError("a checkpointed inner process can be differentiated once only; for more use adapt")
+            raise CourseError(ONLY_ONCE)
         n, blocks = ctx.count, len(ctx.lengths)
         kept, others = ctx.saved_tensors[: n * blocks], ctx.saved_tensors[n * blocks :]
         wanted = ctx.needs_input_grad[3 + n :]
         sums: list[Tensor | None] = [None] * len(others)
         for index in reversed(range(blocks)):
+            enters = kept[n * index : n * index + n]
             with torch.enable_grad():
-                fast = tuple(value.detach().requires_grad_() for value in kept[n * index : n * index + n])
-                also = tuple(value.detach().requires_grad_(w) for value, w in zip(others, wanted, strict=True))
+                fast = tuple(value.detach().requires_grad_() for value in enters)
+                pairs = zip(others, wanted, strict=True)
+                also = tuple(value.detach().requires_grad_(w) for value, w in pairs)
                 out = ctx.block(ctx.lengths[index], fast, also)
             asked = [*fast, *(value for value, w in zip(also, wanted, strict=True) if w)]
             _refuse_other_leaves(out, asked)
-            found = iter(torch.autograd.grad(out, asked, grads, materialize_grads=True, allow_unused=True))
+            zeros = {"materialize_grads": True, "allow_unused": True}
+            found = iter(torch.autograd.grad(out, asked, grads, **zeros))
             grads = [next(found) for _ in fast]
             for i in (i for i, w in enumerate(wanted) if w):
                 more = next(found)

@@ -182,10 +182,11 @@ def exact(
 
 @inner.with_gradients
 def implicit_gradient(problem, phi, lam, solve, *, steps, rate) -> tuple[Tensor, Tensors]:
-    """∂L_outer/∂λ − (∂²L_inner/∂φ∂λ)ᵀ v, with v = solve(p → H p, ∂L_outer/∂φ): all by products, H is never built."""
-    check_number("rate", rate, least=0)
-    if steps > 0 and not rate:
-        raise CourseError(f"{steps} inner steps at the rate 0 go nowhere; give a rate above 0, or steps=0")
+    """∂L_outer/∂λ − (∂²L_inner/∂φ∂λ)ᵀ v, with v = solve(p → H p, ∂L_outer/∂φ).
+
+    All by products: H is never built.
+    """
+    _check_rate(steps, rate)
     lam = _leaves(lam)
     phi = problem.init(lam) if phi is None else phi
     phi = _leaves(_descend(problem, phi, _detached(lam), steps, rate, create_graph=False))
@@ -194,8 +195,8 @@ def implicit_gradient(problem, phi, lam, solve, *, steps, rate) -> tuple[Tensor,
     parts = _grad(value, _list(phi) + _list(lam))
     _outcome(value, phi, parts[:n], steps=steps, rate=rate)  # before the solver is asked
     direct = parts[n:]
-    slope = _grad(problem.inner_loss(phi, lam), _list(phi), create_graph=True)  # ∇_φ L_inner, with its graph
-    flat_slope = _flat(slope)
+    # ∇_φ L_inner, with its graph
+    flat_slope = _flat(_grad(problem.inner_loss(phi, lam), _list(phi), create_graph=True))
 
     def hessian_vector(p: Tensor) -> Tensor:
         return _flat(_grad_or_zeros(flat_slope @ p, _list(phi), retain_graph=True))
@@ -220,6 +221,12 @@ def _solve_dense(matrix: Tensor, b: Tensor) -> Tensor:
     if failed or not torch.isfinite(matrix).all():
         raise CourseError("the inner Hessian is not positive definite here; give a phi near a minimum, or regularise")
     return torch.cholesky_solve(b.unsqueeze(-1), factor).squeeze(-1)
+
+
+def _check_rate(steps: int, rate: float) -> None:
+    check_number("rate", rate, least=0)
+    if steps > 0 and not rate:
+        raise CourseError(f"{steps} inner steps at the rate 0 go nowhere; give a rate above 0, or steps=0")
 
 
 def _descend(problem, phi, lam, steps, rate, **options) -> Tensors:

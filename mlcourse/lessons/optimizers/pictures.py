@@ -93,7 +93,7 @@ def rate_curves_text(series: Mapping[str, tuple[Sequence[float], Tensor]]) -> st
     for name, (rates, losses) in series.items():
         best = int(torch.as_tensor(losses).nan_to_num(nan=math.inf).argmin())
         words.append(f"{name} {float(losses[best]):.3f} at {float(rates[best]):.3g}")
-    return f"Valleys over the log of the rate; the lowest loss and its rate: {', '.join(words)}."
+    return f"Loss at the horizon against the rate; the lowest loss and its rate: {', '.join(words)}."
 
 
 # ------------------------------------------------------------------ one rule against another, in many places
