@@ -1,4 +1,4 @@
-"""How curved a loss is where one stands: whether steps of a given rate can arrive, and what a lost second order costs."""
+"""How curved a loss is where one stands: can steps of a given rate arrive, and what does a lost second order cost?"""
 
 from collections.abc import Callable
 

@@ -88,8 +88,8 @@ def jagged_text(horizon: int, sigma: float, place: float) -> str:
     """The picture of `jagged` in words."""
     _, losses, slopes, values, *_ = _found(horizon, sigma, place)
     return (
-        f"The outer loss of {horizon} inner steps over the log of the rate has {_minima(losses)} local minima; smoothed "
-        f"with sigma {sigma:.2f} it has {_minima(values)}. {_words(horizon, sigma, place)} "
+        f"The outer loss of {horizon} inner steps over the log of the rate has {_minima(losses)} local minima; "
+        f"smoothed with sigma {sigma:.2f} it has {_minima(values)}. {_words(horizon, sigma, place)} "
         f"The largest exact slope is about 10 to the power {np.log10(abs(slopes).max()):.0f}."
     )
 

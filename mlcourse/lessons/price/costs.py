@@ -64,4 +64,3 @@ def error(got: Tensor, exact: Tensor) -> float:
 def cosine(got: Tensor, exact: Tensor) -> float:
     """The cosine of the angle between two gradients: 1 is the same direction, 0 a right angle."""
     return (got @ exact / (got.norm() * exact.norm())).item()
-

@@ -98,10 +98,10 @@ def spoil(labels: Tensor, share: float, way: int, generator: torch.Generator) ->
 def three_knobs(split: Split, generator: torch.Generator, *, copies: int = 2) -> Bilevel:
     """λ: `rate`, `decay`, `jitter`, each the logarithm of its value.
 
-    jitter: the standard deviation, in pixels, by which `copies` copies of each training image
-    are moved. The directions are drawn once: so the inner loss is a smooth function of λ. The
-    inner loss is multiplied by the learning rate, and takes steps of rate 1: the same steps,
-    but the learning rate stands where a hypergradient sees it.
+    jitter: the standard deviation, in pixels, by which `copies` copies of each training
+    image are moved. The directions are drawn once: so the inner loss is a smooth function
+    of λ. The inner loss is multiplied by the learning rate, and takes steps of rate 1: the
+    same steps, but the learning rate stands where a hypergradient sees it.
     """
     images, labels = split.train_x.repeat(copies, 1, 1, 1), split.train_y.repeat(copies)
     directions = torch.randn(len(images), 2, generator=generator, dtype=F64)

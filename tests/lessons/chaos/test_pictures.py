@@ -84,11 +84,16 @@ def test_all_values_of_the_controls_can_be_drawn(horizon):
 
 
 def test_the_words_count_the_teeth():
-    """One step gives a curve with few minima; a hundred give a jagged one, and smoothing takes most of the teeth away."""
+    """One step gives a curve with few minima; a hundred give a jagged one, and smoothing takes most teeth away."""
     found = []
     for horizon in (1, 100):
         words = pictures.jagged_text(horizon, 0.3, 1.5)
-        found.append([int(word) for word in (words.split(" local minima")[0].split()[-1], words.split("it has ")[1].split(".")[0])])
+        found.append(
+            [
+                int(word)
+                for word in (words.split(" local minima")[0].split()[-1], words.split("it has ")[1].split(".")[0])
+            ]
+        )
     (few, _), (many, smoothed) = found
     assert few < 10
     assert many > 10 * few
