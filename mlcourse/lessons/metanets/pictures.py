@@ -314,8 +314,8 @@ def fast_weights(support: Tensor, labels: Tensor, memory: Tensor) -> Figure:
 META_NETWORK_TEXT = (
     "A drawing of a Meta-Network. Above, a support image with its label goes into u, which makes its key, and into b, "
     "which answers. The gradients of their losses go to d, which writes the fast weights of u once for each task, and "
-    "to m, which writes the fast weights of b for this image. The memory keeps a row for each support image: its key and "
-    "its fast weights. Below, a query goes into u; its key is compared with the keys in the memory; the fast weights "
+    "to m, which writes the fast weights of b for this image. The memory keeps a row for each support image: its key "
+    "and its fast weights. Below, a query goes into u; its key is compared with the keys in the memory; the fast weights "
     "that it reads go into b, which answers."
 )
 INK, SLOW, WRITER = "#444444", "#D6E6F2", "#F8DCCB"
