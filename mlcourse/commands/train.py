@@ -47,7 +47,7 @@ def train(
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
 ) -> None:
     """Meta-train METHOD from random weights; the best step on validation classes is kept."""
-    from mlcourse import datasets, devices, learners, training
+    from mlcourse import datasets, devices, learners, threads, training
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
 
@@ -59,6 +59,7 @@ def train(
     plan = learners.recipe(method, budget, way or fitting.DEFAULT_WAY)
     place = devices.pick(device)
     devices.keep_freed_memory()
+    threads.limit()
     at = {"protocol": protocol, "root": data_root}
     fitted = fitting.fit_training(
         lambda split: data.load(

@@ -6,7 +6,10 @@ simple `rival`, and how the rival was `tuned`. The result is what the cell print
 the README.md beside the notebooks.
 """
 
+import ast
 import hashlib
+import io
+import tokenize
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -18,7 +21,11 @@ WORDS = ("says", "method", "rival", "tuned")  # what a claim cell's metadata mus
 RECORD = Path("results") / "lessons.json"  # below the folder of the data
 BEGIN = "<!-- claims: begin (written by `mlcourse tidy`) -->"
 END = "<!-- claims: end -->"
-HEADER = "| notebook | claim | method | strongest rival | how the rival was tuned | what the run printed |\n" + "|---" * 6 + "|"
+HEADER = (
+    "| notebook | claim | method | strongest rival | how the rival was tuned | what the run printed |\n"
+    + "|---" * 6
+    + "|"
+)
 
 
 def of(notebook: NotebookNode) -> dict[str, str]:
@@ -79,6 +86,26 @@ def page(folder: Path, data: Path) -> tuple[Path, str]:
     return place, with_table(text, table(claimed, files.read_json(recorded) if recorded.is_file() else {}))
 
 
+def without_comments(source: str) -> str:
+    """Python code without its comments, docstrings, blank lines and spaces at line ends.
+
+    It cuts them out of the text, because a tree is written differently by different versions of Python.
+    """
+    lines = source.replace("\r\n", "\n").split("\n")
+    for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            text = node.body[0]
+            for row in range(text.lineno, text.end_lineno + 1):
+                lines[row - 1] = ""
+    return "\n".join(kept for line in lines if (kept := line.rstrip()))
+
+
 def _cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if "claim" in cell.metadata.get("tags", []) and cell.cell_type == "code"]
 
@@ -90,7 +117,7 @@ def _cell(notebook: NotebookNode) -> NotebookNode:
 def _mark(notebook: NotebookNode) -> str:
     """A mark of the notebook's code: a result is of this code, or it is no result."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    return hashlib.sha256(code.encode()).hexdigest()[:16]
+    return hashlib.sha256(without_comments(code).encode()).hexdigest()[:16]
 
 
 def _in_a_cell(text: str) -> str:

@@ -1,7 +1,7 @@
 """How many minutes a person needs for a notebook: its core, and the stretch parts beside it.
 
 The estimate is a sum: words of prose / 130, lines of code / 40 (a function of the package that is shown counts as 20
-lines), 0.75 for each picture, 1.5 for each widget, 0.5 for each guess, and for each exercise the minutes in its heading.
+lines), 0.75 for each picture, 1.5 for each widget, 0.5 for each guess, and the minutes in each exercise's heading.
 
 Where the numbers come from. Adults read English non-fiction silently at 238 words a minute, most at 175 to 300, and
 more slowly when English is their second language (Brysbaert 2019, "How many words do we read per minute?", Journal of

@@ -22,6 +22,7 @@ from PIL import Image
 
 from mlcourse import places
 from mlcourse.teaching import claims, minutes
+from mlcourse.teaching.claims import without_comments
 
 CORE = {"00", "01", "02", "03", "05", "06", "12", "13", "14", "15", "17"}
 MAX_LINES, MAX_BYTES, MIN_EXERCISES, MIN_GOLDEN, MIN_ALT = 20, 400_000, 3, 3, 10
@@ -135,7 +136,7 @@ def rule(function: Callable[[Lesson], Iterator[str]]) -> Callable[[Lesson], list
 
 @rule
 def has_header(lesson):
-    """The header says objectives, prerequisites, papers and three kinds of minutes; the core fits an hour, 00 half one."""
+    """The header says objectives, prerequisites, papers and three kinds of minutes; a core fits an hour."""
     for word in ("objectives", "prerequisites", "papers"):
         if not lesson.field(word):
             yield f"the header table has no row `{word}`"
@@ -155,7 +156,7 @@ CLASS_NOTES = ("Open with:", "Expect the guess:", "Skip:", "Plan:")
 
 @rule
 def has_class_notes(lesson):
-    """The first cell ends in a fold "In class: N minutes": the question to open with, the guess to expect, what to skip."""
+    """The first cell folds "In class: N minutes": the question to open with, the guess to expect, what to skip."""
     found = re.search(r"<details><summary>In class: (\d+) minutes</summary>(.*?)</details>", _first(lesson), re.DOTALL)
     if not found:
         yield "the first cell has no <details><summary>In class: N minutes</summary>"
@@ -535,8 +536,8 @@ def without_solutions(notebook):
 
 
 def without_stretch(notebook):
-    """The notebook of who skips all stretch parts."""
-    edition = copy.deepcopy(notebook)
+    """The notebook of who skips all stretch parts, and so opens no solution of them."""
+    edition = without_solutions(notebook)
     edition.cells = [cell for cell in edition.cells if minutes.STRETCH not in tags(cell)]
     return edition
 
@@ -655,14 +656,18 @@ def _imports(text: str, inside: str) -> Iterator[str]:
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of all that a lesson's result depends on in this repository: its code, the package files, the data."""
+    """A hash of all that a lesson's result depends on in this repository: its code, the package files, the data.
+
+    Comments, docstrings and blank lines do not count: no result depends on them.
+    """
     lesson = Lesson.read(path)
     source = "\n".join(cell.source for cell in lesson.code if not cell.source.lstrip().startswith(("%", "!")))
-    digest = hashlib.sha256((source + str(lesson.notebook.metadata.get("mlcourse", ""))).encode())
+    digest = hashlib.sha256((without_comments(source) + str(lesson.notebook.metadata.get("mlcourse", ""))).encode())
     results = places.data() / "results"
     kept = (p for p in places.data().rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     stored = [p for p in kept if results not in p.parents and p.suffix != ".md"]
     for file in sorted([*imported_modules(source), *stored]):
         digest.update(str(file.relative_to(places.repository()).as_posix()).encode())
-        digest.update(file.read_bytes().replace(b"\r\n", b"\n") if file.suffix == ".py" else file.read_bytes())
+        content = file.read_bytes()
+        digest.update(without_comments(content.decode()).encode() if file.suffix == ".py" else content)
     return digest.hexdigest()

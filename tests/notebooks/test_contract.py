@@ -107,7 +107,9 @@ def shown(lesson) -> dict[str, object]:
 ALSO_SHOWN = {"07_the_price_of_unrolling": {"type(network.blocks[0]).wide": networks.conv4.Block.wide}}
 
 
-@pytest.mark.parametrize("name", [name for name, lesson in LESSONS.items() if any("getsource" in c.source for c in lesson.code)])
+@pytest.mark.parametrize(
+    "name", [name for name, lesson in LESSONS.items() if any("getsource" in c.source for c in lesson.code)]
+)
 def test_what_is_shown_of_the_package_keeps_the_columns_of_a_cell(name):
     parts = shown(LESSONS[name]) | ALSO_SHOWN.get(name, {})
     assert parts, "no function was found: name those that are shown in ALSO_SHOWN"

@@ -1,4 +1,4 @@
-"""What others hand out or leave out: the class-room edition without its solutions, and a lesson without stretch parts."""
+"""What is handed out, and what is left out: the edition without solutions, and a lesson without its stretch parts."""
 
 import harness
 import nbformat

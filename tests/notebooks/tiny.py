@@ -80,6 +80,7 @@ def tiny():
         golden("print(sum_of_two(1, 2))", "3\n"),
         golden("print(sum_of_two(1, 3))", "4\n"),
     ]
+    claim = {"claim": dict(CLAIM)}
     for k, kind in ((1, "core"), (2, "core"), (3, "stretch")):
         cells += [
             new_markdown_cell(f"## Exercise 07.{k}: add ({kind}, difficulty 1, 5 min)\n\n{HINT}"),
@@ -89,7 +90,7 @@ def tiny():
     cells += [
         code("method = sum_of_two"),
         code("result = method(2, 2)", "evidence"),
-        code('if budget != "smoke":\n    assert result == 4\nprint("claimed")', "claim", mlcourse={"claim": dict(CLAIM)}),
+        code('if budget != "smoke":\n    assert result == 4\nprint("claimed")', "claim", mlcourse=claim),
         new_markdown_cell("## What we left out\n\n## References"),
         code("session.end()"),
         new_markdown_cell("## Solutions"),

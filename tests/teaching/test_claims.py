@@ -31,8 +31,7 @@ def test_a_row_says_what_the_run_printed():
     kept = {"07_x": {"claim": claims.record(notebook(), executed("a minus b: +1 | 2\nClaim holds.\n"))}}
     row = claims.table({"07_x": notebook()}, kept).splitlines()[2]
     assert row == (
-        "| [07](07_x.ipynb) | it helps | ours | theirs \\| tuned | five rates "
-        "| a minus b: +1 \\| 2<br>Claim holds. |"
+        "| [07](07_x.ipynb) | it helps | ours | theirs \\| tuned | five rates | a minus b: +1 \\| 2<br>Claim holds. |"
     )
 
 

@@ -67,7 +67,9 @@ def test_tagged_cells_and_stretch_exercises_are_stretch():
     hard = text("word " * 130 + "\n### Exercise 07.2: two (stretch, difficulty 3 of 5, 12 min)\n\n" + "word " * 260)
     detour = text("## Stretch: a detour\n\n" + "word " * 260, "stretch")
     stub = code("def my_two():\n    return ...", "exercise:07.2")
-    core, stretch = estimate(easy, code("x = 1", "exercise:07.1"), hard, stub, detour, code("figures.show()", "stretch"))
+    core, stretch = estimate(
+        easy, code("x = 1", "exercise:07.1"), hard, stub, detour, code("figures.show()", "stretch")
+    )
     assert (core.exercises, stretch.exercises) == ({"07.1": 8}, {"07.2": 12})
     assert core.total == pytest.approx(8 + 2, abs=0.3)
     assert stretch.total == pytest.approx(12 + 4 + 0.75, abs=0.3)

@@ -273,7 +273,7 @@ def kink(at: Sequence[float], profiles: Mapping[str, Sequence[float]], curves) -
 
 
 def kink_text(profiles: Mapping[str, Sequence[float]], curves: Mapping[str, tuple]) -> str:
-    """The picture of `kink` in words: how the largest step along the line compares with the usual one, and the errors."""
+    """The picture of `kink` in words: the largest step along the line compared with the usual one, and the errors."""
     jumps = []
     for name, values in profiles.items():
         steps = np.abs(np.diff(values))

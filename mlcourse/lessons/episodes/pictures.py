@@ -30,8 +30,8 @@ Setting = tuple[int, int, bool]  # way, shot, leak
 
 
 CUT_TEXT = (
-    "Left, three images, each a row as long as 128 maps. Right, the same numbers after view: twelve short rows, so that "
-    "row 1, which is compared with the label of image 1, holds a quarter of image 0."
+    "Left, three images, each a row as long as 128 maps. Right, the same numbers after view: twelve short rows, so "
+    "that row 1, which is compared with the label of image 1, holds a quarter of image 0."
 )
 
 
@@ -129,7 +129,13 @@ class TaskPictures:
             chart.plot(self.ways, self.ways, label=name, **figures.style(index))
         chart.plot(self.ways, [100 / n for n in self.ways], "k:", label="guessing")
         chart.plot([0], [0], "o", markersize=15, markerfacecolor="none", color="k")
-        chart.set(xlabel="way", ylabel="accuracy of pixels (%)\nband: 95 % interval", ylim=(0, 102), xticks=self.ways, yticks=(0, 50, 100))
+        chart.set(
+            xlabel="way",
+            ylabel="accuracy of pixels (%)\nband: 95 % interval",
+            ylim=(0, 102),
+            xticks=self.ways,
+            yticks=(0, 50, 100),
+        )
         chart.set_xlim(self.ways[0] - 0.5, self.ways[-1] + 0.5)
         chart.legend(loc="upper right", fontsize=10)
 
@@ -137,7 +143,9 @@ class TaskPictures:
 # ------------------------------------------------------------------ the exam
 
 
-def exam(images: Tensor, marks: Mapping[str, Tensor], results: Mapping[str, tuple[float, float]], *, how: str) -> Figure:
+def exam(
+    images: Tensor, marks: Mapping[str, Tensor], results: Mapping[str, tuple[float, float]], *, how: str
+) -> Figure:
     """Left: one task, and below each query who got it wrong. Right: accuracies on new classes, with their intervals.
 
     images: [5·6, 1, 28, 28], for each class one support image, then five queries. marks: name → bool [5, 5], which of

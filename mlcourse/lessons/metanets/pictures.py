@@ -313,16 +313,16 @@ def fast_weights(support: Tensor, labels: Tensor, memory: Tensor) -> Figure:
 
 META_NETWORK_TEXT = (
     "A drawing of a Meta-Network. Above, a support image with its label goes into u, which makes its key, and into b, "
-    "which answers. The gradients of their losses go to d, which writes the fast weights of u once for each task, and to "
-    "m, which writes the fast weights of b for this image. The memory keeps a row for each support image: its key and "
-    "its fast weights. Below, a query goes into u; its key is compared with the keys in the memory; the fast weights "
+    "which answers. The gradients of their losses go to d, which writes the fast weights of u once for each task, and "
+    "to m, which writes the fast weights of b for this image. The memory keeps a row for each support image: its key "
+    "and its fast weights. Below, a query goes into u; its key is compared with the keys in the memory; the fast weights "
     "that it reads go into b, which answers."
 )
 INK, SLOW, WRITER = "#444444", "#D6E6F2", "#F8DCCB"
 
 
 def meta_network() -> Figure:
-    """The parts of a Meta-Network and what flows between them: u, b, d, m and the memory. META_NETWORK_TEXT says it."""
+    """The parts of a Meta-Network, u, b, d, m and the memory, and what flows between them."""
     fig, ax = figures.subplots(size=(9.6, 4.6))
     ax.set(xlim=(0, 12), ylim=(0, 6))
     ax.set_axis_off()

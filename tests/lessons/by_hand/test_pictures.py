@@ -173,4 +173,6 @@ def test_the_words_of_a_kink_follow_the_data():
     words = pictures.kink_text({"tanh": smooth, "ReLU": torn}, curves)
     assert "tanh 1.0 times, ReLU 31.0 times" in words
     assert "tanh 1e-05" in words
-    assert "the smallest: tanh" in pictures.kink_text({"tanh": [1.0, 1.0, 1.0]}, curves), "a flat line is no division by 0"
+    assert "the smallest: tanh" in pictures.kink_text({"tanh": [1.0, 1.0, 1.0]}, curves), (
+        "a flat line is no division by 0"
+    )
