@@ -106,7 +106,8 @@ def test_both_halves_show_and_say_the_results():
     fig = both_halves(errors, found)
     left, right = fig.axes
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["MAML", "joint"]
-    assert [list(bars[0].get_ydata()) for bars in right.containers] == [[20, 50], [30, 60], [40, 70], [50, 80]]
+    shown = [[round(y) for y in bars[0].get_ydata()] for bars in right.containers]
+    assert shown == [[20, 50], [30, 60], [40, 70], [50, 80]]
     assert [bars[0].get_linestyle() for bars in right.containers] == ["-", "--", "-", "--"]
     text = both_halves_text(errors, found)
     assert figures.check_text(text, fig) == text
