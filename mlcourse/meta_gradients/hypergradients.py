@@ -186,7 +186,10 @@ def implicit_gradient(problem, phi, lam, solve, *, steps, rate) -> tuple[Tensor,
 
     All by products: H is never built.
     """
-    _check_rate(steps, rate)
+    check_number("rate", rate, least=0)
+    if steps > 0 and not rate:
+        nowhere = f"{steps} inner steps at the rate 0 go nowhere"
+        raise CourseError(f"{nowhere}; give a rate above 0, or steps=0")
     lam = _leaves(lam)
     phi = problem.init(lam) if phi is None else phi
     phi = _leaves(_descend(problem, phi, _detached(lam), steps, rate, create_graph=False))
@@ -196,7 +199,8 @@ def implicit_gradient(problem, phi, lam, solve, *, steps, rate) -> tuple[Tensor,
     _outcome(value, phi, parts[:n], steps=steps, rate=rate)  # before the solver is asked
     direct = parts[n:]
     # ∇_φ L_inner, with its graph
-    flat_slope = _flat(_grad(problem.inner_loss(phi, lam), _list(phi), create_graph=True))
+    slope = _grad(problem.inner_loss(phi, lam), _list(phi), create_graph=True)
+    flat_slope = _flat(slope)
 
     def hessian_vector(p: Tensor) -> Tensor:
         return _flat(_grad_or_zeros(flat_slope @ p, _list(phi), retain_graph=True))
@@ -221,12 +225,6 @@ def _solve_dense(matrix: Tensor, b: Tensor) -> Tensor:
     if failed or not torch.isfinite(matrix).all():
         raise CourseError("the inner Hessian is not positive definite here; give a phi near a minimum, or regularise")
     return torch.cholesky_solve(b.unsqueeze(-1), factor).squeeze(-1)
-
-
-def _check_rate(steps: int, rate: float) -> None:
-    check_number("rate", rate, least=0)
-    if steps > 0 and not rate:
-        raise CourseError(f"{steps} inner steps at the rate 0 go nowhere; give a rate above 0, or steps=0")
 
 
 def _descend(problem, phi, lam, steps, rate, **options) -> Tensors:

@@ -235,10 +235,11 @@ def pes_window(
     generator: Generator,
     draws: Tree | None = None,
 ) -> tuple[Tensor, Tree, Particles]:
-    """Persistent ES over the next K steps: each particle keeps its own state, and ξ = Σ ε.
+    """Persistent ES over the next K steps: each particle goes on from its own state.
 
-    With K = T it is `es_window`. Where λ moves between windows, the gradient is that of a λ
-    which lags behind: let it move little in T/K windows. Arguments: as in `es_window`.
+    It remembers ξ = Σ ε. With K = T it is `es_window`. Where λ moves between windows, the
+    gradient is that of a λ which lags behind: let it move little in T/K windows. Arguments:
+    as in `es_window`.
     """
     pairs = _pairs(sigma, particles, generator)
     t, fresh = _time(problem, at, truncation, particles)

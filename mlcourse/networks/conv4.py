@@ -51,9 +51,9 @@ class Block(nn.Module):
     ) -> Tensor:
         """The block of many tasks side by side: one grouped convolution, a group per task."""
         weight, bias = params["conv.weight"], params["conv.bias"]
-        stride, padding, groups = self.conv.stride, self.conv.padding, len(weight)
-        weight, bias = weight.flatten(0, 1), bias.flatten()
-        x = closed_form.convolution(x, weight, bias, stride, padding, groups=groups)
+        stride, padding = self.conv.stride, self.conv.padding
+        tasks, weight, bias = len(weight), weight.flatten(0, 1), bias.flatten()
+        x = closed_form.convolution(x, weight, bias, stride, padding, groups=tasks)
         x = F.relu(self.norm.wide(_below(params, "norm."), x, reference))
         return F.max_pool2d(x, 2) if self.pool else x
 
@@ -115,7 +115,9 @@ class Conv4(Recorded):
         x: Tensor,
         reference: int | None = None,
     ) -> Tensor:
-        """Many tasks at once, each with weights of its own, as the groups of one wide network.
+        """Many tasks at once, each with weights of its own.
+
+        They lie side by side, as the groups of one wide network.
 
         params: by name, with a leading dimension of tasks.
         x: [tasks, images, in_channels, size, size].
@@ -128,7 +130,7 @@ class Conv4(Recorded):
         x = x.reshape(images, tasks, -1).transpose(0, 1)
         if isinstance(self.head, nn.Identity):
             return x
-        weight, bias = params["head.weight"].transpose(1, 2), params["head.bias"].unsqueeze(1)
+        bias, weight = params["head.bias"].unsqueeze(1), params["head.weight"].transpose(1, 2)
         return torch.baddbmm(bias, x, weight)
 
 

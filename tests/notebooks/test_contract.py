@@ -96,7 +96,7 @@ def shown(lesson) -> dict[str, object]:
                 exec(ast.unparse(node), names)
         parts = [node.value for node in nodes if isinstance(node, ast.Attribute | ast.Assign)]
         for node in nodes:
-            if isinstance(node, ast.Attribute | ast.Name) and node not in parts:
+            if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load) and node not in parts:
                 with contextlib.suppress(NameError, AttributeError):
                     value = eval(ast.unparse(node), names)
                     if str(getattr(value, "__module__", "")).startswith("mlcourse"):

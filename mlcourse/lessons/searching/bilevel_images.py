@@ -115,10 +115,8 @@ def three_knobs(split: Split, generator: torch.Generator, *, copies: int = 2) ->
     def outer_loss(phi: Tensor, lam: Tensors) -> Tensor:
         return F.cross_entropy(val_x @ phi, split.val_y)
 
-    def init(lam: Tensors) -> Tensor:
-        return torch.zeros(val_x.shape[1], split.way, dtype=F64)
-
-    return Bilevel(init, inner_loss, outer_loss)
+    shape = val_x.shape[1], split.way
+    return Bilevel(lambda lam: torch.zeros(shape, dtype=F64), inner_loss, outer_loss)
 
 
 def moved(images: Tensor, pixels: Tensor) -> Tensor:
@@ -141,8 +139,8 @@ def weighted_examples(
 ) -> Bilevel:
     """λ [n]: the weight of training example i is σ(λ_i), from 0 to 1.
 
-    λ = 0 is ordinary training: 2 σ(0) = 1. train_x [n, features], val_x [m, features];
-    labels [n] and [m].
+    λ = 0 is ordinary training: 2 σ(0) = 1.
+    train_x [n, features], val_x [m, features]; labels [n] and [m].
     """
 
     def inner_loss(phi: Tensor, lam: Tensor) -> Tensor:
@@ -152,10 +150,8 @@ def weighted_examples(
     def outer_loss(phi: Tensor, lam: Tensor) -> Tensor:
         return F.cross_entropy(val_x @ phi, val_y)
 
-    def init(lam: Tensor) -> Tensor:
-        return torch.zeros(train_x.shape[1], way, dtype=F64)
-
-    return Bilevel(init, inner_loss, outer_loss)
+    shape = train_x.shape[1], way
+    return Bilevel(lambda lam: torch.zeros(shape, dtype=F64), inner_loss, outer_loss)
 
 
 def solve(problem: Bilevel, lam: Tensors, *, steps: int, rate: float) -> Tensor:
