@@ -355,13 +355,15 @@ def inner_training(
         grads = torch.func.grad(family.loss)(state["params"], state["task"], t)
         if first_order:
             grads = {name: g.detach() for name, g in grads.items()}
-        params, memory = functional_call(rule, lam, (state["params"], grads, state["rule"], t))
+        arguments = (state["params"], grads, state["rule"], t)
+        params, memory = functional_call(rule, lam, arguments)
         return {"params": params, "rule": memory, "task": state["task"]}
 
     def loss(state: Tree, lam: Parameters, t: int) -> Tensor:
         value = family.validation(state["params"], state["task"])
         if ceiling is not None:
-            value = torch.where(value < ceiling, value, ceiling)  # a nan is not below it either
+            # a nan is not below it either
+            value = torch.where(value < ceiling, value, ceiling)
         return value * (1 / horizon if weight is None else weight(t))
 
     return Unroll(init, step, loss, horizon, family.sample)
