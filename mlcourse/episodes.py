@@ -151,7 +151,7 @@ class EpisodeSampler:
             raise CourseError(f"the generator is on {generator.device}: make it with torch.Generator(), on the CPU")
         per_class = self.shot + self.query
         classes = self.draw_classes(tasks, generator)
-        samples = draw_distinct(self.data.counts[classes].flatten(), per_class, generator)
+        samples = self.draw_samples(classes, per_class, generator)
         index = self.data.first[classes].unsqueeze(-1) + samples.view(tasks, self.way, per_class)
         support_index = index[..., : self.shot].reshape(tasks, -1)
         query_index = index[..., self.shot :].reshape(tasks, -1)
@@ -177,6 +177,10 @@ class EpisodeSampler:
     def draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
         """The class behind each label: int64 [tasks, way]."""
         return draw_distinct(torch.full((tasks,), self.data.classes), self.way, generator)
+
+    def draw_samples(self, classes: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
+        """Which samples of each class are taken, support first: int64 [tasks, way] -> [tasks · way, per_class]."""
+        return draw_distinct(self.data.counts[classes].flatten(), per_class, generator)
 
     def _pictures(self, index: Tensor) -> Tensor:
         """uint8 in 0..255 to float32 in [0, 1]: [tasks, n] -> [tasks, n, C, H, W]."""

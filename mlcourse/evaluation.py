@@ -7,7 +7,7 @@ company), and answers that are not finite (argmax finds a class in NaN, too).
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -106,11 +106,15 @@ def evaluate(
     seed: int = 0,
     tasks_at_once: int = BLOCK,
     steps: int | None = None,
+    queries_at_once: int | None = None,
+    watch: Callable[[Any, Episode], None] | None = None,
 ) -> Result:
     """Adapt to and predict `episodes` episodes of the source; the same seed gives the same episodes.
 
     tasks_at_once: how many are answered together; it changes memory and speed, not the episodes.
     steps: inner steps, for learners that have them (None: the learner's own). The learner keeps its mode
+    queries_at_once: how many queries of a task are asked together (None: all). watch: is called with the predictions
+    and their episodes, for whoever wants more than the scores.
     (training or evaluation) and no parameter of it changes. Batches come to the learner's device and number format.
 
     Raises CourseError for a request that makes no sense, and for answers that are not finite.
@@ -124,18 +128,20 @@ def evaluate(
     generator = torch.Generator().manual_seed(seed)
     shuffler = torch.Generator().manual_seed((seed + 0x5EED) % 2**64)  # its own: the episodes stay as they were drawn
     parts: list[dict[str, Tensor]] = []
-    digest = hashlib.sha256(f"{about.get('data')} {about.get('split')}".encode())
+    digest = _opened(about)
     transductive = metric = None
     with torch.no_grad(), evaluation_mode(learner), unchanged(learner), own_draws(seed, home_of(learner)[0]):
         for batch in _batches(source, episodes, tasks_at_once, generator, digest):
             batch = batch.shuffled(shuffler).to(*home_of(learner))
             state = learner.adapt(batch.support_x, batch.support_y, steps=steps)
-            prediction = _finite(learner, learner.predict(state, batch.query_x))
+            prediction = _finite(learner, _asked(learner, state, batch.query_x, queries_at_once))
             if metric is None:
                 metric = learner.metric_for(batch)
                 transductive = depends_on_company(learner, batch, steps=steps)
             scores = learner.score(prediction, batch)
             parts.append({name: torch.as_tensor(value).double().cpu() for name, value in scores.items()})
+            if watch is not None:
+                watch(prediction, batch)
     scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     _check_scores(scores, episodes, type(learner).__name__)
     value, ci95 = metric.interval(scores)
@@ -152,6 +158,14 @@ def evaluate(
         digest=digest.hexdigest()[:16],
         scores=scores,
     )
+
+
+def digest_of(source: Source, *, episodes: int, seed: int) -> str:
+    """The digest that a result on these episodes has, without a learner; the arguments are those of `evaluate`."""
+    digest, generator = _opened(source.describe()), torch.Generator().manual_seed(seed)
+    for _ in _batches(source, episodes, BLOCK, generator, digest):
+        pass
+    return digest.hexdigest()[:16]
 
 
 def compare(a: Result, b: Result) -> Paired:
@@ -257,6 +271,17 @@ def _finite(learner: nn.Module, prediction: Any) -> Any:
     return detached(prediction)
 
 
+def _asked(learner: nn.Module, state: Any, query_x: Tensor, at_once: int | None) -> Any:
+    """The predictions of all queries, asked `at_once` at a time. Raises CourseError where parts of them do not join."""
+    if at_once is None:
+        return learner.predict(state, query_x)
+    check_positive("queries_at_once", at_once)
+    parts = [learner.predict(state, some) for some in query_x.split(at_once, 1)]
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise CourseError(f"{type(learner).__name__} predicts no single tensor; leave queries_at_once out")
+    return torch.cat(parts, 1)
+
+
 def _check_fit(learner: nn.Module, source: Source) -> None:
     name = type(learner).__name__
     if not all(hasattr(learner, part) for part in ("adapt", "predict", "score", "metric_for")):
@@ -284,6 +309,11 @@ def _worst_tenth(metric: Metric, scores: dict[str, Tensor]) -> float:
 
 
 # ------------------------------------------------------------------ episodes
+
+
+def _opened(about: dict[str, Any]) -> "hashlib._Hash":
+    """A digest of what the episodes are of; their indices follow."""
+    return hashlib.sha256(f"{about.get('data')} {about.get('split')}".encode())
 
 
 def _batches(

@@ -8,6 +8,10 @@
     cluster_bootstrap_interval  values that come in groups (alphabets, people): the groups are drawn, not the values
     holm                        p-values of many comparisons, each made as large as it must be
     effect_size                 a paired difference in units of its own spread
+    p_value, share_won          how surely the two differ, and on how many of the episodes
+    episodes_over_data          a mean over episodes, over the data: which alphabets or classes there are to test on
+    reliability                 how sure a learner is, against how often it is right; with it the calibration error,
+                                the negative log-likelihood, and the one temperature that mends most of it
 
 All intervals are of 95 %. Values are tensors or sequences of numbers; the arithmetic is float64.
 """
@@ -24,6 +28,7 @@ from mlcourse.errors import CourseError
 
 Z95 = 1.96  # of the normal distribution: episodes are many (hundreds), so Student's t would say the same
 LEVEL = 0.95
+LEAST_FREEDOM = 4  # degrees of freedom: with fewer an interval says nothing
 Values = Tensor | Sequence[float]
 
 
@@ -128,6 +133,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def p_value(difference: Paired) -> float:
+    """Two-sided p of "there is no difference", by the normal distribution that `difference ± ci95` comes from.
+
+    1 where all pairs are equal, 0 where all differ by the same number; nan for one pair.
+    """
+    if difference.ci95 == 0:
+        return float(difference.difference == 0)
+    return math.erfc(abs(difference.difference) / difference.ci95 * Z95 / math.sqrt(2))
+
+
+def share_won(a: Values, b: Values) -> tuple[float, float]:
+    """In which share of the pairs a is above b, and in which share the two are equal."""
+    a, b = _pair(a, b)
+    return (a > b).double().mean().item(), (a == b).double().mean().item()
+
+
 # ------------------------------------------------------------------ bootstrap
 
 
@@ -173,6 +194,126 @@ def cluster_bootstrap_interval(
     found = torch.stack([statistic(values[torch.cat([rows[i] for i in one])]) for one in drawn])
     lower, upper = torch.quantile(found, torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=found.dtype)).tolist()
     return statistic(values).item(), lower, upper
+
+
+def episodes_over_data(
+    values: Values,
+    classes: Values,
+    sums: Values,
+    *,
+    crowding: float = 1.0,
+    scale: float = 1.0,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The mean of episodes with its 95 % interval *over the data*: (mean, lower, upper).
+
+    An interval over episodes says what other episodes of the same classes would give: episodes are drawn again and
+    again from the same pictures, so it measures the sampler, and shrinks to nothing. This one says what other clusters
+    (alphabets, scripts, classes) would give. An episode mixes several, so it belongs to none. But how far the mean
+    hangs on a cluster can be measured: by how much the episodes with its classes lie above the others, as often as they
+    have them (Hoeffding's projection, *A Class of Statistics with Asymptotically Normal Distribution*, 1948,
+    https://doi.org/10.1214/aoms/1177730196). The bootstrap draws these shares of the clusters, with replacement.
+
+    values [episodes]. classes [clusters]: how many classes of each cluster all episodes have, together. sums
+    [clusters]: the same, each counted with its episode's value. crowding: Σ over clusters of (classes of it in an
+    episode)², the mean over episodes: an episode's own luck is counted once for each, and is taken off again. scale:
+    (C − 1)/(C − way) where the classes of an episode are drawn out of only C. Where each episode is of one cluster,
+    count it as one class, and leave both at 1. Of a difference of two learners: give those of values and of sums.
+
+    Percentiles are expanded for few clusters (Hesterberg, *What Teachers Should Know about the Bootstrap*, 2015,
+    https://doi.org/10.1080/00031305.2015.1089789), as Student's t is for few values; what is taken off for luck costs
+    degrees of freedom (Satterthwaite, 1946, https://doi.org/10.2307/3002019), of which LEAST_FREEDOM stay.
+    Raises CourseError for fewer than two clusters, and for sums that do not pair off.
+    """
+    from scipy.stats import norm, t  # late: it takes half a second
+
+    values, (classes, sums) = _finite(values), _pair(classes, sums)
+    clusters = len(classes)
+    if clusters < 2:
+        raise CourseError("all episodes are of one cluster, which says nothing of others; give two or more")
+    mean = values.mean()
+    shares = scale * (sums - classes * mean) / len(values)
+    luck = (values - mean).square().sum() / len(values) ** 2  # the variance of the mean over episodes
+    found = shares.square().sum()
+    true = max(found - (crowding * scale**2 - 1) * luck, luck)
+    kept = (true / found).item() if found > 0 else 1.0
+    shares = shares * math.sqrt(kept)
+    freedom = max((clusters - 1) * min(kept, 1) ** 2, min(clusters - 1, LEAST_FREEDOM))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(clusters, (draws, clusters), generator=generator)
+    tail = norm.cdf(-math.sqrt(clusters / (clusters - 1)) * t.ppf((1 + LEVEL) / 2, freedom))
+    ends = torch.tensor([tail, 1 - tail], dtype=shares.dtype)
+    lower, upper = (mean + torch.quantile(shares[drawn].sum(1), ends)).tolist()
+    return mean.item(), lower, upper
+
+
+# ------------------------------------------------------------------ how sure, against how often right
+
+BINS = 15
+COLDEST, HOTTEST = 1e-3, 1e3  # temperatures: where all validation answers are right, none is the best
+
+
+def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
+    """How sure answers are, and how often they are right: float64 [bins + 1, 3].
+
+    logits [n, way], labels [n]. An answer's confidence is the probability of the class that it names. Answers are
+    counted by confidence in `bins` equal parts of [0, 1); confidence 1 has a row of its own, as in torchmetrics. The
+    three columns are the number of answers, the sum of their confidences, and the number that is right.
+    """
+    logits, labels = _answers(logits, labels)
+    confidence, answer = logits.softmax(-1).max(-1)
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    row = torch.bucketize(confidence, edges, right=True) - 1
+    table = torch.zeros(bins + 1, 3, dtype=torch.float64)
+    return table.index_add_(0, row, torch.stack([torch.ones_like(confidence), confidence, answer == labels], 1))
+
+
+def calibration_error(table: Tensor) -> float:
+    """The expected calibration error of what `reliability` gives: how far confidence and accuracy are apart, in [0, 1].
+
+    Naeini, Cooper, Hauskrecht, *Obtaining Well Calibrated Probabilities Using Bayesian Binning*, 2015,
+    https://doi.org/10.1609/aaai.v29i1.9602; for networks Guo et al., *On Calibration of Modern Neural Networks*, 2017,
+    https://arxiv.org/abs/1706.04599.
+    """
+    answers, confidence, right = table.unbind(1)
+    return ((confidence - right).abs().sum() / answers.sum()).item()
+
+
+def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
+    """The mean of −log p(right class): logits [n, way], labels [n]. It punishes an answer that is sure and wrong."""
+    logits, labels = _answers(logits, labels)
+    return torch.nn.functional.cross_entropy(logits, labels).item()
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T for which softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017, section 4.2).
+
+    logits [n, way], labels [n], of validation classes. The log-likelihood is concave in 1/T, so its slope
+    Σ (z_right − E_p[z]) changes its sign once, and halving an interval finds where. It stays between 0.001 and 1,000.
+    """
+    logits, labels = _answers(logits, labels)
+    right = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+    def slope(log_t: float) -> float:
+        return (right - (logits * (logits / math.exp(log_t)).softmax(-1)).sum(-1)).sum().item()
+
+    low, high = math.log(COLDEST), math.log(HOTTEST)
+    for _ in range(60):  # to 14 digits
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) >= 0 else (middle, high)
+    return math.exp((low + high) / 2)
+
+
+def _answers(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits as float64 [n, way] and labels [n]. Raises CourseError when they do not fit, or are not finite."""
+    logits, labels = _finite(logits.detach().cpu()), labels.cpu()
+    if logits.dim() != 2 or labels.shape != logits.shape[:1] or labels.is_floating_point():
+        shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise CourseError(f"logits and labels have the shapes {shapes}; give logits [n, way] and integer labels [n]")
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise CourseError(f"labels are 0 to {logits.shape[1] - 1}, but one is {int(labels.max())} or below 0")
+    return logits, labels.long()
 
 
 # ------------------------------------------------------------------ what a learner is measured by

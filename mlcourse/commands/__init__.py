@@ -26,6 +26,7 @@ COMMANDS = {
     "data": "mlcourse.commands.data_sets:app",
     "train": "mlcourse.commands.train:train",
     "evaluate": "mlcourse.commands.evaluate:evaluate",
+    "table": "mlcourse.commands.table:table",
     "bench": "mlcourse.commands.bench:bench",
     "run": "mlcourse.commands.run:run",
     "tidy": "mlcourse.commands.notebook_tools:tidy",

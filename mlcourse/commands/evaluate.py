@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mlcourse.commands import fitting, methods, say
+from mlcourse.commands import fitting, methods, on_protocol, say
 from mlcourse.commands.data import DATASET_HELP
 
 
@@ -15,7 +15,13 @@ def evaluate(
     dataset: Annotated[
         str | None, typer.Option(help=f"{DATASET_HELP}. Default: what the run was trained on, else glyphs")
     ] = None,
-    protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="split of omniglot, vinyals or lake; or fixed episodes: a name out of data/protocols, or a file, "
+            "which says all but the learner (the result is kept for mlcourse table)"
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
     way: Annotated[int | None, typer.Option(help="classes per task (default: the run's, else 5)")] = None,
     shot: Annotated[int | None, typer.Option(help="support images per class (default: the run's, else 1)")] = None,
@@ -31,12 +37,22 @@ def evaluate(
         bool | None,
         typer.Option("--drawn/--no-drawn", help="redraw every image with the pad's pen (default: as the run, else no)"),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="file of the result on fixed episodes (default: one in runs/results)")
+    ] = None,
     convert: Annotated[
         bool, typer.Option("--convert", help="convert the pictures to the size and colours that the run was trained on")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
+    if on_protocol.names_episodes(protocol, out):
+        fixed = {"dataset": (dataset, None), "split": (split, "test"), "way": (way, None), "shot": (shot, None)}
+        fixed |= {"query": (query, None), "episodes": (episodes, 1000), "drawn": (drawn, None)}
+        on_protocol.check_free(protocol, fixed)
+        more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
+        more |= {"download": download, "convert": convert, "out": out, "as_json": as_json}
+        return on_protocol.evaluate(learner, protocol, **more)
     from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed

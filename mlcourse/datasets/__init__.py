@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mlcourse import places
-from mlcourse.datasets import caltech101, class_folders, glyphs, local, omniglot
+from mlcourse.datasets import caltech101, class_folders, glyphs, local, mnist, omniglot
 from mlcourse.datasets.images import ClassImages
 from mlcourse.errors import CourseError
 
@@ -39,9 +39,10 @@ def load(
 ) -> ClassImages:
     """One split of a data set.
 
-    name_or_folder: "glyphs" (embedded), "omniglot", "caltech101", or the path of a folder of class folders. How such a
-        folder is split (`train`, `val` and `test` folders in it, else about 60/20/20 % of the classes by their names;
-        at least four classes with two pictures each) is said in `mlcourse.datasets.class_folders`.
+    name_or_folder: "glyphs" (embedded), "omniglot", "caltech101", "mnist" (test digits only), or the path of a folder
+        of class folders. How such a folder is split (`train`, `val` and `test` folders in it, else about 60/20/20 % of
+        the classes by their names; at least four classes with two pictures each) is said in
+        `mlcourse.datasets.class_folders`.
     split: "train", "val", "test" (no two share a class), "trainval" (the first two) or "all".
     protocol: for omniglot, "vinyals" (default) or "lake".
     root: the folder of local copies; default: the environment variable MLCOURSE_DATA, else `data` in the cache folder
@@ -92,6 +93,8 @@ def counts(
         return omniglot.counts(split, protocol=protocol, root=root)
     if name == "caltech101":
         return caltech101.counts(split, root=root)
+    if name == "mnist":
+        return mnist.counts(split, root=root)
     return {one.name: len(one.files) for one in class_folders.classes_of(_existing(name), split)}
 
 
@@ -149,6 +152,9 @@ def _upright(
     name = _name(name_or_folder, protocol)
     if name == "glyphs":
         return glyphs.load(split, size=size)
+    if name == "mnist":
+        images = mnist.load(split, root=root, size=size, download=download)
+        return images, torch.ones(images.classes, dtype=torch.bool), False
     turn = False
     if name == "omniglot":
         images, turn = omniglot.load(split, protocol=protocol, root=root, size=size, download=download)

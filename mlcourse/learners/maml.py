@@ -562,6 +562,7 @@ register(
     title="MAML (second order)",
     paper=FINN,
     published={"omniglot 5-way 1-shot": 98.7, "omniglot 20-way 1-shot": 95.8},
+    setting="a random split of 1,200 and 423 characters; statistics of the queries, transductive",
     network=ADAPTED,
     head=True,
     recipes={"smoke": SMOKE, "short": SHORT, "paper": PAPER},

@@ -56,6 +56,7 @@ register(
         "https://arxiv.org/abs/1606.04080",
     ),
     published={"omniglot 5-way 1-shot": 98.1, "omniglot 20-way 1-shot": 93.8},
+    setting="Vinyals split",
     network=ENCODER,
     # No paper recipe: Vinyals et al. state no outer rate and no number of steps.
     # The paper's softmax of plain cosines learns far more slowly with this many ways. On validation classes of Omniglot

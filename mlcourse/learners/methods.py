@@ -66,6 +66,7 @@ class Method:
     title: str
     paper: Paper | None
     published: Mapping[str, float]
+    setting: str
     recipes: Mapping[str, Recipe]
     file: str  # where it was registered
 
@@ -84,6 +85,7 @@ def register(
     title: str | None = None,
     paper: Paper | None = None,
     published: Mapping[str, float] = NOTHING,
+    setting: str = "",
     recipes: Mapping[str, Recipe] = NOTHING,
 ) -> None:
     """Make a method known by its name.
@@ -91,8 +93,9 @@ def register(
     learner: its class. help: what it does, in a few words. network: the options of Conv-4 whose defaults are others
     here (None: the learner has no network). head: whether the network ends in `way` logits. options: the same of the
     learner's options. title: its name in tables (default: `name`). paper: where it comes from. published: the figures
-    of that paper, in percent, such as {"omniglot 5-way 1-shot": 98.8}. recipes: by name; without one the method has
-    nothing to train. Raises CourseError for a name that is taken.
+    of that paper, in percent, such as {"omniglot 5-way 1-shot": 98.8}. setting: in which split, and by whose
+    statistics, the paper took them ("": it was not looked up). recipes: by name; without one the method has nothing
+    to train. Raises CourseError for a name that is taken.
     """
     file = inspect.currentframe().f_back.f_code.co_filename
     if name in METHODS and METHODS[name].file != file:  # a file that is read anew may register again
@@ -106,6 +109,7 @@ def register(
         title=title or name,
         paper=paper,
         published=published,
+        setting=setting,
         recipes=recipes,
         file=file,
     )

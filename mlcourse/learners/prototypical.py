@@ -106,6 +106,7 @@ register(
         "https://arxiv.org/abs/1703.05175",
     ),
     published={"omniglot 5-way 1-shot": 98.8, "omniglot 20-way 1-shot": 96.0},
+    setting="Vinyals split",
     network=ENCODER,
     recipes={
         "smoke": SMOKE,

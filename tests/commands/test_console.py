@@ -31,6 +31,7 @@ CALLS = {
     "data, show": ["data", "show", "{photos}", "--out", "{sheet}"],
     "train": ["train", "prototypical", "--recipe", "smoke", "--steps", "1", "--out", "{out}", "--device", "cpu"],
     "evaluate": ["evaluate", "pixels", "--episodes", "4"],
+    "table": ["table", "glyphs-5way-1shot"],
     "bench": ["bench", "maml", "--workload", "W2", "--rounds", "1", "--no-growth", "--device", "cpu"],
     "run": ["run", "{notebook}", "--budget", "smoke", "--out", "{out}"],
     "tidy": ["tidy", "{notebook}"],

@@ -1,0 +1,91 @@
+"""`mlcourse evaluate … --protocol NAME-OR-FILE`: a learner on fixed episodes, and the file of its result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlcourse.errors import CourseError
+
+LISTS = ("vinyals", "lake")  # splits of omniglot, which `--protocol` names, too
+
+
+def names_episodes(protocol: str | None, out: Path | None) -> bool:
+    """Whether `--protocol` names fixed episodes. Raises CourseError for `--out` where nothing would be written."""
+    fixed = protocol is not None and protocol not in LISTS
+    if out is not None and not fixed:
+        raise CourseError(f"--out {out} is for results on fixed episodes: add --protocol NAME, or leave it out")
+    return fixed
+
+
+def check_free(protocol: str, given: dict[str, tuple[Any, Any]]) -> None:
+    """Raise CourseError where an option was given that the protocol fixes: name -> (value, default)."""
+    for name, (value, default) in given.items():
+        if value != default:
+            raise CourseError(f"--{name} is {value}, but protocol {protocol} fixes the episodes: leave --{name} out")
+
+
+def evaluate(
+    learner: str,
+    protocol: str,
+    *,
+    baseline: str | None,
+    seed: int,
+    device: str,
+    root: Path | None,
+    download: bool,
+    convert: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate, write the result, and say what it is.
+
+    baseline: the method of a learner that is no run; its weights are of `seed`. The other options are those of
+    `mlcourse evaluate`.
+    """
+    from mlcourse import devices, learners, protocols, threads
+
+    chosen = protocols.read(protocol)
+    if baseline is None and seed:
+        raise CourseError(f"--seed is {seed}, but the episodes of protocol {chosen.name} have their own: leave it out")
+    threads.limit()
+    place = devices.pick(device)
+    if baseline:
+        untrained = learner != baseline  # pixels has no weights, so no seed
+        channels, size, _ = chosen.images(root=root, download=download).shape
+        about: dict[str, Any] = {"seed": seed} if untrained else {}
+        model = learners.build(baseline, way=chosen.way, in_channels=channels, size=size, seed=seed).to(place)
+        name = f"{learner}-seed{seed}" if untrained else learner
+    else:
+        model, about = learners.load_run(learner, device=place)
+        name = Path(learner).resolve().name
+    words = ["mlcourse evaluate", learner if baseline else name, f"--protocol {chosen.name}"]
+    words += [f"--seed {seed}"] if baseline and seed else []
+    result = protocols.evaluate(
+        chosen,
+        model,
+        name=name,
+        about=about,
+        method=learner if baseline else None,
+        command=" ".join([*words, *(["--convert"] if convert else [])]),
+        root=root,
+        download=download,
+        convert=convert,
+        device=place,
+    )
+    path = out or protocols.folders(chosen)[1] / f"{name}.json"
+    protocols.save(result, path)
+    row = protocols.Row(result.method, result.title, (result,))
+    if as_json:
+        from mlcourse.commands.table import row_numbers
+
+        print(json.dumps(row_numbers(row) | {"protocol": chosen.name, "digest": chosen.digest, "file": str(path)}))
+        return
+    half, data = row.over_episodes.upper - row.accuracy, row.over_data
+    over_data = f", {100 * data.lower:.2f} to {100 * data.upper:.2f} over {chosen.clusters}" if data else ""
+    print(
+        f"{learner} on protocol {chosen.name}: {100 * row.accuracy:.2f} ± {100 * half:.2f} % over "
+        f"{chosen.episodes} episodes{over_data}; worst tenth {100 * row.worst_tenth:.1f} %"
+    )
+    print(f"the result is in {path}. Next: mlcourse table {protocol}")

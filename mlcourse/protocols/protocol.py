@@ -1,0 +1,240 @@
+"""A protocol is a file that fixes the episodes of a comparison: their data, how they are drawn, and what came of it.
+
+Two results are a pair only when both learners answered the same episodes. So the file holds three digests: of the
+names and numbers of pictures of the classes (is it the same data?), of the pictures themselves (are they the same to
+the bit?), and of all indices drawn (are they the same episodes?). `data/protocols/README.md` says what each field is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlcourse import datasets, evaluation, files, places
+from mlcourse.datasets import ClassImages
+from mlcourse.episodes import EpisodeSampler, check_positive, check_seed, draw_distinct
+from mlcourse.errors import CourseError
+
+TASKS = ("classes", "within groups")
+LEAST_EPISODES = 2  # one has no interval
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The fields of a protocol's file; see `data/protocols/README.md`."""
+
+    name: str
+    what: str
+    dataset: str
+    lists: str | None  # the split's lists, of omniglot: vinyals or lake
+    split: str
+    rotations: bool
+    at_most: int | None  # pictures of a class that are taken, the first by name
+    left_out: tuple[str, ...]  # groups (alphabets, scripts)
+    tasks: str  # one of TASKS
+    way: int
+    shot: int
+    query: int
+    one_by_one: bool  # each query is asked alone
+    seed: int
+    episodes: int
+    calibrate_on: dict[str, Any]  # dataset, lists and split of the classes that a temperature is fitted on
+    clusters: str  # what the groups are: alphabets, scripts, classes
+    rows: tuple[str, ...]  # the methods of its table
+    classes: int
+    pictures: int
+    data_digest: str = ""  # of the classes' names and numbers of pictures
+    content_digest: str | None = None  # of the pictures; None where a decoder may differ (JPEG)
+    digest: str = ""  # of all indices, as in `evaluation.Result`
+
+    # ------------------------------------------------------------------ data
+
+    def images(
+        self, *, root: Path | str | None = None, download: bool = False, shape: tuple[int, int, int] | None = None
+    ) -> ClassImages:
+        """The classes that are tested; in another `shape` (C, H, W) where one is given. Nothing is checked yet."""
+        where = {"root": root, "download": download, "shape": shape}
+        found = _load(self.dataset, self.split, self.lists, self.rotations, **where)
+        unknown = sorted(set(self.left_out) - set(found.groups))
+        if unknown:
+            raise CourseError(f"protocol {self.name} leaves out {unknown[0]!r}, which {self.dataset} has not; mend it")
+        found = found.select([i for i, group in enumerate(found.groups) if group not in self.left_out])
+        return found if self.at_most is None else _first(found, self.at_most)
+
+    def check(self, images: ClassImages) -> None:
+        """Raise CourseError unless `images`, in their own shape, are the data, and give the episodes, of this file."""
+        if data_digest(images) != self.data_digest:
+            raise CourseError(
+                f"protocol {self.name} is of other data: of {self.classes} classes with {self.pictures} pictures, and "
+                f"{self.dataset} {self.split} has here {images.classes} with {len(images.images)}, or under other "
+                "names; take a whole copy of the data, and the protocol's file as it came"
+            )
+        if self.content_digest not in (None, content_digest(images)):
+            raise CourseError(
+                f"protocol {self.name} is of other pictures: the classes of {self.dataset} {self.split} have the right "
+                "names, but their pixels are not the same; take the data anew"
+            )
+        found = self.digest_on(images)
+        if found != self.digest:
+            raise CourseError(
+                f"protocol {self.name} gives other episodes than its digest says ({found} and {self.digest}): the file "
+                "was changed; take it anew, or give a comparison of your own another name and digest"
+            )
+
+    def digest_on(self, images: ClassImages) -> str:
+        """The digest of all indices that are drawn. No picture is looked at: only how many each class has."""
+        return evaluation.digest_of(self.sampler(without_pictures(images)), episodes=self.episodes, seed=self.seed)
+
+    # ------------------------------------------------------------------ episodes
+
+    def sampler(self, images: ClassImages, device: torch.device | str = "cpu") -> EpisodeSampler:
+        """What draws the episodes. Raises CourseError where classes have too few pictures."""
+        kind = EpisodeSampler if self.tasks == "classes" else WithinGroups
+        return kind(images, self.way, self.shot, self.query, device=device)
+
+    def validation(self, *, root: Path | str | None = None, shape: tuple[int, int, int] | None = None) -> ClassImages:
+        """The classes that a temperature is fitted on."""
+        dataset, split, lists = (self.calibrate_on[name] for name in ("dataset", "split", "lists"))
+        return _load(dataset, split, lists, self.rotations and dataset == self.dataset, root=root, shape=shape)
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, for the file."""
+        return asdict(self)
+
+
+class WithinGroups(EpisodeSampler):
+    """Draws tasks whose classes are all of one group, as the characters of one alphabet are.
+
+    Sample number j of each class is by drawer j, as in Omniglot: the support set of a task is by `shot` drawers, its
+    queries are by `query` others, the same for all classes. So no drawer's hand tells which class a query is of (Lake,
+    Salakhutdinov, Tenenbaum, *The Omniglot challenge: a 3-year progress report*, 2019,
+    https://arxiv.org/abs/1902.03477). Every group with `way` classes or more is drawn as often as any other.
+    """
+
+    def __init__(self, data: ClassImages, way: int, shot: int, query: int, *, device: torch.device | str = "cpu"):
+        super().__init__(data, way, shot, query, device=device)
+        self.drawers = int(data.counts[0])
+        if (data.counts != self.drawers).any():
+            raise CourseError(
+                f"classes of {data.name} have {int(data.counts.min())} to {int(data.counts.max())} pictures, but tasks "
+                "within groups need the same drawers in each class; take other data, or tasks of all classes"
+            )
+        groups = Counter(data.groups)
+        large = sorted(group for group, classes in groups.items() if classes >= way)
+        if not large:
+            name, most = groups.most_common(1)[0]
+            raise CourseError(f"no group of {data.name} has {way} classes; {name!r} has most, {most}: take a lower way")
+        self.sizes = torch.tensor([groups[group] for group in large])
+        self.members = torch.zeros(len(large), int(self.sizes.max()), dtype=torch.int64)
+        for row, group in enumerate(large):
+            of_group = [i for i, one in enumerate(data.groups) if one == group]
+            self.members[row, : len(of_group)] = torch.tensor(of_group)
+
+    def draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
+        """The class behind each label: int64 [tasks, way], each row of one group."""
+        group = torch.randint(len(self.sizes), (tasks,), generator=generator)
+        return self.members[group].gather(1, draw_distinct(self.sizes[group], self.way, generator))
+
+    def draw_samples(self, classes: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
+        """The same drawers for all classes of a task."""
+        drawers = draw_distinct(torch.full((len(classes),), self.drawers), per_class, generator)
+        return drawers.repeat_interleave(classes.shape[1], 0)
+
+
+# ------------------------------------------------------------------ files
+
+
+def folder() -> Path:
+    """Where the course's own protocols lie."""
+    return places.data() / "protocols"
+
+
+def names() -> list[str]:
+    """The names of the course's protocols."""
+    return sorted(path.stem for path in folder().glob("*.json"))
+
+
+def read(name_or_file: str | Path) -> Protocol:
+    """The protocol of a name, or of a file. Raises CourseError for one that is unknown, damaged or makes no sense."""
+    known = names()
+    path = folder() / f"{name_or_file}.json" if str(name_or_file) in known else Path(name_or_file)
+    if not path.is_file() and path.suffix != ".json":
+        raise CourseError(f"there is no protocol {str(name_or_file)!r}: name a file, or one of {', '.join(known)}")
+    found = files.read_json(path)
+    wanted = {one.name for one in fields(Protocol)}
+    if found.keys() != wanted:
+        odd = sorted(found.keys() ^ wanted)[0]
+        raise CourseError(f"{path} is no protocol, or of another version: {odd!r} is missing or unknown; take it anew")
+    try:
+        made = Protocol(**found | {name: tuple(found[name]) for name in ("left_out", "rows")})
+        _check_fields(made)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CourseError(f"{path} is damaged ({error}); take it from a backup") from None
+    except CourseError as error:
+        raise CourseError(f"protocol {path.name}: {error}") from None
+    return made
+
+
+def _check_fields(protocol: Protocol) -> None:
+    for name in ("way", "shot", "query", "episodes"):
+        check_positive(name, getattr(protocol, name))
+    check_seed(protocol.seed)
+    if protocol.at_most is not None:
+        check_positive("at_most", protocol.at_most)
+    if protocol.episodes < LEAST_EPISODES:
+        raise CourseError(f"episodes is {protocol.episodes}, and one has no interval; give 1,000 for a figure")
+    if protocol.tasks not in TASKS:
+        raise CourseError(f"tasks is {protocol.tasks!r}; give one of {', '.join(TASKS)}")
+    if {"dataset", "lists", "split"} != protocol.calibrate_on.keys():
+        raise CourseError("calibrate_on names dataset, lists and split; mend it")
+    if not (isinstance(protocol.name, str) and protocol.name.strip() and protocol.name == Path(protocol.name).name):
+        raise CourseError(f"name is {protocol.name!r}; give one that a file can have")
+
+
+# ------------------------------------------------------------------ what digests are of
+
+
+def data_digest(images: ClassImages) -> str:
+    """Of the names of the classes and groups, and of how many pictures each class has."""
+    told = [images.name, images.names, images.groups, images.counts.tolist()]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def content_digest(images: ClassImages) -> str:
+    """Of every byte of the pictures."""
+    return hashlib.sha256(images.images.cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def without_pictures(images: ClassImages) -> ClassImages:
+    """The same classes, with pictures of one empty pixel: whoever draws needs no more."""
+    return replace(images, images=torch.zeros(len(images.images), 1, 1, 1, dtype=torch.uint8))
+
+
+def _load(
+    dataset: str,
+    split: str,
+    lists: str | None,
+    rotations: bool,
+    *,
+    root: Path | str | None,
+    download: bool = False,
+    shape: tuple[int, int, int] | None,
+) -> ClassImages:
+    """A split in a shape: scaled once, from the file, where its pictures are larger."""
+    size = shape[1] if shape and shape[1] == shape[2] and dataset in ("omniglot", "caltech101") else None
+    where = {"protocol": lists, "rotations": rotations, "root": root, "download": download}
+    found = datasets.load(dataset, split, size=size, **where)
+    return found.in_shape(shape) if shape else found
+
+
+def _first(images: ClassImages, most: int) -> ClassImages:
+    """The first `most` pictures of each class."""
+    counts = images.counts.clamp(max=most)
+    kept = torch.cat([torch.arange(int(n)) + int(start) for n, start in zip(counts, images.first)])
+    return replace(images, images=images.images[kept], counts=counts)

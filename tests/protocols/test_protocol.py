@@ -1,0 +1,202 @@
+"""Protocols: the files that there are, the episodes that they give, and files that are no protocol."""
+
+import importlib.util
+import json
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from core_helpers import squares
+from protocol_helpers import small
+
+from mlcourse import datasets, places, protocols
+from mlcourse.errors import CourseError
+from mlcourse.protocols import protocol as files_of
+
+DATA = os.environ.get("MLCOURSE_DATA", "nowhere")
+COPIES = {"omniglot": "omniglot-py", "caltech101": "caltech101", "mnist": "mnist_t10k", "glyphs": None}
+COUNTED = ("classes", "pictures", "data_digest", "content_digest", "digest")
+
+
+@pytest.fixture(scope="module")
+def glyphs_protocol():
+    """A small protocol that fits its data."""
+    return small()
+
+
+def maker():
+    spec = importlib.util.spec_from_file_location("make_protocols", places.repository() / "data" / "make_protocols.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SPECIFIED = {one.name: one for one in maker().specifications()}
+
+
+def needs(name):
+    """Skip where the data of a protocol are not there."""
+    copy = COPIES[SPECIFIED[name].dataset]
+    if copy and not (Path(DATA) / copy).is_dir():
+        pytest.skip(f"needs {copy} in the folder that MLCOURSE_DATA names")
+
+
+def test_the_files_are_those_that_the_script_makes():
+    assert protocols.names() == sorted(SPECIFIED)
+    for name, one in SPECIFIED.items():
+        kept = protocols.read(name)
+        assert replace(kept, **{field: getattr(one, field) for field in COUNTED}) == one
+        assert len(kept.digest) == len(kept.data_digest) == 16
+        assert kept.episodes == 1000
+
+
+@pytest.mark.parametrize("name", sorted(SPECIFIED))
+def test_the_data_give_the_digests_that_are_stored(name):
+    needs(name)
+    assert maker().completed(SPECIFIED[name]) == protocols.read(name)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, one in SPECIFIED.items() if one.tasks == "classes"))
+def test_the_episodes_follow_from_the_numbers_alone(name):
+    """Whoever has not the data can check the digest all the same, where all classes have as many pictures."""
+    kept = protocols.read(name)
+    if kept.pictures % kept.classes or kept.dataset == "mnist":
+        pytest.skip("classes of several sizes")
+    names = tuple(map(str, range(kept.classes)))
+    counts = torch.full((kept.classes,), kept.pictures // kept.classes)
+    empty = datasets.ClassImages(
+        torch.zeros(kept.pictures, 1, 1, 1, dtype=torch.uint8), counts, names, names, kept.dataset, kept.split
+    )
+    if name.startswith("caltech101"):
+        pytest.skip("classes of several sizes")
+    assert kept.digest_on(empty) == kept.digest
+
+
+def test_scripts_that_both_have_are_left_out_on_both_sides():
+    shared, one, back = maker().SHARED, SPECIFIED["glyphs-to-omniglot"], SPECIFIED["omniglot-to-glyphs"]
+    assert set(one.left_out) == set(shared)
+    assert set(shared.values()) < set(back.left_out)
+    scripts = set(back.images().groups)
+    assert not scripts & set(shared.values())
+    assert len(scripts) == 20
+    assert f"{len(shared)} are left out" in one.what
+
+
+# ------------------------------------------------------------------ episodes
+
+
+def alphabets(groups=3, classes=6, samples=8):
+    images = squares(groups * classes, samples)
+    return replace(images, groups=tuple(f"alphabet{i // classes}" for i in range(groups * classes)))
+
+
+def test_tasks_within_a_group_are_of_one_alphabet_and_of_other_drawers():
+    data = alphabets()
+    episode = files_of.WithinGroups(data, 5, 2, 3).sample(300, torch.Generator().manual_seed(0))
+    groups = torch.tensor([int(name[-1]) for name in data.groups])[episode.classes]
+    assert (groups == groups[:, :1]).all()
+    assert all(len(set(row)) == 5 for row in episode.classes.tolist())
+    first = data.first[episode.classes]
+    support = episode.support_index.view(300, 5, 2) - first.unsqueeze(-1)
+    query = episode.query_index.view(300, 5, 3) - first.unsqueeze(-1)
+    for drawers in (support, query):
+        assert (drawers == drawers[:, :1]).all()  # the same hands for all classes
+    for s, q in zip(support[:, 0].tolist(), query[:, 0].tolist()):
+        assert len({*s, *q}) == 5
+    assert min(Counter(groups[:, 0].tolist()).values()) > 70
+    assert len(Counter(support.flatten().tolist())) == 8
+
+
+def test_a_group_that_is_too_small_is_never_drawn_and_none_is_an_error():
+    data = alphabets()
+    data = data.select(range(6 * 3 - 2))  # the last alphabet has four characters
+    episode = files_of.WithinGroups(data, 5, 1, 1).sample(100, torch.Generator().manual_seed(0))
+    assert int(episode.classes.max()) < 12
+    with pytest.raises(CourseError, match="no group of squares has 7 classes; 'alphabet0' has most, 6"):
+        files_of.WithinGroups(data, 7, 1, 1)
+
+
+def test_drawers_that_some_classes_lack_are_an_error():
+    data = alphabets()
+    counts = data.counts.clone()
+    counts[-1] -= 1
+    with pytest.raises(CourseError, match="have 7 to 8 pictures"):
+        files_of.WithinGroups(replace(data, images=data.images[:-1], counts=counts), 5, 1, 1)
+
+
+def test_only_the_first_pictures_of_a_class_are_taken(glyphs_protocol):
+    few = replace(glyphs_protocol, at_most=7).images()
+    every = glyphs_protocol.images()
+    assert few.counts.unique().tolist() == [7]
+    assert torch.equal(few.of_class(5), every.of_class(5)[:7])
+
+
+# ------------------------------------------------------------------ files that are no protocol
+
+
+def changed(path, protocol, **changes):
+    path.write_text(json.dumps(protocol.as_json() | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"episodes": 1}, "episodes is 1, and one has no interval"),
+        ({"episodes": "many"}, "episodes is 'many'"),
+        ({"way": 0}, "way is 0"),
+        ({"shot": -1}, "shot is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"tasks": "pairs"}, "tasks is 'pairs'"),
+        ({"name": "../up"}, "name is '../up'"),
+        ({"name": ""}, "name is ''"),
+        ({"at_most": 0}, "at_most is 0"),
+        ({"calibrate_on": {}}, "calibrate_on names"),
+        ({"calibrate_on": None}, "damaged"),
+        ({"left_out": None}, "damaged"),
+        ({"colour": "red"}, "'colour' is missing or unknown"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_one_line(changes, named, glyphs_protocol, tmp_path):
+    with pytest.raises(CourseError) as error:
+        protocols.read(changed(tmp_path / "mine.json", glyphs_protocol, **changes))
+    assert named in str(error.value)
+
+
+def test_unknown_names_and_damaged_files(tmp_path):
+    with pytest.raises(CourseError, match="there is no protocol 'glyph': name a file, or one of caltech101"):
+        protocols.read("glyph")
+    with pytest.raises(CourseError, match="there is no file"):
+        protocols.read(tmp_path / "none.json")
+    (tmp_path / "cut.json").write_text('{"name": ')
+    with pytest.raises(CourseError, match="is damaged"):
+        protocols.read(tmp_path / "cut.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "gives other episodes than its digest says"),
+        ({"digest": "0" * 16}, "gives other episodes than its digest says"),
+        ({"episodes": 41}, "gives other episodes than its digest says"),
+        ({"way": 6}, "gives other episodes than its digest says"),
+        ({"shot": 10, "query": 11}, "shot 10 + query 11 = 21 samples per class"),
+        ({"split": "val"}, "is of other data"),
+        ({"at_most": 19}, "is of other data"),
+        ({"left_out": ("Greek",)}, "is of other data"),
+        ({"left_out": ("Klingon",)}, "leaves out 'Klingon', which glyphs has not"),
+        ({"content_digest": "0" * 16}, "is of other pictures"),
+    ],
+)
+def test_other_data_and_a_changed_file_are_found_before_any_work(changes, named, glyphs_protocol):
+    other = replace(glyphs_protocol, **changes)
+    with pytest.raises(CourseError) as error:
+        other.check(other.images())
+    assert named in str(error.value)
+
+
+def test_the_protocol_that_fits_passes(glyphs_protocol):
+    glyphs_protocol.check(glyphs_protocol.images())

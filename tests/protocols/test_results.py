@@ -1,0 +1,274 @@
+"""A learner on a protocol, the file of its result, and files that are none."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from protocol_helpers import small
+
+from mlcourse import datasets, learners, protocols
+from mlcourse.errors import CourseError
+from mlcourse.evaluation import compare, evaluate
+from mlcourse.protocols import results
+
+
+@pytest.fixture(scope="module")
+def protocol():
+    return small()
+
+
+@pytest.fixture(scope="module")
+def pixels(protocol):
+    return protocols.evaluate(protocol, learners.build("pixels", way=5), name="pixels", command="mlcourse evaluate")
+
+
+def prototypical(**options):
+    return learners.build("prototypical", way=5, seed=0, channels=8, **options)
+
+
+def test_the_result_is_that_of_evaluate_on_the_same_episodes(protocol, pixels):
+    plain = evaluate(learners.build("pixels", way=5), protocol.sampler(protocol.images()), episodes=40, seed=0)
+    assert torch.equal(pixels.per_episode, plain.per_episode)
+    assert pixels.digest == plain.digest == protocol.digest
+    assert (pixels.normalisation, pixels.transductive, pixels.trained_on) == ("none", False, None)
+
+
+def test_a_learner_that_compares_gets_the_same_result(protocol):
+    learner = prototypical()
+    many = small(episodes=300)
+    stored = protocols.evaluate(many, learner, name="net")
+    plain = evaluate(learner, many.sampler(many.images()), episodes=300, seed=0)
+    assert torch.equal(stored.per_episode, plain.per_episode)
+
+
+def test_right_answers_of_groups_add_up(pixels, protocol):
+    episodes = [protocol.sampler(protocol.images()).sample(20, g) for g in [torch.Generator().manual_seed(0)] * 2]
+    classes = torch.cat([one.classes for one in episodes])
+    groups = protocol.images().groups
+    for group, (there, right) in pixels.groups.items():
+        member = torch.tensor([[groups[c] == group for c in row] for row in classes.tolist()]).sum(1)
+        assert there == member.sum()
+        assert right == (member * torch.tensor(pixels.right)).sum()
+    assert pixels.counts.sum(0).tolist() == [40 * 5, 5 * sum(pixels.right)]
+    assert set(pixels.groups) == set(datasets.glyphs.SPLITS["test"])
+    assert 5 < pixels.crowding < 25
+    assert torch.tensor(pixels.reliability["before"]).sum(0)[0] == 40 * 15
+
+
+def test_a_temperature_makes_untrained_answers_less_wrong(pixels):
+    assert pixels.nll["after"] < pixels.nll["before"]
+    assert pixels.fitted_on == "glyphs val"
+
+
+def test_save_and_load(pixels, protocol, tmp_path):
+    protocols.save(pixels, tmp_path / "pixels.json")
+    again = protocols.load(tmp_path / "pixels.json", protocol)
+    assert json.dumps(again.as_json()) == json.dumps(pixels.as_json())
+    assert torch.equal(again.counts, pixels.counts)
+    assert len((tmp_path / "pixels.json").read_text().splitlines()) == 2 + len(pixels.as_json())
+    assert protocols.stored(protocol, tmp_path) == [again]
+
+
+# ------------------------------------------------------------------ what is asked
+
+
+class Watched(learners.PixelNeighbours):
+    """It remembers how many queries it was asked at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def predict(self, state, query_x):
+        self.asked.append(query_x.shape[1])
+        return super().predict(state, query_x)
+
+
+def test_queries_are_asked_one_by_one_where_the_protocol_says_so():
+    alone, together = Watched(), Watched()
+    of_one, of_all = (
+        protocols.evaluate(small(one_by_one=one), learner, name="watched")
+        for one, learner in ((True, alone), (False, together))
+    )
+    assert of_one.right == of_all.right
+    assert alone.asked.count(1) > 15 * 2
+    assert together.asked.count(15) >= 4
+
+
+def test_a_learner_that_uses_company_gains_nothing_where_each_query_is_alone():
+    class Shares(learners.PixelNeighbours):
+        def predict(self, state, query_x):
+            logits = super().predict(state, query_x)
+            return logits - logits.mean(1, keepdim=True)
+
+    alone = protocols.evaluate(small(one_by_one=True), Shares(), name="shares")
+    assert alone.transductive
+    assert sum(alone.right) == pytest.approx(40 * 3, abs=40)  # one query alone has its own mean: all logits are 0
+
+
+def test_more_logits_than_classes_are_wrong_answers_and_nobody_elses_doing():
+    class Wide(learners.PixelNeighbours):
+        def predict(self, state, query_x):
+            logits = super().predict(state, query_x)
+            return torch.cat([logits, torch.zeros_like(logits[..., :1])], -1)  # above all negative distances
+
+    stored = protocols.evaluate(small(), Wide(), name="wide")
+    assert sum(stored.right) == 0
+    assert stored.counts.sum(0).tolist() == [200, 0]
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+class Broken(learners.PixelNeighbours):
+    def predict(self, state, query_x):
+        return super().predict(state, query_x) * math.nan
+
+
+class Values(learners.PixelNeighbours):
+    def predict(self, state, query_x):
+        return {"logits": super().predict(state, query_x)}
+
+    def score(self, prediction, batch):
+        return super().score(prediction["logits"], batch)
+
+
+@pytest.mark.parametrize(
+    ("make", "about", "changes", "named"),
+    [
+        (Broken, {}, {}, "answers are not finite"),
+        (Values, {}, {}, "has to give logits"),
+        (lambda: prototypical(), {"dataset": "glyphs"}, {"split": "val"}, "was trained or chosen on"),
+        (lambda: learners.build("prototypical", way=5, size=32, channels=8), {}, {}, "add --convert"),
+        (lambda: learners.build("maml", way=3, channels=8), {}, {}, "tells 3 apart at most"),
+        (lambda: learners.build("incontext", way=5, channels=8, most_ways=4), {}, {}, "tells 4 apart at most"),
+        (lambda: torch.nn.Linear(2, 2), {}, {}, "is no learner"),
+        (
+            learners.PixelNeighbours,
+            {},
+            {"calibrate_on": {"dataset": "glyphs", "lists": None, "split": "test"}},
+            "fitted",
+        ),
+    ],
+)
+def test_learners_that_do_not_fit_are_one_line(make, about, changes, named):
+    protocol = small(**changes)
+    if "split" in changes:
+        images = protocol.images()
+        protocol = replace(
+            protocol,
+            data_digest=protocols.protocol.data_digest(images),
+            content_digest=protocols.protocol.content_digest(images),
+        )
+    with pytest.raises(CourseError) as error:
+        protocols.evaluate(protocol, make(), name="mine", about=about)
+    assert named in str(error.value)
+
+
+def test_pictures_of_another_shape_are_converted_when_asked():
+    learner = learners.build("prototypical", way=5, size=32, channels=8, seed=0)
+    stored = protocols.evaluate(small(), learner, name="large", convert=True)
+    assert stored.shape == (1, 32, 32)
+    assert stored.content == small().content_digest  # of the protocol's own pictures: it stays a pair
+    assert stored.digest == small().digest
+
+
+def test_a_temperature_that_saw_the_test_is_refused():
+    images = datasets.load("glyphs", "test")
+    seen = results.Answers(images.select(range(5)))
+    with pytest.raises(CourseError, match="5 classes of glyphs test are tested"):
+        results.fitted_temperature(seen, frozenset(map(results.upright, images.names)))
+
+
+def written(path, result, **changes):
+    path.write_text(json.dumps(result.as_json() | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"protocol": "glyphs-5way-5shot"}, "is a result of protocol 'glyphs-5way-5shot', not of small"),
+        ({"digest": "0" * 16}, "is of other episodes"),
+        ({"right": [10]}, "it has 1 episodes, but protocol small has 40"),
+        ({"right": [15] * 40}, "do not add up"),
+        ({"right": [16] * 40}, "do not add up"),
+        ({"right": [-1] * 40}, "counts other queries"),
+        ({"right": [math.nan] * 40}, "counts other queries"),
+        ({"right": "many"}, "damaged"),
+        ({"right": []}, "it has 0 episodes"),
+        ({"groups": {}}, "do not add up"),
+        ({"groups": {"Greek": [200, 1]}}, "do not add up"),
+        ({"scale": 2.0}, "do not add up"),
+        ({"crowding": math.nan}, "not finite"),
+        ({"queries": 75}, "counts other queries"),
+        ({"temperature": math.nan}, "not finite"),
+        ({"nll": {"before": math.inf, "after": 1.0}}, "not finite"),
+        ({"nll": None}, "damaged"),
+        ({"shape": None}, "damaged"),
+        ({"accuracy": 0.99}, "'accuracy' is missing or unknown"),
+    ],
+)
+def test_a_file_that_is_no_result_of_this_protocol_is_one_line(changes, named, protocol, pixels, tmp_path):
+    with pytest.raises(CourseError) as error:
+        protocols.load(written(tmp_path / "mine.json", pixels, **changes), protocol)
+    assert named in str(error.value)
+    assert "mine.json" in str(error.value)
+
+
+def test_two_results_of_one_row_that_differ_and_results_of_other_pictures(protocol, pixels, tmp_path):
+    written(tmp_path / "a.json", pixels)
+    written(tmp_path / "b.json", pixels)
+    assert len(protocols.stored(protocol, tmp_path)) == 1
+    swapped = list(pixels.right)
+    i = next(i for i in range(1, 40) if swapped[i] != swapped[0])
+    swapped[0], swapped[i] = swapped[i], swapped[0]
+    written(tmp_path / "b.json", pixels, right=swapped)
+    with pytest.raises(CourseError, match="are of the same row and seed, but differ"):
+        protocols.stored(protocol, tmp_path)
+    written(tmp_path / "b.json", pixels, content="0" * 16, method="other")
+    with pytest.raises(CourseError, match="2 different copies of its pictures"):
+        protocols.stored(protocol, tmp_path)
+
+
+def test_results_of_one_protocol_are_always_a_pair(protocol):
+    both = [
+        evaluate(one, protocol.sampler(protocol.images()), episodes=40, seed=0) for one in (Watched(), prototypical())
+    ]
+    assert compare(*both).episodes == 40
+
+
+# ------------------------------------------------------------------ FLOP
+
+
+def test_flop_of_a_prototypical_network_by_hand():
+    learner = prototypical()  # four strided convolutions: 28 -> 14 -> 7 -> 4 -> 2
+    per_picture = sum(2 * 9 * i * 8 * size**2 for i, size in ((1, 14), (8, 7), (8, 4), (8, 2)))
+    stored = protocols.evaluate(small(), learner, name="net", about={"tasks": 3, "train_way": 5, "train_query": 2})
+    comparing = stored.flop["episode"] - 20 * per_picture
+    assert 0 <= comparing < 0.02 * stored.flop["episode"]
+    assert stored.flop["training"] is None  # the run does not say its shots
+
+
+@pytest.mark.parametrize("method", [name for name, one in learners.METHODS.items() if one.recipes])
+def test_flop_of_every_method_is_counted(method):
+    learner = learners.build(method, way=5, seed=0, channels=8)
+    about = {"tasks": 2, "train_way": 5, "train_query": 2, "shot": 1, "steps": 10}
+    episode = small().sampler(small().images()).sample(1, torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    found = protocols.flop.count(learner, episode, about)
+    assert found["episode"] > 0
+    if learner.trains_on == "episodes":
+        assert found["training"] == 10 * found["step"] > 0
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+
+
+def test_second_order_costs_more_than_first_order():
+    about = {"tasks": 1, "train_way": 5, "train_query": 2, "shot": 1, "steps": 1}
+    full, first = (
+        protocols.flop.of_step(learners.build(method, way=5, channels=8, seed=0), about, (1, 28, 28))
+        for method in ("maml", "fomaml")
+    )
+    assert full > 1.2 * first
