@@ -218,20 +218,20 @@ def descend(
     first_order: bool = False,
     create_graph: bool = True,
 ) -> Parameters:
-    """`steps` steps of gradient descent on any scalar loss of the parameters, from `params`; return where they end.
+    """Gradient descent on any scalar loss of the parameters, from `params`: where it ends.
 
-    loss(fast): L_inner at the parameters `fast`, a scalar. The other arguments and the errors: as in `adapt`, which is
-    this descent on a support set.
+    loss(fast): L_inner at the parameters `fast`, a scalar. The other arguments and the
+    errors: as in `adapt`, which is this descent on a support set.
     """
     if steps < 0:
         raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")
     if not create_graph:
         params = {name: leaf(value) for name, value in params.items()}
     fast = params
-    with torch.enable_grad():  # also under no_grad: the inner process needs its own gradient
+    with torch.enable_grad():  # also under no_grad: the inner process needs a gradient
         for _ in range(steps):
-            grads = gradient(loss(fast), fast, create_graph=create_graph and not first_order)
-            fast = sgd_step(fast, grads, rate)
+            grad = gradient(loss(fast), fast, create_graph=create_graph and not first_order)
+            fast = sgd_step(fast, grad, rate)
             if not create_graph:
                 fast = {name: leaf(value) for name, value in fast.items()}
     return fast if create_graph else {name: value.detach() for name, value in fast.items()}
@@ -249,17 +249,20 @@ def adapt(
     first_order: bool = False,
     create_graph: bool = True,
 ) -> Parameters:
-    """Adapt `params` to the support set of ONE task by `steps` steps of gradient descent; return the fast weights.
+    """Adapt `params` to the support set of ONE task by gradient descent: the fast weights.
 
-    forward(params, x): the prediction of the network for images x; support_x: [images, …]; support_y: [images].
-    first_order: treat each inner gradient as a constant. The result still depends on `params`, through the identity
-    path φ = θ − α·(constant); what is lost is the term through the gradient (Finn et al. 2017, section 5.2).
-    create_graph=False: the same numbers, detached, for when nobody asks for a meta-gradient.
-    steps=0 returns the parameters as they came. Raises CourseError for a negative number of steps. Any rate is taken at
-    its word: 0 stays, a negative one climbs. Losses that are not finite give parameters that are not.
+    forward(params, x): the prediction of the network for images x.
+    support_x: [images, …]; support_y: [images].
+    first_order: treat each inner gradient as a constant. The result still depends on
+    `params`, through the identity path φ = θ − α·(constant); what is lost is the term
+    through the gradient (Finn et al. 2017, section 5.2).
+    create_graph=False: the same numbers, detached, where nobody asks for a meta-gradient.
+    steps=0 returns the parameters as they came. Raises CourseError for a negative number
+    of steps. Any rate is taken at its word: 0 stays, a negative one climbs. Losses that are
+    not finite give parameters that are not.
 
-    Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, 2017,
-    https://arxiv.org/abs/1703.03400.
+    Finn, Abbeel, Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep
+    Networks*, 2017, https://arxiv.org/abs/1703.03400.
     """
     return descend(
         lambda fast: loss(forward(fast, support_x), support_y),
@@ -356,21 +359,26 @@ class Recompute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        # PyTorch's own guard (once_differentiable) is silent, with a wrong result, in autograd.grad by named tensors.
+        # PyTorch's own guard (once_differentiable) is silent, with a wrong result, in
+        # autograd.grad by named tensors.
         if torch.is_grad_enabled():
-            raise CourseError("a checkpointed inner process can be differentiated once only; for more use adapt")
+            what = "a checkpointed inner process can be differentiated once only"
+            raise CourseError(f"{what}; for more use adapt")
         n, blocks = ctx.count, len(ctx.lengths)
         kept, others = ctx.saved_tensors[: n * blocks], ctx.saved_tensors[n * blocks :]
         wanted = ctx.needs_input_grad[3 + n :]
         sums: list[Tensor | None] = [None] * len(others)
         for index in reversed(range(blocks)):
             with torch.enable_grad():
-                fast = tuple(value.detach().requires_grad_() for value in kept[n * index : n * index + n])
-                also = tuple(value.detach().requires_grad_(w) for value, w in zip(others, wanted, strict=True))
+                begin = kept[n * index : n * index + n]
+                fast = tuple(value.detach().requires_grad_() for value in begin)
+                pairs = zip(others, wanted, strict=True)
+                also = tuple(value.detach().requires_grad_(w) for value, w in pairs)
                 out = ctx.block(ctx.lengths[index], fast, also)
             asked = [*fast, *(value for value, w in zip(also, wanted, strict=True) if w)]
             _refuse_other_leaves(out, asked)
-            found = iter(torch.autograd.grad(out, asked, grads, materialize_grads=True, allow_unused=True))
+            unused = {"materialize_grads": True, "allow_unused": True}
+            found = iter(torch.autograd.grad(out, asked, grads, **unused))
             grads = [next(found) for _ in fast]
             for i in (i for i, w in enumerate(wanted) if w):
                 more = next(found)

@@ -245,14 +245,15 @@ class MetaNetwork(Learner):
         return state | {"fast_u": fast_u, "keys": augmented(self.u.fc, fast_u, of_u, self.u.activation)}
 
     def attention(self, state: State, of_u: Tensor) -> Tensor:
-        """softmax(cos(R, r)), how much each query reads of each support image: [tasks, queries, n]."""
+        """softmax(cos(R, r)), what queries read of support images: [tasks, queries, n]."""
         r = augmented(self.u.fc, state["fast_u"], of_u, self.u.activation)
         return (self.sharpness * cosines(r, state["keys"])).softmax(-1)
 
     def read(self, state: State, of_u: Tensor, of_b: Tensor) -> Tensor:
         """Logits [tasks, queries, way], from the features of the queries in u and in b.
 
-        A layer is linear in its weights, so (Σ_i a_i W*_i)·x = Σ_i a_i (W*_i·x): no query's W* is ever put together.
+        A layer is linear in its weights, so (Σ_i a_i W*_i)·x = Σ_i a_i (W*_i·x): no query's W*
+        is ever put together.
         """
         a = self.attention(state, of_u)
         fast = mixed(a, state["memory_fc"], of_b)

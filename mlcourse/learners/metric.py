@@ -56,7 +56,7 @@ class MetricLearner(Learner):
             return self.compare(state, self.encode(query_x))
 
     def outer_process(self, batch, **_) -> tuple[Tensor, Tensor]:
-        # One pass for support and queries, so that in training both see the same batch statistics.
+        # One pass for both, so that in training both see the same batch statistics.
         z = self.encode(torch.cat([batch.support_x, batch.query_x], 1))
         support, query = z.split([batch.support_x.shape[1], batch.query_x.shape[1]], 1)
         logits = self.compare(self.keep(support, batch.support_y), query)

@@ -22,7 +22,9 @@ DISTANCES = ("euclidean", "cosine")
 
 
 def prototypes(embeddings: Tensor, labels: Tensor, way: int) -> Tensor:
-    """c_k, the mean of the embeddings of class k. [tasks, images, D] and [tasks, images] → [tasks, way, D].
+    """c_k, the mean of the embeddings of class k.
+
+    [tasks, images, D] and [tasks, images] → [tasks, way, D].
 
     Raises CourseError when a class has no image.
     """
@@ -31,14 +33,18 @@ def prototypes(embeddings: Tensor, labels: Tensor, way: int) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖a_i − b_j‖² for [tasks, n, D] and [tasks, m, D] → [tasks, n, m]. Squared, as the paper has it.
+    """‖a_i − b_j‖², squared, as the paper has it.
 
-    By ‖a‖² − 2a·b + ‖b‖², which takes one product of matrices. Far from 0 that would be a small difference of large
-    numbers; so both are moved first, by the mean of b (a constant: no distance and no derivative depends on it).
+    [tasks, n, D] and [tasks, m, D] → [tasks, n, m].
+
+    By ‖a‖² − 2a·b + ‖b‖², which takes one product of matrices. Far from 0 that would be
+    a small difference of large numbers; so both are moved first, by the mean of b
+    (a constant: no distance and no derivative depends on it).
     """
     centre = b.detach().mean(-2, keepdim=True)
     a, b = a - centre, b - centre
-    return a.square().sum(-1).unsqueeze(-1) - 2 * a @ b.transpose(1, 2) + b.square().sum(-1).unsqueeze(-2)
+    of_a, of_b = a.square().sum(-1).unsqueeze(-1), b.square().sum(-1).unsqueeze(-2)
+    return of_a - 2 * a @ b.transpose(1, 2) + of_b
 
 
 class PrototypicalNetwork(MetricLearner):

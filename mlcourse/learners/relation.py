@@ -87,8 +87,9 @@ class RelationNetwork(MetricLearner):
         return self.relation(state["maps"], z)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The mean squared error of scores [tasks, queries, way] and 1 for the right class, 0 for the others."""
-        return F.mse_loss(prediction, F.one_hot(target, prediction.shape[-1]).to(prediction.dtype))
+        """The mean squared error of scores [tasks, queries, way]: 1 is right, 0 for others."""
+        wanted = F.one_hot(target, prediction.shape[-1]).to(prediction.dtype)
+        return F.mse_loss(prediction, wanted)
 
 
 register(

@@ -30,7 +30,8 @@ Loss = Callable[[Tensor], Tensor]
 class Task:
     """Two losses of a vector of weights [n], and the inner process between them.
 
-    inner_loss(phi): on the support, a scalar. outer_loss(phi): on the queries, a scalar. steps: T. rate: α.
+    inner_loss(phi): on the support, a scalar. outer_loss(phi): on the queries, a scalar.
+    steps: T. rate: α.
     Raises CourseError for a negative number of steps, and for a rate that is not finite.
     """
 
@@ -152,7 +153,8 @@ def central_difference(f: Loss, x: Tensor, v: Tensor, h: float) -> float:
 def richardson(f: Loss, x: Tensor, v: Tensor, h: float) -> float:
     """Two central differences whose h² errors cancel; the rule's own error shrinks with h⁴.
 
-    Richardson, *The approximate arithmetical solution by finite differences of physical problems*, 1911,
+    Richardson, *The approximate arithmetical solution by finite differences of physical
+    problems*, 1911,
     https://doi.org/10.1098/rsta.1911.0009.
     """
     return (4 * central_difference(f, x, v, h / 2) - central_difference(f, x, v, h)) / 3

@@ -182,10 +182,14 @@ def exact(
 
 @inner.with_gradients
 def implicit_gradient(problem, phi, lam, solve, *, steps, rate) -> tuple[Tensor, Tensors]:
-    """∂L_outer/∂λ − (∂²L_inner/∂φ∂λ)ᵀ v, with v = solve(p → H p, ∂L_outer/∂φ): all by products, H is never built."""
+    """∂L_outer/∂λ − (∂²L_inner/∂φ∂λ)ᵀ v, with v = solve(p → H p, ∂L_outer/∂φ).
+
+    All by products: H is never built.
+    """
     check_number("rate", rate, least=0)
     if steps > 0 and not rate:
-        raise CourseError(f"{steps} inner steps at the rate 0 go nowhere; give a rate above 0, or steps=0")
+        nowhere = f"{steps} inner steps at the rate 0 go nowhere"
+        raise CourseError(f"{nowhere}; give a rate above 0, or steps=0")
     lam = _leaves(lam)
     phi = problem.init(lam) if phi is None else phi
     phi = _leaves(_descend(problem, phi, _detached(lam), steps, rate, create_graph=False))
@@ -194,7 +198,8 @@ def implicit_gradient(problem, phi, lam, solve, *, steps, rate) -> tuple[Tensor,
     parts = _grad(value, _list(phi) + _list(lam))
     _outcome(value, phi, parts[:n], steps=steps, rate=rate)  # before the solver is asked
     direct = parts[n:]
-    slope = _grad(problem.inner_loss(phi, lam), _list(phi), create_graph=True)  # ∇_φ L_inner, with its graph
+    # ∇_φ L_inner, with its graph
+    slope = _grad(problem.inner_loss(phi, lam), _list(phi), create_graph=True)
     flat_slope = _flat(slope)
 
     def hessian_vector(p: Tensor) -> Tensor:

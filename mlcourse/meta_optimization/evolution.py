@@ -153,7 +153,10 @@ def advance(problem: Unroll, lam: Tree, state: Tree, t: int, steps: int, *, each
 
 
 def slope(shift: Tree, losses: Tensor, sigma: float) -> Tree:
-    """The mean over pairs of ξ (L₊ − L₋) / (2σ²). shift: ξ [pairs, …]; losses [N], all L₊ first, then all L₋."""
+    """The mean over pairs of ξ (L₊ − L₋) / (2σ²).
+
+    shift: ξ [pairs, …]; losses [N], all L₊ first, then all L₋.
+    """
     plus, minus = losses.chunk(2)
     rise = (plus - minus) / (2 * sigma**2)
     return map_tree(lambda xi: torch.tensordot(rise.to(xi.dtype), xi, 1) / len(rise), shift)
@@ -233,10 +236,11 @@ def pes_window(
     generator: Generator,
     draws: Tree | None = None,
 ) -> tuple[Tensor, Tree, Particles]:
-    """Persistent ES over the next K steps: each particle goes on from its own state, and remembers ξ = Σ ε.
+    """Persistent ES over the next K steps: each particle goes on from its own state.
 
-    With K = T it is `es_window`. Where λ moves between windows, the gradient is that of a λ which lags behind: let it
-    move little in T/K windows. Arguments: as in `es_window`.
+    It remembers ξ = Σ ε. With K = T it is `es_window`. Where λ moves between windows, the
+    gradient is that of a λ which lags behind: let it move little in T/K windows. Arguments:
+    as in `es_window`.
     """
     pairs = _pairs(sigma, particles, generator)
     t, fresh = _time(problem, at, truncation, particles)

@@ -71,9 +71,17 @@ class Rule(nn.Module, ABC):
 
 
 class SGD(Rule):
-    """m ← μm + g, φ ← φ − αm. rate: α. momentum: μ. schedule(t): a factor on the rate at step t."""
+    """m ← μm + g, φ ← φ − αm.
 
-    def __init__(self, rate: float = 0.1, momentum: float = 0.0, schedule: Callable[[int], float] | None = None):
+    rate: α. momentum: μ. schedule(t): a factor on the rate at step t.
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.1,
+        momentum: float = 0.0,
+        schedule: Callable[[int], float] | None = None,
+    ):
         super().__init__()
         self.config = {"rule": "sgd", "options": {"rate": rate, "momentum": momentum}}
         check_number("momentum", momentum, least=0)
@@ -82,7 +90,13 @@ class SGD(Rule):
     def init(self, params: Parameters) -> Memory:
         return {"momentum": torch.zeros_like(joined(params))}
 
-    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
+    def update(
+        self,
+        params: Parameters,
+        grads: Parameters,
+        state: Memory,
+        t: int,
+    ) -> tuple[Parameters, Memory]:
         m = self.momentum * state["momentum"] + joined(grads)
         return moved(params, -self.rate * _factor(self.schedule, t) * m), {"momentum": m}
 
@@ -217,7 +231,13 @@ class MLPRule(Rule):
         flat = joined(params)
         return {"momenta": flat.new_zeros(len(flat), len(self.momenta)), "square": torch.zeros_like(flat)}
 
-    def update(self, params: Parameters, grads: Parameters, state: Memory, t: int) -> tuple[Parameters, Memory]:
+    def update(
+        self,
+        params: Parameters,
+        grads: Parameters,
+        state: Memory,
+        t: int,
+    ) -> tuple[Parameters, Memory]:
         g = joined(grads)
         decay = g.new_tensor(self.momenta)
         state = {
@@ -335,13 +355,15 @@ def inner_training(
         grads = torch.func.grad(family.loss)(state["params"], state["task"], t)
         if first_order:
             grads = {name: g.detach() for name, g in grads.items()}
-        params, memory = functional_call(rule, lam, (state["params"], grads, state["rule"], t))
+        arguments = (state["params"], grads, state["rule"], t)
+        params, memory = functional_call(rule, lam, arguments)
         return {"params": params, "rule": memory, "task": state["task"]}
 
     def loss(state: Tree, lam: Parameters, t: int) -> Tensor:
         value = family.validation(state["params"], state["task"])
         if ceiling is not None:
-            value = torch.where(value < ceiling, value, ceiling)  # a nan is not below it either
+            # a nan is not below it either
+            value = torch.where(value < ceiling, value, ceiling)
         return value * (1 / horizon if weight is None else weight(t))
 
     return Unroll(init, step, loss, horizon, family.sample)

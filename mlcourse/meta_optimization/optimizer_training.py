@@ -75,9 +75,30 @@ def meta_train(
     window: inner steps that a gradient reaches back; it divides the horizon. tasks: side by side, new ones every
     horizon. weight, first_order: as in `learned_optimizers.inner_training`. Gradients are clipped to norm 1.
     """
-    problem = inner_training(rule, family, horizon=horizon, weight=weight, first_order=first_order)
-    learner = Estimator(problem, rule, estimator="truncated", truncation=window, particles=tasks, clip=1.0)
-    return training.train(learner, family, steps=steps, tasks=tasks, rate=rate, seed=seed, progress=progress)
+    problem = inner_training(
+        rule,
+        family,
+        horizon=horizon,
+        weight=weight,
+        first_order=first_order,
+    )
+    learner = Estimator(
+        problem,
+        rule,
+        estimator="truncated",
+        truncation=window,
+        particles=tasks,
+        clip=1.0,
+    )
+    return training.train(
+        learner,
+        family,
+        steps=steps,
+        tasks=tasks,
+        rate=rate,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def late(horizon: int, power: int = 6) -> Callable[[int], float]:

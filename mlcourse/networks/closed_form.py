@@ -101,14 +101,17 @@ class ConvolutionGradient(Function):
         if ux is not None:
             through_x = torch.conv2d(ux, weight, None, stride, padding, 1, groups)
             ggy = through_x if ggy is None else ggy.add_(through_x)
-        # Σ ux·gx = Σ g·(W * ux), and Σ uw·gW = Σ g·(uw * x): in each, the other factor's gradient is an ordinary one.
+        # Σ ux·gx = Σ g·(W * ux), and Σ uw·gW = Σ g·(uw * x): in each, the other factor's
+        # gradient is an ordinary one.
         gx = gw = None
         if ux is not None and uw is not None:
             gx, gw, _ = _gradients(gy, ux, uw, ctx.how, True, bias=False)
         elif ux is not None:
-            gw = convolution_backward(gy, ux, weight, None, *_all(ctx.how), [False, True, False])[1]
+            wanted = [False, True, False]
+            gw = convolution_backward(gy, ux, weight, None, *_all(ctx.how), wanted)[1]
         elif uw is not None and ctx.needs_input_grad[1]:
-            gx = convolution_backward(gy, x, uw, None, *_all(ctx.how), [True, False, False])[0]
+            wanted = [True, False, False]
+            gx = convolution_backward(gy, x, uw, None, *_all(ctx.how), wanted)[0]
         return ggy, gx, gw, None, None
 
 

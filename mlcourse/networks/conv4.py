@@ -50,11 +50,17 @@ class Block(nn.Module):
         plain = plain and all(getattr(conv, name) == value for name, value in usual.items())
         return plain and hasattr(type(self.norm), "wide")
 
-    def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
-        """The block of many tasks side by side: one grouped convolution, a group for each task."""
+    def wide(
+        self,
+        params: dict[str, Tensor],
+        x: Tensor,
+        reference: int | None = None,
+    ) -> Tensor:
+        """The block of many tasks side by side: one grouped convolution, a group per task."""
         weight, bias = params["conv.weight"], params["conv.bias"]
         stride, padding = self.conv.stride, self.conv.padding
-        x = closed_form.convolution(x, weight.flatten(0, 1), bias.flatten(), stride, padding, groups=len(weight))
+        tasks, weight, bias = len(weight), weight.flatten(0, 1), bias.flatten()
+        x = closed_form.convolution(x, weight, bias, stride, padding, groups=tasks)
         x = F.relu(self.norm.wide(_below(params, "norm."), x, reference))
         return F.max_pool2d(x, 2) if self.pool else x
 
@@ -115,10 +121,18 @@ class Conv4(Recorded):
         head = type(self.head) is nn.Identity or (type(self.head) is nn.Linear and self.head.bias is not None)
         return head and all(type(block) is Block and block.fits_wide() for block in self.blocks)
 
-    def wide(self, params: dict[str, Tensor], x: Tensor, reference: int | None = None) -> Tensor:
-        """Many tasks at once, each with weights of its own: they lie side by side, as the groups of one wide network.
+    def wide(
+        self,
+        params: dict[str, Tensor],
+        x: Tensor,
+        reference: int | None = None,
+    ) -> Tensor:
+        """Many tasks at once, each with weights of its own.
 
-        params: by name, with a leading dimension of tasks. x: [tasks, images, in_channels, size, size].
+        They lie side by side, as the groups of one wide network.
+
+        params: by name, with a leading dimension of tasks.
+        x: [tasks, images, in_channels, size, size].
         Returns [tasks, images, out], the same as `forward` for one task after another.
         """
         tasks, images = x.shape[:2]
@@ -128,7 +142,8 @@ class Conv4(Recorded):
         x = x.reshape(images, tasks, -1).transpose(0, 1)
         if isinstance(self.head, nn.Identity):
             return x
-        return torch.baddbmm(params["head.bias"].unsqueeze(1), x, params["head.weight"].transpose(1, 2))
+        bias, weight = params["head.bias"].unsqueeze(1), params["head.weight"].transpose(1, 2)
+        return torch.baddbmm(bias, x, weight)
 
 
 def _below(params: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

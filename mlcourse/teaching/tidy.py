@@ -1,8 +1,8 @@
 """Notebooks in one canonical form, so that a diff shows what an author changed.
 
 `tidy_file` formats the code (ruff), keeps the cells' ids, and removes outputs and counts, except in golden cells: those
-tagged `nbval-check-output`. `golden` fills golden cells from a fresh run. (nbstripout clears the counts of kept cells,
-on which nbval fails, and renumbers ids.)
+tagged `nbval-check-output`. It writes the minutes into the header (`minutes`). `golden` fills golden cells from a fresh
+run. (nbstripout clears the counts of kept cells, on which nbval fails, and renumbers ids.)
 
 Golden outputs are text: pictures and widgets differ from machine to machine, and nbval skips them silently.
 """
@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 
 from mlcourse import files
 from mlcourse.errors import CourseError
+from mlcourse.teaching import minutes
 
 GOLDEN_TAG = "nbval-check-output"
 GOLDEN_COUNT = 1  # nbval refuses kept outputs without a count; a running number would change with every cell put before
@@ -46,6 +47,19 @@ def tidy_file(path: Path | str) -> bool:
 def check(paths: Iterable[Path | str]) -> list[Path]:
     """The notebooks among `paths` that `tidy_file` would change."""
     return [path for path in map(Path, paths) if _canonical(path) != _text(path)]
+
+
+def too_long(paths: Iterable[Path | str]) -> list[str]:
+    """One line for each notebook whose core takes more than an hour."""
+    lines = []
+    for path in map(Path, paths):
+        core, _ = minutes.estimate(_read(path))
+        if core.total > minutes.LIMIT:
+            lines.append(
+                f"{path.stem}: the core takes {core.total:.1f} minutes, at most {minutes.LIMIT}: "
+                f"cut, or tag cells `{minutes.STRETCH}`"
+            )
+    return lines
 
 
 def golden(path: Path | str, *, budget: str = "smoke", cell_seconds: int = CELL_SECONDS) -> bool:
@@ -112,6 +126,8 @@ def _written(path: Path, notebook: NotebookNode) -> str:
     _give_ids(notebook)
     for cell in notebook.cells:
         _tidy_cell(cell)
+    if notebook.cells:
+        notebook.cells[0].source = minutes.with_header(notebook.cells[0].source, *minutes.estimate(notebook))
     notebook = _format_code(path, notebook)
     try:
         nbformat.validate(notebook)

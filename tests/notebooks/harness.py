@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import re
-import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ import nbformat
 from PIL import Image
 
 from mlcourse import places
+from mlcourse.teaching import claims, minutes
+from mlcourse.teaching.claims import without_comments
 
 CORE = {"00", "01", "02", "03", "05", "06", "12", "13", "14", "15", "17"}
 MAX_LINES, MAX_BYTES, MIN_EXERCISES, MIN_GOLDEN, MIN_ALT = 20, 400_000, 3, 3, 10
@@ -135,18 +136,80 @@ def rule(function: Callable[[Lesson], Iterator[str]]) -> Callable[[Lesson], list
 
 @rule
 def has_header(lesson):
-    """The header table says objectives, prerequisites, papers and the four kinds of minutes; core work fits an hour."""
+    """The header says objectives, prerequisites, papers and three kinds of minutes; a core fits an hour."""
     for word in ("objectives", "prerequisites", "papers"):
         if not lesson.field(word):
             yield f"the header table has no row `{word}`"
-    minutes = {word: lesson.minutes(word) for word in ("reading", "core", "stretch", "machine")}
-    for word, value in minutes.items():
-        if value is None:
+    for word in ("core", "stretch", "machine"):
+        if lesson.minutes(word) is None:
             yield f"the header table has no minutes in a row `{word}`"
-    limit = 15 if lesson.number == "00" else 60
-    together = (minutes["reading"] or 0) + (minutes["core"] or 0)
-    if together > limit:
-        yield f"reading and core exercises take {together:.0f} minutes: at most {limit}"
+    limit = 30 if lesson.number == "00" else minutes.LIMIT
+    core, stretch = minutes.estimate(lesson.notebook)
+    if core.total > limit:
+        yield f"the core takes {core.total:.1f} minutes: at most {limit}"
+    if lesson.field("core") != str(core) or lesson.field("stretch") != str(stretch):
+        yield f"the header does not say what the formula does (run `make tidy`): core {core}; stretch {stretch}"
+
+
+CLASS_NOTES = ("Open with:", "Expect the guess:", "Skip:", "Plan:")
+
+
+@rule
+def has_class_notes(lesson):
+    """The first cell folds "In class: N minutes": the question to open with, the guess to expect, what to skip."""
+    found = re.search(r"<details><summary>In class: (\d+) minutes</summary>(.*?)</details>", _first(lesson), re.DOTALL)
+    if not found:
+        yield "the first cell has no <details><summary>In class: N minutes</summary>"
+        return
+    notes = dict(re.findall(r"^- \*\*([^*]+)\*\*\s+(.*?)(?=^- \*\*|\Z)", found[2], re.MULTILINE | re.DOTALL))
+    for word in CLASS_NOTES:
+        if len(notes.get(word, "").split()) < 2:
+            yield f"In class has no line `- **{word}** ...`"
+    if "?" not in notes.get(CLASS_NOTES[0], "?"):
+        yield "In class opens with no question"
+    planned = sum(int(n) for n in re.findall(r"(\d+) min", notes.get(CLASS_NOTES[-1], "")))
+    if planned != int(found[1]):
+        yield f"the parts of the class take {planned} minutes together, and its title says {found[1]}"
+
+
+def _first(lesson) -> str:
+    return lesson.notebook.cells[0].source
+
+
+@rule
+def tells_stretch_parts(lesson):
+    """Cells tagged stretch stand together under a heading that says so, and the core goes on under a heading."""
+    before = False
+    for cell in lesson.notebook.cells:
+        now, heading = minutes.STRETCH in tags(cell), cell.source.split("\n")[0]
+        titled = cell.cell_type == "markdown" and heading.startswith("#")
+        if now and not before and not (titled and "stretch" in heading.lower()):
+            yield f"a stretch part does not begin with a heading that says `stretch` ({heading[:40]!r})"
+        if before and not now and not titled:
+            yield f"after a stretch part the core goes on without a heading ({heading[:40]!r})"
+        before = now
+
+
+@rule
+def needs_no_stretch_part(lesson):
+    """No cell of the core uses a name that only a cell tagged stretch binds: who skips these cells can go on."""
+    core: set[str] = set()
+    skipped: set[str] = set()
+    for cell in lesson.code:
+        if minutes.STRETCH in tags(cell):
+            skipped |= assigned(cell)
+            continue
+        core |= assigned(cell)
+        if "solution" not in tags(cell):
+            for name in sorted(_used(cell) & (skipped - core)):
+                yield f"{name} is bound in a stretch part only, and used in the core ({cell.source[:40]!r})"
+
+
+def _used(cell) -> set[str]:
+    """The names that a cell reads, without the arguments of its own functions."""
+    nodes = list(ast.walk(parse(cell)))
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return read - {node.arg for node in nodes if isinstance(node, ast.arg)}
 
 
 @rule
@@ -326,7 +389,7 @@ def _after_lesson(lesson, solutions) -> Iterator[str]:
 @rule
 def has_folded_hints(lesson):
     """At least one hint for each exercise, as <details> with a <summary> that is titled by what the learner sees."""
-    text = "\n".join(cell.source for cell in lesson.prose)
+    text = "\n".join(cell.source for cell in lesson.prose if cell is not lesson.notebook.cells[0])  # In class
     hints, exercises = text.count("<details"), len(lesson.tagged("exercise:"))
     if hints < exercises:
         yield f"{hints} hints for {exercises} exercises"
@@ -352,12 +415,16 @@ def has_golden_cells(lesson):
 
 @rule
 def has_one_claim(lesson):
-    """One claim cell that asserts, evidence cells, and in the metadata the code that puts the baseline there."""
-    claims = lesson.tagged("claim")
-    if len(claims) != 1:
-        yield f"{len(claims)} claim cells: exactly one"
-    elif not any(isinstance(node, ast.Assert) for node in ast.walk(parse(claims[0]))):
+    """One claim cell that asserts and names its rival, evidence cells, and the code that puts the baseline there."""
+    found = lesson.tagged("claim")
+    if len(found) != 1:
+        yield f"{len(found)} claim cells: exactly one"
+    elif not any(isinstance(node, ast.Assert) for node in ast.walk(parse(found[0]))):
         yield "the claim cell asserts nothing"
+    else:
+        for word, text in claims.of(lesson.notebook).items():
+            if not text.strip():
+                yield f"the claim cell's metadata has no mlcourse.claim.{word}"
     if not lesson.tagged("evidence"):
         yield "no cell is tagged evidence"
     baseline = lesson.notebook.metadata.get("mlcourse", {}).get("baseline", "")
@@ -465,6 +532,13 @@ def without_solutions(notebook):
     """The class-room edition: the same notebook without its solution cells."""
     edition = copy.deepcopy(notebook)
     edition.cells = [cell for cell in edition.cells if "solution" not in tags(cell)]
+    return edition
+
+
+def without_stretch(notebook):
+    """The notebook of who skips all stretch parts, and so opens no solution of them."""
+    edition = without_solutions(notebook)
+    edition.cells = [cell for cell in edition.cells if minutes.STRETCH not in tags(cell)]
     return edition
 
 
@@ -597,23 +671,3 @@ def fingerprint(path: Path) -> str:
         content = file.read_bytes()
         digest.update(without_comments(content.decode()).encode() if file.suffix == ".py" else content)
     return digest.hexdigest()
-
-
-def without_comments(source: str) -> str:
-    """Python code without its comments, docstrings, blank lines and spaces at line ends.
-
-    It cuts them out of the text, because a tree is written differently by different versions of Python.
-    """
-    lines = source.replace("\r\n", "\n").split("\n")
-    for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
-            text = node.body[0]
-            for row in range(text.lineno, text.end_lineno + 1):
-                lines[row - 1] = ""
-    return "\n".join(kept for line in lines if (kept := line.rstrip()))

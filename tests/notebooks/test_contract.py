@@ -1,15 +1,19 @@
 """Every notebook keeps the rules that can be read off the file, without running it."""
 
+import ast
 import base64
+import contextlib
+import inspect
 import re
 import shutil
+import textwrap
 
 import harness
 import pytest
 import torch
 from PIL import Image
 
-from mlcourse import places
+from mlcourse import networks, places
 from mlcourse.commands.pages import write_html
 from mlcourse.errors import CourseError
 from mlcourse.teaching import tidy
@@ -74,6 +78,44 @@ def test_a_page_of_it_holds_its_pictures(name, tmp_path):
     sources = re.findall(r"<img\b[^>]*?\bsrc=[\"']?([^\"'>]{0,40})", page)
     assert sources
     assert [source for source in sources if not source.startswith("data:image/")] == []
+
+
+def shown(lesson) -> dict[str, object]:
+    """The functions and classes of the package that cells with `getsource` name, by their names there."""
+    names, found = {}, {}
+    for cell in lesson.code:
+        nodes = list(ast.walk(harness.parse(cell)))
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom) and "mlcourse" in ast.unparse(node):
+                exec(ast.unparse(node), names)
+        if "getsource" not in cell.source:
+            continue
+        plain = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute)]
+        for node in plain:
+            with contextlib.suppress(NameError, AttributeError):  # of the notebook itself
+                exec(ast.unparse(node), names)
+        parts = [node.value for node in nodes if isinstance(node, ast.Attribute | ast.Assign)]
+        for node in nodes:
+            if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load) and node not in parts:
+                with contextlib.suppress(NameError, AttributeError):
+                    value = eval(ast.unparse(node), names)
+                    if str(getattr(value, "__module__", "")).startswith("mlcourse"):
+                        found[ast.unparse(node)] = value
+    return found
+
+
+ALSO_SHOWN = {"07_the_price_of_unrolling": {"type(network.blocks[0]).wide": networks.conv4.Block.wide}}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, lesson in LESSONS.items() if any("getsource" in c.source for c in lesson.code)]
+)
+def test_what_is_shown_of_the_package_keeps_the_columns_of_a_cell(name):
+    parts = shown(LESSONS[name]) | ALSO_SHOWN.get(name, {})
+    assert parts, "no function was found: name those that are shown in ALSO_SHOWN"
+    lines = {part: textwrap.dedent(inspect.getsource(value)).splitlines() for part, value in parts.items()}
+    long = [f"{part}: {line.strip()}" for part, ls in lines.items() for line in ls if len(line) > tidy.LINE_LENGTH]
+    assert not long, "\n".join(long)
 
 
 @pytest.mark.skipif("00_start_here" not in LESSONS, reason="NB names another notebook")

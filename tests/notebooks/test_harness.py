@@ -38,6 +38,18 @@ def add(source, *tags):
     return spoil
 
 
+def stretch_part(heading, source):
+    """Two cells that may be skipped, before the method; where the source is a cell of the lesson, that one."""
+
+    def spoil(notebook):
+        notebook.cells = [one for one in notebook.cells if one.source != source]
+        place = next(k for k, one in enumerate(notebook.cells) if "result = method" in one.source)
+        notebook.cells.insert(place, tiny.code(source, "stretch"))
+        notebook.cells.insert(place, nbformat.v4.new_markdown_cell(heading, metadata={"tags": ["stretch"]}))
+
+    return spoil
+
+
 def drop(text):
     def spoil(notebook):
         notebook.cells.remove(cell(notebook, text))
@@ -47,6 +59,10 @@ def drop(text):
 
 def no_baseline(notebook):
     del notebook.metadata["mlcourse"]
+
+
+def no_rival(notebook):
+    cell(notebook, "assert result").metadata["mlcourse"]["claim"]["rival"] = " "
 
 
 def bad_baseline(notebook):
@@ -93,9 +109,19 @@ def large(notebook):
 
 
 SPOILT = [
-    ("has_header", replace("| **Reading** | 5 minutes (estimated) |\n", "")),
+    ("has_header", replace("| **Core** | 10", "| **Core** | 15")),
+    ("has_header", replace("| **Core** |", "| **Reading** |")),
+    ("has_header", replace("| **Machine** | 1 minute, measured |\n", "")),
     ("has_header", replace("| **Papers** | none |\n", "")),
-    ("has_header", replace("5 minutes (estimated) |\n| **Core", "55 minutes (estimated) |\n| **Core")),
+    ("has_header", replace("(core, difficulty 1, 5 min)", "(core, difficulty 1, 61 min)")),
+    ("has_class_notes", replace("In class: 50 minutes", "In class")),
+    ("has_class_notes", replace("- **Skip:** exercise 07.3.\n", "")),
+    ("has_class_notes", replace("What is two and two?", "Say what two and two is.")),
+    ("has_class_notes", replace("40 min exercises", "30 min exercises")),
+    ("tells_stretch_parts", tag("method = sum_of_two", "stretch")),
+    ("tells_stretch_parts", stretch_part("## A detour", "x = 1")),
+    ("tells_stretch_parts", stretch_part("## Stretch: a detour", "x = 1")),
+    ("needs_no_stretch_part", stretch_part("## Stretch: a detour", "method = sum_of_two")),
     ("builds_on_earlier_notebooks", replace("05, 06", "05, 08")),
     ("begins_with_title", replace("# 07", "07")),
     ("has_finished_text", picture("Now read the picture. RACETEXT")),
@@ -113,7 +139,7 @@ SPOILT = [
     ("stops_without_the_package", replace("except ModuleNotFoundError", "except ValueError")),
     ("has_exercises", tag("def my_sum_3")),
     ("has_exercises", tag("def my_sum_3", "exercise:07.4")),
-    ("has_exercises", replace("Exercise 07.2: add (difficulty 1, 5 min)", "Exercise 07.2: add")),
+    ("has_exercises", replace("Exercise 07.2: add (core, difficulty 1, 5 min)", "Exercise 07.2: add")),
     ("has_exercises", replace("Exercise 07.2: add", "Add")),
     ("has_typed_stubs", replace("my_sum_1(a: int, b: int) -> int", "my_sum_1(a, b: int) -> int")),
     ("has_typed_stubs", replace("return ...", "return 0")),
@@ -135,6 +161,7 @@ SPOILT = [
     ("has_one_claim", tag("claimed")),
     ("has_one_claim", tag("method(2, 2)")),
     ("has_one_claim", replace("assert result == 4", "pass")),
+    ("has_one_claim", no_rival),
     ("has_one_claim", no_baseline),
     ("has_one_claim", bad_baseline),
     ("asks_for_predictions", replace('predict("2 + 2?", choices=["3", "4"])', "")),
@@ -188,7 +215,7 @@ def test_core_track_does_not_lean_on_other_tracks(tmp_path):
     notebook = tiny.tiny()
     replace("05, 06", "05, 08")(notebook)
     lesson = harness.Lesson.read(tiny.write(notebook, tmp_path, "12_tiny.ipynb"))
-    assert harness.RULES[1](lesson) == ["prerequisite 08 lies outside the core track"]
+    assert RULES["builds_on_earlier_notebooks"](lesson) == ["prerequisite 08 lies outside the core track"]
 
 
 # -------------------------------------------------------------------------------- running

@@ -4,7 +4,8 @@ A lesson takes minutes, so `make test` runs only those whose result can have cha
 for each notebook, a hash of its code, of the package files that it imports (found by reading the imports, through the
 whole package) and of the embedded data. It needs no git history, so it answers the same in a shallow clone and in an
 archive. `make test-full` (MLCOURSE_LESSON=all) runs every lesson. Each lesson that ran and passed is written to the
-file, and a file that was out of date when the tests began is a fault: commit the one that they wrote.
+file, with what its claim cell printed (`mlcourse tidy` makes the table of claims of it), and a file that was out of
+date when the tests began is a fault: commit the one that they wrote.
 
 After the lesson, in the same kernel, the notebook's baseline takes the method's place, the evidence cells run again,
 and the claim cell must fail: a claim that cannot fail claims nothing.
@@ -20,8 +21,9 @@ import pytest
 from mlcourse import files, places
 from mlcourse.commands.pages import write_html
 from mlcourse.commands.run import execute
+from mlcourse.teaching import claims
 
-RECORD = places.data() / "results" / "lessons.json"
+RECORD = places.data() / claims.RECORD
 WHEN = os.environ.get("MLCOURSE_LESSON", "")
 
 pytestmark = pytest.mark.lesson
@@ -55,8 +57,8 @@ def test_lesson_and_its_claim(path, tmp_path, record_lesson):
     differing = harness.golden_differences(notebook, ran)
     assert not differing, "golden cells depend on the budget:\n" + "\n".join(differing)
     kept = {"seconds": round(costs["seconds"], 1), "slowest_seconds": round(costs["slowest_seconds"], 1)}
-    row = {"fingerprint": fingerprint, **kept, "peak_mb": round(outcome.peak_mb)}
-    files.write_json(RECORD, recorded() | {path.stem: row})
+    kept |= {"peak_mb": round(outcome.peak_mb), "claim": claims.record(notebook, ran)}
+    files.write_json(RECORD, recorded() | {path.stem: {"fingerprint": fingerprint} | kept})
 
 
 def test_the_record_is_of_these_lessons():

@@ -9,11 +9,19 @@ HEADER = """# 07 · A tiny lesson
 |---|---|
 | **Objectives** | add two numbers |
 | **Prerequisites** | 05, 06 |
-| **Reading** | 5 minutes (estimated) |
-| **Core exercises** | 10 minutes (estimated) |
-| **Stretch exercises** | 5 minutes (estimated) |
+| **Core** | 10 minutes (estimated), 10 of them for exercises 07.1, 07.2 |
+| **Stretch** | 5 minutes (estimated), 5 of them for exercise 07.3 |
 | **Machine** | 1 minute, measured |
 | **Papers** | none |
+
+<details><summary>In class: 50 minutes</summary>
+
+- **Open with:** What is two and two?
+- **Expect the guess:** four, from most.
+- **Skip:** exercise 07.3.
+- **Plan:** 10 min question and guess, 40 min exercises.
+
+</details>
 """
 
 IMPORT = """try:
@@ -31,6 +39,8 @@ CHECKS = """class checks:  # stands for the lesson's checks
         if good and answer.__name__.startswith("my_"):
             progress.record_pass("07." + answer.__name__[-1], "add")
         return type("Verdict", (), {"passed": good, "answer": answer if good else sum_of_two})"""
+
+CLAIM = {"says": "two and two are four", "method": "addition", "rival": "nothing", "tuned": "it has no options"}
 
 HINT = "<details><summary>It prints ...</summary>Add.</details>"
 
@@ -70,16 +80,17 @@ def tiny():
         golden("print(sum_of_two(1, 2))", "3\n"),
         golden("print(sum_of_two(1, 3))", "4\n"),
     ]
-    for k in (1, 2, 3):
+    claim = {"claim": dict(CLAIM)}
+    for k, kind in ((1, "core"), (2, "core"), (3, "stretch")):
         cells += [
-            new_markdown_cell(f"## Exercise 07.{k}: add (difficulty 1, 5 min)\n\n{HINT}"),
+            new_markdown_cell(f"## Exercise 07.{k}: add ({kind}, difficulty 1, 5 min)\n\n{HINT}"),
             code(STUB.format(k=k), f"exercise:07.{k}"),
             code(f"sum_{k} = checks.sums(my_sum_{k}).answer"),
         ]
     cells += [
         code("method = sum_of_two"),
         code("result = method(2, 2)", "evidence"),
-        code('if budget != "smoke":\n    assert result == 4\nprint("claimed")', "claim"),
+        code('if budget != "smoke":\n    assert result == 4\nprint("claimed")', "claim", mlcourse=claim),
         new_markdown_cell("## What we left out\n\n## References"),
         code("session.end()"),
         new_markdown_cell("## Solutions"),

@@ -99,7 +99,7 @@ def detached(theta: Tensor, task: Task) -> Tensor:
 
 
 def in_place(theta: Tensor, task: Task) -> Tensor:
-    """create_graph=True, and yet the step is written into .data, where autograd does not look."""
+    """create_graph=True, but the step is written into .data, where no graph is made."""
     weights = theta.detach().clone().requires_grad_()
     for _ in range(task.steps):
         (slope,) = torch.autograd.grad(task.inner_loss(weights), weights, create_graph=True)

@@ -272,6 +272,19 @@ def kink(at: Sequence[float], profiles: Mapping[str, Sequence[float]], curves) -
     return fig
 
 
+def kink_text(profiles: Mapping[str, Sequence[float]], curves: Mapping[str, tuple]) -> str:
+    """The picture of `kink` in words: the largest step along the line compared with the usual one, and the errors."""
+    jumps = []
+    for name, values in profiles.items():
+        steps = np.abs(np.diff(values))
+        jumps.append(f"{name} {steps.max() / max(np.median(steps), 1e-300):.1f} times")
+    errors = ", ".join(f"{name} {min(values):.0e}" for name, (_, values) in curves.items())
+    return (
+        "Left, the outer loss along a line. The largest step between two neighbouring points, compared with the median "
+        f"step: {', '.join(jumps)}. Right, the error of central differences against h; the smallest: {errors}."
+    )
+
+
 # ------------------------------------------------------------------ what first-order loses
 
 

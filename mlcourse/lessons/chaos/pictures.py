@@ -86,12 +86,19 @@ def jagged(horizon: int, sigma: float, place: float, fig: Figure | None = None) 
 
 def jagged_text(horizon: int, sigma: float, place: float) -> str:
     """The picture of `jagged` in words."""
-    largest = np.log10(abs(_found(horizon, sigma, place)[2]).max())
+    _, losses, slopes, values, *_ = _found(horizon, sigma, place)
     return (
-        f"The outer loss of {horizon} inner steps over the log of the rate: smooth on the left, jagged on the right; "
-        f"the loss smoothed with sigma {sigma:.2f} has one valley. {_words(horizon, sigma, place)} "
-        f"The largest exact slope is about 10 to the power {largest:.0f}."
+        f"The outer loss of {horizon} inner steps over the log of the rate has {_minima(losses)} local minima; "
+        f"smoothed with sigma {sigma:.2f} it has {_minima(values)}. {_words(horizon, sigma, place)} "
+        f"The largest exact slope is about 10 to the power {np.log10(abs(slopes).max()):.0f}."
     )
+
+
+def _minima(curve) -> int:
+    """How many points of a curve lie below both neighbours, the two ends among them: 1 for a single valley."""
+    steps = np.sign(np.diff(np.asarray(curve, float)))
+    steps = np.concatenate([[-1], steps[steps != 0], [1]])
+    return int(((steps[:-1] < 0) & (steps[1:] > 0)).sum())
 
 
 def _jagged_axes() -> Figure:
@@ -148,7 +155,8 @@ def horizons(found: Mapping[int, tuple]) -> Figure:
 def horizons_text(found: Mapping[int, tuple]) -> str:
     """The picture of `horizons` in words."""
     sizes = ", ".join(f"10^{np.log10(np.abs(np.asarray(s)).max()):.0f} at T = {T}" for T, (_, _, s) in found.items())
-    return f"Outer loss over the log of the rate: smooth at small rates, jagged at large ones. Largest slope: {sizes}."
+    teeth = ", ".join(f"{_minima(losses)} at T = {T}" for T, (_, losses, _) in found.items())
+    return f"Outer loss over the log of the rate. Local minima on the grid: {teeth}. Largest slope: {sizes}."
 
 
 def spreads(panels: Mapping[str, Mapping[str, tuple]]) -> Figure:
@@ -179,11 +187,12 @@ def _ticks(low: float, high: float) -> list[float]:
 def spreads_text(panels: Mapping[str, Mapping[str, tuple]]) -> str:
     """The picture of `spreads` in words."""
     parts = [
-        f"{name}, {xlabel} from {x[0]:g} to {x[-1]:g}: {measured[0]:.2g} to {measured[-1]:.2g}"
+        f"{name}, {xlabel} from {x[0]:g} to {x[-1]:g}: {measured[0]:.2g} to {measured[-1]:.2g}, by the formula "
+        f"{formula[0]:.2g} to {formula[-1]:.2g}"
         for xlabel, curves in panels.items()
-        for name, (x, measured, _) in curves.items()
+        for name, (x, measured, formula) in curves.items()
     ]
-    return f"Relative error of ES, measured beside a dashed line of theory: {'; '.join(parts)}."
+    return f"Relative error of ES, measured as points, the formula as a dashed line: {'; '.join(parts)}."
 
 
 def against_truth(names: Sequence[str], means, errors, truth: float) -> Figure:

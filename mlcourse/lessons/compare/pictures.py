@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from mlcourse import statistics
 from mlcourse.teaching import figures
 
 FAINT = "#888888"
@@ -240,7 +241,7 @@ class Attention:
 def within_between(found: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
     """Histograms side by side: name → (distances within a class, distances between classes), in units of their mean.
 
-    The pairs are of the same first image: the title says how often the one within is the larger one.
+    The pairs are of the same first image: the title says how often the one within is the larger one, with its interval.
     """
     fig, axes = figures.subplots(1, len(found), size=(3.1 * len(found), 3.3), sharey=True, squeeze=False)
     bins = np.linspace(0, 3.2, 49)
@@ -252,20 +253,26 @@ def within_between(found: Mapping[str, tuple[Sequence[float], Sequence[float]]])
             weights = np.full(len(values), 100 / len(values))
             label = ("one character", "two characters")[index]
             ax.hist(values, bins, weights=weights, color=figures.COLOURS[index], label=label, **fill)
-        ax.set(title=f"{name}:\nwrong in {100 * mistaken(*pair):.0f} %", xlabel="distance / mean", xlim=(0, 3.2))
+        share, half = mistaken(*pair)
+        ax.set(title=f"{name}:\nwrong in {share:.0f} ± {half:.0f} %", xlabel="distance / mean", xlim=(0, 3.2))
     axes[0, 0].set_ylabel("share of pairs (%)")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return fig
 
 
-def mistaken(within: Sequence[float], between: Sequence[float]) -> float:
-    """How often the distance within a class is larger than the one between classes, pair by pair."""
-    return float((np.asarray(within, float) > np.asarray(between, float)).mean())
+def mistaken(within: Sequence[float], between: Sequence[float]) -> tuple[float, float]:
+    """How often the distance within a class is larger than the one between classes, pair by pair.
+
+    In %, with the half width of its 95 % interval.
+    """
+    larger = np.asarray(within, float) > np.asarray(between, float)
+    return statistics.mean_interval((100.0 * larger).tolist())
 
 
 def within_between_text(found: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
     """The picture of `within_between` in words."""
-    words = "; ".join(f"{name}: {100 * mistaken(*pair):.0f} %" for name, pair in found.items())
+    shares = {name: mistaken(*pair) for name, pair in found.items()}
+    words = "; ".join(f"{name}: {share:.0f} ± {half:.0f} %" for name, (share, half) in shares.items())
     return f"Distances of pairs of one character and of two. How often the first is the larger one: {words}."
 
 

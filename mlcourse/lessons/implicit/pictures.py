@@ -157,7 +157,7 @@ def solver_text(iterations: int, condition: float, damping: float) -> str:
     return (
         f"Level lines are ellipses, condition number {condition:g}, damping {damping:.2f}. After {iterations} "
         f"iterations conjugate gradients stand at ({end}), the log of the residual is {rests[0][-1]:.1f}; "
-        f"that of steepest descent, which zigzags, is {rests[1][-1]:.1f}. The solution is "
+        f"that of steepest descent is {rests[1][-1]:.1f}. The solution is "
         f"{100 * off:.0f} % away from the undamped one."
     )
 

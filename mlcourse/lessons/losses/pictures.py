@@ -1,4 +1,4 @@
-"""Pictures of the two quadratics of notebook 01. Each is a plain drawing function for `widgets.explore`.
+"""Pictures of the two quadratics of notebook 01. All but the last are drawing functions for `widgets.explore`.
 
 A drawing changes the artists of the figure that it is given (`fig`), and makes the figure only when it is given none:
 this keeps a drag fluent. For the same reason labels stand beside the curves: titles and legends take most of the time
@@ -6,6 +6,7 @@ of a drawing. The matching `…_text` function puts the same picture in words.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -226,3 +227,20 @@ def _slopes_at(ax: Axes, start: float) -> list:
         moving += ax.plot(start + reach, here + slope * reach, **look)
     moving += ax.plot(start, here, color=START, marker="o", markersize=9, linestyle="none", zorder=5)
     return moving
+
+
+# ------------------------------------------------------------------ where three methods stop
+
+
+def draw_stops(ax: Axes, stops: Mapping[str, float]) -> None:
+    """The outer loss without and with one inner step, and on it where each method stops (name → θ)."""
+    for steps, line, place in ((0, "--", (-0.95, 1.7)), (1, "-", (-1.9, 0.65))):
+        ax.plot(GRID, quadratics.meta_loss(GRID, steps=steps), color=OUTER, linestyle=line, marker="")
+        ax.text(*place, f"T = {steps}", color=OUTER)
+    for name, theta in stops.items():
+        height = quadratics.meta_loss(theta, steps=0 if name == "joint" else 1)
+        look = figures.style(figures.INDEX[name]) | {"linestyle": "none", "markersize": 11, "zorder": 4}
+        ax.plot(theta, height, **look)
+        words = f"{round(theta, 1) + 0.0:+.1f}"
+        ax.annotate(words, (theta, height), (0, -18), textcoords="offset points", ha="center")
+    ax.set(xlabel="start θ", ylabel="outer loss of two quadratics", ylim=(-0.25, 2), yticks=(0, 1, 2))

@@ -1,6 +1,7 @@
-"""The picture of notebook 06: three starts learn a wave of one's own. A plain drawing function for `widgets.explore`.
+"""The pictures of notebook 06: three starts learn a wave of one's own, and the results of both halves in one picture.
 
-As in `quadratic_pictures`, a drawing changes the artists of the figure that it is given: this keeps a drag fluent.
+`WavePictures.draw` is a plain drawing function for `widgets.explore`. It changes the artists of the figure that it is
+given: this keeps a drag fluent.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlcourse import inner
+from mlcourse.evaluation import Result
+from mlcourse.statistics import mean_interval
 from mlcourse.teaching import figures
 
 EDGE = 5.0  # x is drawn from -EDGE to EDGE
@@ -103,3 +106,47 @@ class WavePictures:
         axes[0].set_ylabel("y")
         axes[0].legend(loc="lower left", fontsize=9, ncols=2)
         return fig
+
+
+# ------------------------------------------------------------------ results of a run
+
+Accuracies = Mapping[tuple[str, str, int], Result]
+
+
+def both_halves(errors: Mapping[str, Tensor], accuracies: Accuracies) -> Figure:
+    """Left: errors on new waves against inner steps. Right: accuracies on characters before and after one step.
+
+    errors: the start's name → losses [steps + 1, tasks]. accuracies: (kind of labels, "training classes" or another
+    place, inner steps 0 or 1) → a result.
+    """
+    fig, (left, right) = figures.subplots(1, 2, size=(10, 3.6))
+    for name, losses in errors.items():
+        mean, half = zip(*(mean_interval(at) for at in losses), strict=True)
+        figures.curve_with_band(left, range(len(losses)), mean, half, label=name, index=figures.INDEX[name])
+    left.set(xlabel="inner steps on 10 points of a new wave", ylabel="mean squared error", ylim=(0, None))
+    left.set(xticks=(0, 5, 10))
+    left.legend()
+    kinds = _first(accuracies)
+    for labels, where in dict.fromkeys((labels, where) for labels, where, _ in accuracies):
+        pair = [accuracies[labels, where, steps] for steps in (0, 1)]
+        look = figures.style(kinds.index(labels) + 1) | {"linestyle": "-" if where == "training classes" else "--"}
+        look["label"] = f"{labels},\n{where}"
+        right.errorbar((0, 1), [100 * r.accuracy for r in pair], [100 * r.ci95 for r in pair], **look)
+    right.set(xlabel="inner steps on characters", ylabel="accuracy (%)", xticks=(0, 1))
+    right.set(xlim=(-0.1, 1.1), ylim=(0, 102))
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10, handlelength=4)
+    return fig
+
+
+def both_halves_text(errors: Mapping[str, Tensor], accuracies: Accuracies) -> str:
+    """The picture of `both_halves` in words."""
+    waves = ", ".join(f"{name} {losses[1].mean().item():.2f}" for name, losses in errors.items())
+    known = ", ".join(
+        f"{labels} {100 * accuracies[labels, 'training classes', 0].accuracy:.0f} %" for labels in _first(accuracies)
+    )
+    return f"Left, error on new waves after one step: {waves}. Right, training classes before any step: {known}."
+
+
+def _first(accuracies: Accuracies) -> list[str]:
+    """The kinds of labels, each once, in their order."""
+    return list(dict.fromkeys(labels for labels, _, _ in accuracies))

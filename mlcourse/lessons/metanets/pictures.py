@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mlcourse.errors import CourseError
@@ -306,3 +307,56 @@ def fast_weights(support: Tensor, labels: Tensor, memory: Tensor) -> Figure:
     axes[1, 0].tick_params(length=0, labelsize=10)
     fig.colorbar(image, ax=list(axes[1]), label="fast weight", fraction=0.03, pad=0.01)
     return fig
+
+
+# ------------------------------------------------------------------ the parts of a Meta-Network
+
+META_NETWORK_TEXT = (
+    "A drawing of a Meta-Network. Above, a support image with its label goes into u, which makes its key, and into "
+    "b, which answers. The gradients of their losses go to d, which writes the fast weights of u once for each "
+    "task, and to m, which writes the fast weights of b for this image. The memory keeps a row for each support "
+    "image: its key and its fast weights. Below, a query goes into u; its key is compared with the keys in the "
+    "memory; the fast weights that it reads go into b, which answers."
+)
+INK, SLOW, WRITER = "#444444", "#D6E6F2", "#F8DCCB"
+
+
+def meta_network() -> Figure:
+    """The parts of a Meta-Network, u, b, d, m and the memory, and what flows between them."""
+    fig, ax = figures.subplots(size=(9.6, 4.6))
+    ax.set(xlim=(0, 12), ylim=(0, 6))
+    ax.set_axis_off()
+    _box(ax, (0.9, 4.25), "support\nimage, label", size=(1.6, 1.0))
+    _box(ax, (0.9, 0.75), "query", size=(1.6, 0.7))
+    _box(ax, (3.2, 5.0), "u  makes keys", SLOW)
+    _box(ax, (3.2, 3.1), "b  answers", SLOW)
+    _box(ax, (6.5, 5.0), "d  writes for u", WRITER)
+    _box(ax, (6.5, 3.1), "m  writes for b", WRITER)
+    _box(ax, (9.9, 3.7), "memory, a row for each\nsupport image:\n\nkey | fast weights of b", size=(3.2, 2.0))
+    _box(ax, (3.2, 0.75), "u  slow + fast", SLOW)
+    _box(ax, (9.9, 0.75), "b  slow + fast", SLOW, size=(2.2, 0.8))
+    _flow(ax, (1.7, 4.4), (2.2, 4.9))
+    _flow(ax, (1.7, 4.0), (2.2, 3.3))
+    _flow(ax, (4.2, 5.0), (5.5, 5.0), "gradient")
+    _flow(ax, (4.2, 3.1), (5.5, 3.1), "gradient")
+    _flow(ax, (6.2, 4.6), (3.6, 4.6), "fast weights of u", bend=-0.25, shift=(0.0, -0.55))
+    _flow(ax, (7.5, 3.1), (8.3, 3.1), "fast\nweights", shift=(-0.1, -0.45))
+    _flow(ax, (4.0, 5.4), (8.9, 4.7), "key", bend=-0.32, shift=(1.9, 0.75))
+    _flow(ax, (1.7, 0.75), (2.2, 0.75))
+    _flow(ax, (4.2, 0.9), (9.4, 2.7), "its key, compared with all keys", shift=(1.0, -0.4))
+    _flow(ax, (9.9, 2.7), (9.9, 1.15), "what the\nquery reads", shift=(0.9, 0.0))
+    _flow(ax, (11.0, 0.75), (11.9, 0.75), "answer", shift=(0.0, 0.3))
+    return fig
+
+
+def _box(ax: Axes, centre: tuple[float, float], words: str, colour: str = "white", size=(2.0, 0.8)) -> None:
+    left, bottom = centre[0] - size[0] / 2, centre[1] - size[1] / 2
+    ax.add_patch(Rectangle((left, bottom), *size, facecolor=colour, edgecolor=INK))
+    ax.text(*centre, words, ha="center", va="center", fontsize=11)
+
+
+def _flow(ax: Axes, start, end, words: str = "", *, bend: float = 0.0, shift=(0.0, 0.25)) -> None:
+    look = {"arrowstyle": "-|>", "color": INK, "connectionstyle": f"arc3,rad={bend}", "linewidth": 1.4}
+    ax.annotate("", xy=end, xytext=start, arrowprops=look)
+    middle = [(a + b) / 2 + move for a, b, move in zip(start, end, shift)]
+    ax.text(*middle, words, ha="center", va="center", fontsize=10, color=INK)

@@ -83,6 +83,10 @@ def rate_curves(series: Mapping[str, tuple[Sequence[float], Tensor]]) -> Figure:
         ax.plot(rates, shown, label=name, markersize=5, **style)
         ax.plot(rates[best], losses[best], marker="*", markersize=17, color=style["color"], linestyle="none", zorder=5)
     ax.set(xscale="log", yscale="log", xlabel="rate α", ylabel="loss at the horizon")
+    low, high = ax.get_ylim()
+    ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if low <= tick <= high]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
     fig.legend(loc="outside upper center", ncols=2, frameon=False)
     return fig
 
@@ -93,7 +97,7 @@ def rate_curves_text(series: Mapping[str, tuple[Sequence[float], Tensor]]) -> st
     for name, (rates, losses) in series.items():
         best = int(torch.as_tensor(losses).nan_to_num(nan=math.inf).argmin())
         words.append(f"{name} {float(losses[best]):.3f} at {float(rates[best]):.3g}")
-    return f"Valleys over the log of the rate; the lowest loss and its rate: {', '.join(words)}."
+    return f"Loss at the horizon against the rate; the lowest loss and its rate: {', '.join(words)}."
 
 
 # ------------------------------------------------------------------ one rule against another, in many places

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.meta_gradients.saved_bytes import saved_bytes
 
@@ -66,28 +64,3 @@ def error(got: Tensor, exact: Tensor) -> float:
 def cosine(got: Tensor, exact: Tensor) -> float:
     """The cosine of the angle between two gradients: 1 is the same direction, 0 a right angle."""
     return (got @ exact / (got.norm() * exact.norm())).item()
-
-
-def curvature(
-    loss: Callable[[inner.Parameters], Tensor], params: inner.Parameters, generator: torch.Generator, rounds: int = 20
-) -> float:
-    """The largest |eigenvalue| of the Hessian of `loss` at `params`, by `rounds` of power iteration: |h|max.
-
-    Each round is one product of the Hessian with a vector, by differentiating the gradient once more (Pearlmutter,
-    *Fast exact multiplication by the Hessian*, 1994, https://doi.org/10.1162/neco.1994.6.1.147). Power iteration comes
-    from below: the value is a lower bound.
-    """
-    params = {name: value.detach().requires_grad_() for name, value in params.items()}
-    slope = _flat(inner.gradient(loss(params), params, create_graph=True))
-    v, size = torch.randn(slope.shape, generator=generator, dtype=slope.dtype), torch.zeros(())
-    for _ in range(rounds):
-        product = torch.autograd.grad(
-            slope @ (v / v.norm()), list(params.values()), retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        v = _flat(dict(zip(params, product, strict=True)))
-        size = v.norm()
-    return size.item()
-
-
-def _flat(params: inner.Parameters) -> Tensor:
-    return torch.cat([value.flatten() for value in params.values()])

@@ -98,9 +98,10 @@ def spoil(labels: Tensor, share: float, way: int, generator: torch.Generator) ->
 def three_knobs(split: Split, generator: torch.Generator, *, copies: int = 2) -> Bilevel:
     """λ: `rate`, `decay`, `jitter`, each the logarithm of its value.
 
-    jitter: the standard deviation, in pixels, by which `copies` copies of each training image are moved. The directions
-    are drawn once: so the inner loss is a smooth function of λ. The inner loss is multiplied by the learning rate, and
-    takes steps of rate 1: the same steps, but the learning rate stands where a hypergradient sees it.
+    jitter: the standard deviation, in pixels, by which `copies` copies of each training
+    image are moved. The directions are drawn once: so the inner loss is a smooth function
+    of λ. The inner loss is multiplied by the learning rate, and takes steps of rate 1: the
+    same steps, but the learning rate stands where a hypergradient sees it.
     """
     images, labels = split.train_x.repeat(copies, 1, 1, 1), split.train_y.repeat(copies)
     directions = torch.randn(len(images), 2, generator=generator, dtype=F64)
@@ -114,7 +115,8 @@ def three_knobs(split: Split, generator: torch.Generator, *, copies: int = 2) ->
     def outer_loss(phi: Tensor, lam: Tensors) -> Tensor:
         return F.cross_entropy(val_x @ phi, split.val_y)
 
-    return Bilevel(lambda lam: torch.zeros(val_x.shape[1], split.way, dtype=F64), inner_loss, outer_loss)
+    shape = val_x.shape[1], split.way
+    return Bilevel(lambda lam: torch.zeros(shape, dtype=F64), inner_loss, outer_loss)
 
 
 def moved(images: Tensor, pixels: Tensor) -> Tensor:
@@ -127,10 +129,17 @@ def moved(images: Tensor, pixels: Tensor) -> Tensor:
 
 
 def weighted_examples(
-    train_x: Tensor, train_y: Tensor, val_x: Tensor, val_y: Tensor, *, way: int, decay: float = 1e-3
+    train_x: Tensor,
+    train_y: Tensor,
+    val_x: Tensor,
+    val_y: Tensor,
+    *,
+    way: int,
+    decay: float = 1e-3,
 ) -> Bilevel:
-    """λ [n]: the weight of training example i is σ(λ_i), from 0 to 1. λ = 0 is ordinary training: 2 σ(0) = 1.
+    """λ [n]: the weight of training example i is σ(λ_i), from 0 to 1.
 
+    λ = 0 is ordinary training: 2 σ(0) = 1.
     train_x [n, features], val_x [m, features]; labels [n] and [m].
     """
 
@@ -141,7 +150,8 @@ def weighted_examples(
     def outer_loss(phi: Tensor, lam: Tensor) -> Tensor:
         return F.cross_entropy(val_x @ phi, val_y)
 
-    return Bilevel(lambda lam: torch.zeros(train_x.shape[1], way, dtype=F64), inner_loss, outer_loss)
+    shape = train_x.shape[1], way
+    return Bilevel(lambda lam: torch.zeros(shape, dtype=F64), inner_loss, outer_loss)
 
 
 def solve(problem: Bilevel, lam: Tensors, *, steps: int, rate: float) -> Tensor:

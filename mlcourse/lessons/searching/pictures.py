@@ -59,9 +59,9 @@ def tangents_text(rates: Sequence[float], losses: Sequence[float], points: Seque
     turns = sum((b - a) * (c - b) < 0 for a, b, c in zip(after, after[1:], after[2:]))
     slopes = ", ".join(f"{slope:+.2f} at rate {rate:.2g}" for rate, _, slope in points)
     return (
-        f"The validation loss over the learning rate is a valley: {losses[0]:.2f} at rate {rates[0]:.2g}, lowest "
-        f"{losses[best]:.2f} at rate {rates[best]:.2g}, {losses[-1]:.2f} at rate {rates[-1]:.2g}. On the "
-        f"right of the valley it changes direction {turns} times, and its highest value is {max(losses):.2f}. "
+        f"The validation loss over the learning rate: {losses[0]:.2f} at rate {rates[0]:.2g}, lowest "
+        f"{losses[best]:.2f} at rate {rates[best]:.2g}, {losses[-1]:.2f} at rate {rates[-1]:.2g}. To the "
+        f"right of the lowest point it changes direction {turns} times, and its highest value is {max(losses):.2f}. "
         f"Its slopes: {slopes}."
     )
 

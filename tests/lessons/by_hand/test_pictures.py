@@ -164,3 +164,15 @@ def test_work_is_zero_for_gradients_and_the_curl_else():
     assert pictures.work_round(lambda at: symmetric @ at, centre, 0.5) == pytest.approx(0, abs=1e-12)
     ways = {"a": lambda at: matrix @ at, "b": lambda at: symmetric @ at}
     assert figures.png(pictures.fields(ways, lambda at: at @ symmetric @ at, centre, 0.5))
+
+
+def test_the_words_of_a_kink_follow_the_data():
+    """A jump is told where there is one, and not where the line is smooth."""
+    smooth, torn = list(range(9)), [0, 1, 2, 3, 34, 35, 36, 37, 38]
+    curves = {"tanh": ([1e-1, 1e-2], [1e-3, 1e-5])}
+    words = pictures.kink_text({"tanh": smooth, "ReLU": torn}, curves)
+    assert "tanh 1.0 times, ReLU 31.0 times" in words
+    assert "tanh 1e-05" in words
+    assert "the smallest: tanh" in pictures.kink_text({"tanh": [1.0, 1.0, 1.0]}, curves), (
+        "a flat line is no division by 0"
+    )

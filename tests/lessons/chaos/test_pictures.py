@@ -83,6 +83,25 @@ def test_all_values_of_the_controls_can_be_drawn(horizon):
             assert "nan" not in pictures.jagged(horizon, sigma, place)[1]
 
 
+def test_the_words_count_the_teeth():
+    """One step gives a curve with few minima; a hundred give a jagged one, and smoothing takes most teeth away."""
+    found = []
+    for horizon in (1, 100):
+        words = pictures.jagged_text(horizon, 0.3, 1.5)
+        found.append(
+            [
+                int(word)
+                for word in (words.split(" local minima")[0].split()[-1], words.split("it has ")[1].split(".")[0])
+            ]
+        )
+    (few, _), (many, smoothed) = found
+    assert few < 10
+    assert many > 10 * few
+    assert smoothed < many / 10
+    wave = np.sin(np.linspace(0, 20, 2001))
+    assert "Local minima on the grid: 4 at T = 3." in pictures.horizons_text({3: (None, wave, wave)})
+
+
 def test_the_smooth_side_agrees_and_the_jagged_side_does_not():
     assert pictures.jagged(100, 0.1, -1.0)[1].count("a larger rate") == 2
     text = pictures.jagged(100, 0.2, 1.5)[1]
@@ -103,7 +122,8 @@ def test_pictures_of_results_and_their_words():
     ]
     assert len({figures.png(fig) for fig in drawn}) == 4
     assert "10^6 at T = 50" in pictures.horizons_text(found)
-    assert "σ from 0.1 to 1: 2 to 0.2" in pictures.spreads_text(panels)
+    assert "Local minima on the grid: 1 at T = 10, 1 at T = 50." in pictures.horizons_text(found)
+    assert "σ from 0.1 to 1: 2 to 0.2, by the formula 2 to 0.2" in pictures.spreads_text(panels)
     assert "PES at -0.10 (loss 0.01)" in pictures.tuning_text(lam, lam**2, paths)
 
 

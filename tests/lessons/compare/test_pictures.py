@@ -126,7 +126,9 @@ def test_how_sure_cosines_can_be():
 
 
 def test_mistakes_are_counted_pair_by_pair():
-    assert pictures.mistaken([1.0, 2.0, 3.0], [2.0, 1.0, 2.0]) == pytest.approx(2 / 3)
+    share, half = pictures.mistaken([1.0, 2.0, 3.0], [2.0, 1.0, 2.0])
+    assert share == pytest.approx(200 / 3)
+    assert half == pytest.approx(1.96 * 100 * (1 / 3) ** 0.5 / 3**0.5)  # the spread of 0, 1, 1
 
 
 def test_pictures_of_results_and_their_words():
@@ -142,5 +144,5 @@ def test_pictures_of_results_and_their_words():
     assert len({figures.png(fig) for fig in drawn}) == 3
     said = [text.get_text() for text in drawn[1].axes[1].texts]
     assert said == ["-50.0 ± 2.0", "-45.0 ± 1.5"]
-    assert "trained network: 0 %" in pictures.within_between_text(gaps)
+    assert "trained network: 0 ± 0 %" in pictures.within_between_text(gaps)
     assert "prototypes 80.0 ± 1.0 % and 90.0 ± 0.5 %" in pictures.reach_text(by_shot, (1, 5))

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from mlcourse.lessons.episodes import pictures as module
 from mlcourse.lessons.episodes.pictures import TILE, TaskPictures
 from mlcourse.teaching import figures
 
@@ -83,3 +84,36 @@ def test_dragging_is_fluent(pictures):
         figures.png(fig)
         seconds.append(time.process_time() - began)
     assert min(seconds) < 0.12, f"{1000 * min(seconds):.0f} ms"
+
+
+def test_the_chart_has_a_band_of_the_interval_and_moves_it(pictures):
+    fig, _ = pictures.draw(3, 1, False)
+    for shot in (1, 5):
+        pictures.draw(3, shot, False, fig=fig)
+        honest, leaky = fig.axes[1].collections
+        for band, leak in ((honest, False), (leaky, True)):
+            mean, half = pictures.measured[3, shot, leak]
+            heights = [y for x, y in band.get_paths()[0].vertices if x == 3]
+            assert (min(heights), max(heights)) == pytest.approx((mean - half, mean + half))
+
+
+def test_images_that_a_view_cuts():
+    fig = module.cut_images()
+    left, right = fig.axes
+    assert [text.get_text() for text in left.texts] == ["image 0", "image 1", "image 2"]
+    assert right.texts[1].get_text() == "a quarter of image 0"
+    assert figures.check_text(module.CUT_TEXT, fig) == module.CUT_TEXT
+    assert figures.png(fig)
+
+
+def test_the_exam_marks_the_queries_that_are_wrong():
+    right = torch.ones(5, 5, dtype=torch.bool)
+    right[1, 3] = False
+    marks = {"a": right, "b": torch.ones(5, 5, dtype=torch.bool)}
+    results = {"pixels": (40.0, 2.0), "a": (60.0, 2.0), "b": (80.0, 1.5)}
+    fig = module.exam(torch.rand(30, 1, 28, 28), marks, results, how="a few episodes")
+    left, chart = fig.axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in left.lines if "wrong" in line.get_label()}
+    assert lines == {"wrong: a": [[38 * 4 + 18, 38 + 43]], "wrong: b": []}
+    assert [text.get_text() for text in chart.texts] == ["40.0 ± 2.0", "60.0 ± 2.0", "80.0 ± 1.5", "guessing"]
+    assert figures.png(fig)

@@ -97,3 +97,12 @@ def test_in_the_widget():
     assert one.image.value != before
     assert "cannot be drawn" not in one.image.value
     assert "after 3 inner steps" in one.image.value
+
+
+def test_where_methods_stop_stands_on_the_curves():
+    fig, ax = figures.subplots()
+    pictures.draw_stops(ax, {"joint": 0.6, "MAML": -0.6})
+    points = dict(line.get_xydata()[0].tolist() for line in ax.lines if len(line.get_xydata()) == 1)
+    assert points == pytest.approx({0.6: quadratics.meta_loss(0.6, steps=0), -0.6: quadratics.meta_loss(-0.6, steps=1)})
+    assert {"+0.6", "-0.6", "T = 0", "T = 1"} == {text.get_text() for text in ax.texts}
+    assert figures.png(fig)

@@ -1,10 +1,11 @@
 """The picture of notebook 06: what it says is true, it follows its values, and it is fast enough to drag."""
 
 import time
+from types import SimpleNamespace
 
 import torch
 
-from mlcourse.lessons.maml.pictures import GRID, PLACES, WavePictures, wave
+from mlcourse.lessons.maml.pictures import GRID, PLACES, WavePictures, both_halves, both_halves_text, wave
 from mlcourse.teaching import figures
 
 VALUES = [(2.0, 1.0, 10, 1, False), (5.0, 3.0, 4, 10, True), (0.5, 0.0, 20, 0, False)]
@@ -92,3 +93,23 @@ def test_dragging_is_fluent():
         figures.png(fig)
         seconds.append(time.process_time() - began)
     assert min(seconds) < 0.12
+
+
+def test_both_halves_show_and_say_the_results():
+    errors = {"MAML": torch.tensor([[4.0, 2.0], [1.0, 0.5]]), "joint": torch.tensor([[3.0, 3.0], [2.5, 2.0]])}
+    places = ("training classes", "new scripts")
+    found = {
+        (labels, where, steps): SimpleNamespace(accuracy=0.2 + 0.3 * steps + 0.1 * k, ci95=0.01)
+        for k, (labels, where) in enumerate((a, b) for a in ("shuffled labels", "fixed labels") for b in places)
+        for steps in (0, 1)
+    }
+    fig = both_halves(errors, found)
+    left, right = fig.axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["MAML", "joint"]
+    shown = [[round(y) for y in bars[0].get_ydata()] for bars in right.containers]
+    assert shown == [[20, 50], [30, 60], [40, 70], [50, 80]]
+    assert [bars[0].get_linestyle() for bars in right.containers] == ["-", "--", "-", "--"]
+    text = both_halves_text(errors, found)
+    assert figures.check_text(text, fig) == text
+    assert "after one step: MAML 0.75, joint 2.25." in text
+    assert "before any step: shuffled labels 20 %, fixed labels 40 %." in text

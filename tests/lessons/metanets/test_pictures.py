@@ -162,3 +162,12 @@ def test_alikeness_is_the_mean_cosine_about_the_common_mean():
     rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]) + 7
     assert pictures.alikeness(rows, [0, 0, 1, 1]) == pytest.approx((1.0, -1.0))
     assert pictures.alikeness(rows, [0, 1, 0, 1]) == pytest.approx((-1.0, 0.0))
+
+
+def test_the_plan_of_a_meta_network_names_its_parts():
+    fig = pictures.meta_network()
+    drawn = " ".join(text.get_text() for text in fig.axes[0].texts)
+    for part in ("u  makes keys", "b  answers", "d  writes", "m  writes", "memory", "query"):
+        assert part in drawn
+    assert figures.check_text(pictures.META_NETWORK_TEXT, fig) == pictures.META_NETWORK_TEXT
+    assert figures.png(fig)

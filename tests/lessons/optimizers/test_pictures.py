@@ -140,6 +140,7 @@ def test_the_best_rate_has_a_star():
     series = {"Adam, constant": ([0.001, 0.01, 0.1, 1.0], losses)}
     fig = pictures.rate_curves(series)
     assert fig.axes[0].lines[1].get_xdata() == [0.01]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["0.2", "0.5", "1"]
     text = pictures.rate_curves_text(series)
     assert figures.check_text(text, fig) == text
     assert "Adam, constant 0.200 at 0.01" in text
