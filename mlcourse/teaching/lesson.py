@@ -35,8 +35,8 @@ try:
     from mlcourse.teaching import figures, lesson, widgets
 except ModuleNotFoundError as missing:
     raise SystemExit(
-        f"{missing}. Paste this into a cell, run it, restart the kernel:  %pip install git+ADDRESS"
-        "  (ADDRESS: where you got this notebook's repository from)"
+        f"{missing}. Paste this into a cell, run it, restart the kernel:  %pip install "
+        "git+ADDRESS  (ADDRESS: where you got this notebook's repository from)"
     ) from None
 """
 

@@ -5,7 +5,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
+from mlcourse import places
 from mlcourse.commands import app
+from mlcourse.teaching import claims
 
 
 @pytest.fixture
@@ -52,3 +54,30 @@ def test_damaged_notebook_is_one_line(tmp_path):
         answer = mlcourse(verb, tmp_path / "01_bad.ipynb")
         assert answer.exit_code == 2
         assert len(answer.stderr.splitlines()) == 1
+
+
+def test_without_names_the_table_of_claims_is_written(path, monkeypatch):
+    monkeypatch.setattr(places, "notebooks", lambda: path.parent)
+    notebook = nbformat.read(path, as_version=4)
+    said = {"says": "it is two", "method": "adding", "rival": "guessing", "tuned": "nothing"}
+    notebook.cells.append(new_code_cell("assert 1", metadata={"tags": ["claim"], "mlcourse": {"claim": said}}))
+    nbformat.write(notebook, path)
+    page = path.parent / "README.md"
+    page.write_text(f"{claims.BEGIN}\n{claims.END}\n", encoding="utf-8")
+    assert "1 of 1 notebooks changed: 01_small; the table of claims is new" in mlcourse("tidy").output
+    assert "| it is two | adding | guessing | nothing | not run |" in page.read_text(encoding="utf-8")
+    assert mlcourse("tidy", "--check").exit_code == 0
+    page.write_text(page.read_text(encoding="utf-8").replace("adding", "counting"), encoding="utf-8")
+    answer = mlcourse("tidy", "--check")
+    assert answer.exit_code == 1
+    assert "the table of claims is not of today. Run: mlcourse tidy" in answer.output
+
+
+def test_a_core_of_more_than_an_hour_is_a_fault(path):
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(new_markdown_cell("word " * 130 * 61))
+    nbformat.write(notebook, path)
+    for options in ((), ("--check",)):
+        answer = mlcourse("tidy", *options, path)
+        assert answer.exit_code == 1
+        assert "01_small: the core takes 61" in answer.output
