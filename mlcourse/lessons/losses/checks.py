@@ -203,7 +203,7 @@ def _plain_inputs(generator: torch.Generator) -> Tensors:
 
 
 def _derivative_problem(inputs: Tensors) -> tuple[Callable, Callable]:
-    """The outer loss L_outer(θ, φ) and the inner step φ(θ), as functions that autograd can follow."""
+    """The outer loss L_outer(θ, φ), and the inner step φ(θ): it takes autograd.grad, as those of the lesson do."""
 
     def outer(theta: Tensor, phi: Tensor) -> Tensor:
         d = phi - inputs["query_centre"].to(phi.dtype)
@@ -211,7 +211,11 @@ def _derivative_problem(inputs: Tensors) -> tuple[Callable, Callable]:
         return loss + 0.5 * inputs["decay"].to(d.dtype) * theta @ theta if inputs["decay"] else loss
 
     def update(theta: Tensor) -> Tensor:
-        slope = inputs["curvature"].to(theta.dtype) @ (theta - inputs["centre"].to(theta.dtype))
+        if not theta.requires_grad:
+            raise RuntimeError("update descends by torch.autograd.grad: it needs a theta that requires grad")
+        away = theta - inputs["centre"].to(theta.dtype)
+        loss = 0.5 * away @ inputs["curvature"].to(theta.dtype) @ away
+        (slope,) = torch.autograd.grad(loss, theta, create_graph=True)
         return theta - inputs["rates"].to(theta.dtype) * slope
 
     return outer, update
@@ -303,6 +307,8 @@ def _start_probe(answer: Callable, inputs: Tensors) -> Tensors:
     results = [answer(a, c, rate=float(inputs["rate"]), steps=steps) for steps in START_STEPS]
     if not all(isinstance(x, int | float) or (isinstance(x, Tensor) and x.numel() == 1) for x in results):
         raise TypeError("it needs one number, the start that all tasks share: a weighted mean of c")
+    if any(isinstance(x, Tensor) and x.requires_grad for x in results):
+        raise TypeError("it needs a plain number, and this one still asks for gradients; return it with .detach()")
     return {
         "starts": torch.tensor(
             [float(x.detach() if isinstance(x, Tensor) else x) for x in results], dtype=torch.float64

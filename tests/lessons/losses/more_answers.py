@@ -3,7 +3,7 @@
 from functools import reduce
 
 import torch
-from torch.func import jacfwd, jacrev
+from torch.func import jacrev
 
 from mlcourse import inner
 from mlcourse.lessons.losses import checks
@@ -38,8 +38,8 @@ def outer_of(collect=lambda losses: torch.stack(losses).mean(), change=lambda ph
 
 
 def derivative_by_columns(outer, update, theta):
-    phi = update(theta)
-    rows = jacfwd(update)(theta)  # [φ, θ]
+    phi = update(theta.detach().clone().requires_grad_()).detach()
+    rows = torch.autograd.functional.jacobian(update, theta)  # [φ, θ]
     return jacrev(outer, 0)(theta, phi), torch.einsum("pt,p->t", rows, jacrev(outer, 1)(theta, phi))
 
 
@@ -59,8 +59,9 @@ def derivative_with(change):
 
     def derivative(outer, update, theta):
         direct, through = checks.total_derivative.reference(outer, update, theta)
-        phi = update(theta)
-        return change(direct, through, jacrev(update)(theta), jacrev(outer, 1)(theta, phi), outer, phi)
+        phi = update(theta.detach().clone().requires_grad_()).detach()
+        rows = torch.autograd.functional.jacobian(update, theta)
+        return change(direct, through, rows, jacrev(outer, 1)(theta, phi), outer, phi)
 
     return derivative
 
@@ -127,7 +128,6 @@ WRONG = {
         "decay": (lambda p, g, rate: {k: (1 - rate) * p[k] - rate * g[k] for k in p}, ""),
     },
     "outer_loss": {
-        "worst task": (outer_of(lambda losses: torch.stack(losses).max()), ""),
         "cut at φ": (outer_of(change=lambda phi: {k: v.detach() for k, v in phi.items()}), "no gradient reaches θ"),
         "one step more": (outer_of(more=1), "One inner step too many"),
         "own rate": (outer_of(at=0.01), ""),

@@ -127,7 +127,6 @@ WRONG = {
         "clipped": (scaled(lambda g: g.clamp(-0.1, 0.1)), ""),
         "first-order": (step_with(graph=False), "what the first-order method uses"),
         "rate 0.01": (step_with(at=0.01), ""),
-        "median": (step_with(lambda losses: torch.stack(losses).median()), ""),
         "unit": (scaled(lambda g: g / g.norm()), ""),
     },
     "adapt_head": {
