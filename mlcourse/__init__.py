@@ -4,7 +4,11 @@
 `mlcourse.episodes`, `mlcourse.learners`, `mlcourse.training`, ... `mlcourse/README.md` is the plan of the house.
 """
 
+from mlcourse import threads
+
 __version__ = "0.1.0"
+
+threads.settle()  # before torch is imported, which everything else here does
 
 
 def __getattr__(name):

@@ -122,10 +122,13 @@ def save_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", metadata:
     # Copies: tensors under two names share their memory, which the format does not know.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with replacing(path) as temporary:
+        temporary.touch()
+        rights = temporary.stat().st_mode  # of a new file here; safetensors would make one for its owner alone
         try:
             save_file(tensors, temporary, metadata={"json": json.dumps(metadata or {})})
         except SafetensorError as error:  # safetensors wraps the system's errors, "no space left" among them
             raise CourseError(f"{path} could not be written ({error}); free some space or take another --out") from None
+        temporary.chmod(rights)
 
 
 def load_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict]":

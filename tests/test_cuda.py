@@ -104,7 +104,7 @@ def test_training_resumes_there_and_its_learner_works_on_both(tmp_path, method, 
 @pytest.mark.parametrize("method", ["maml", "prototypical"])
 def test_the_commands_train_and_evaluate_there(tmp_path, method, capsys):
     out = str(tmp_path / "run")
-    app(["train", method, "--budget", "smoke", "--device", DEVICE, "--out", out], standalone_mode=False)
+    app(["train", method, "--recipe", "smoke", "--device", DEVICE, "--out", out], standalone_mode=False)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["device"] == DEVICE
     capsys.readouterr()
     app(["evaluate", out, "--episodes", "20", "--device", DEVICE, "--json"], standalone_mode=False)

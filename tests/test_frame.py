@@ -150,10 +150,11 @@ def test_ci_calls_the_command_of_the_readme():
         assert command in (ROOT / ".github" / "workflows" / f"{workflow}.yml").read_text(encoding="utf-8")
 
 
-def test_links_of_the_readme_lead_somewhere():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_links_lead_somewhere(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
-        assert (ROOT / target).exists(), target
+        assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
 def test_readme_lists_the_notebooks_that_are_there():
@@ -173,10 +174,14 @@ def results_module():
     return module
 
 
-def test_the_results_table_is_made_from_the_results():
+def test_the_results_page_and_its_summary_are_made_from_the_results():
     make_results = results_module()
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == make_results.page(), "run docs/make_results.py"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert make_results.updated(readme) == readme, "run python docs/make_results.py"
+    told = readme[readme.index(make_results.BEGIN) : readme.index(make_results.END)].split("\n\n")[1]
+    assert len(told.splitlines()) <= 5
+    assert "(docs/results.md)" in told
     one = {"accuracy": 0.95, "ci95": 0.002}
     assert make_results.figure([one]) == "95.00 % ± 0.20 over episodes"
     three = [{"accuracy": accuracy, "ci95": 0.002} for accuracy in (0.94, 0.95, 0.96)]

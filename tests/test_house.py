@@ -184,7 +184,7 @@ def test_a_method_is_one_file(house_with_one_more_method):
     listed = python(*command, "train", "--help")
     assert re.search(r"ranked +compares with centres of ranks", listed)
     assert "prototypical" in listed
-    python(*command, "train", "ranked", "--budget", "smoke", "--seed", 3, "--out", "run")
+    python(*command, "train", "ranked", "--recipe", "smoke", "--seed", 3, "--out", "run")
     config = json.loads((copy / "run" / "config.json").read_text(encoding="utf-8"))["learner"]
     assert (config["method"], config["options"]["sharpness"], config["options"]["channels"]) == ("ranked", 2.0, 8)
     loaded = "import mlcourse; print(type(mlcourse.load('run')).__name__, mlcourse.load('run').sharpness)"

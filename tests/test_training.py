@@ -366,7 +366,7 @@ def test_pre_training_on_images_uses_the_same_loop():
 
 
 def train_command(out, *more):
-    arguments = ["train", "maml", "--dataset", "glyphs", "--budget", "smoke", "--steps", "40", "--device", "cpu"]
+    arguments = ["train", "maml", "--dataset", "glyphs", "--recipe", "smoke", "--steps", "40", "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return [sys.executable, "-m", "mlcourse", *arguments, "--seed", "2", "--out", str(out), *more], environment
 

@@ -18,11 +18,12 @@ from mlcourse import __version__, places
 from mlcourse.commands import console
 from mlcourse.errors import CourseError, CourseWarning
 
-# name of the command -> where its function lives; the file is imported when the command is called or listed
+# name of the command -> where its function, or its group of commands, lives; the file is imported when it is needed
 COMMANDS = {
     "lab": "mlcourse.commands.lab:lab",
     "doctor": "mlcourse.commands.doctor:doctor",
     "progress": "mlcourse.commands.progress:progress",
+    "data": "mlcourse.commands.data_sets:app",
     "train": "mlcourse.commands.train:train",
     "evaluate": "mlcourse.commands.evaluate:evaluate",
     "bench": "mlcourse.commands.bench:bench",
@@ -92,9 +93,14 @@ class Commands(TyperGroup):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        module, function = COMMANDS[name].split(":")
+        module, attribute = COMMANDS[name].split(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if isinstance(found, typer.Typer):  # a group of commands, such as `mlcourse data list`
+            made = typer.main.get_command(found)
+            made.name = name
+            return made
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        alone.command(name)(getattr(importlib.import_module(module), function))
+        alone.command(name)(found)
         return typer.main.get_command(alone)
 
     def invoke(self, ctx):

@@ -1,4 +1,4 @@
-"""`mlcourse bench`: how long a meta-training step takes here, beside the plain loop and beside other libraries."""
+"""`mlcourse bench`: how long a meta-training step takes here, beside other libraries and beside busy neighbours."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,32 +7,74 @@ import typer
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="maml")],
+    what: Annotated[str, typer.Argument(help="maml or threads")],
     workload: Annotated[list[str] | None, typer.Option(help="W1-q1, W1-q15, W2, W3, MLP (default: all)")] = None,
     rounds: Annotated[int, typer.Option(help="steps of each way, taking turns; 5 or more for a figure to report")] = 5,
     growth: Annotated[bool, typer.Option(help="also the growth with tasks and with inner steps")] = True,
+    load: Annotated[list[str] | None, typer.Option(help="threads: quiet, one neighbour, two neighbours")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
     out: Annotated[Path | None, typer.Option(help="also write the JSON to this file")] = None,
 ) -> None:
-    r"""Time one second-order MAML step: all ways take turns in one run, and their gradients are compared.
+    r"""maml: time one second-order MAML step. All ways take turns in one run, and their gradients are compared.
 
     The libraries higher, TorchOpt and learn2learn take part where they are installed: pip install -e ".\[peers]".
+
+    threads: time steps and a lesson while others use the same cores, by how PyTorch's threads wait. About 20 minutes.
+
     Let nothing else run meanwhile.
     """
     import json
 
-    from mlcourse import bench, devices
+    from mlcourse import bench, devices, threads
     from mlcourse.commands.console import Progress
     from mlcourse.errors import CourseError
 
+    if what == "threads":
+        return bench_threads(load, as_json, out)
     if what != "maml":
-        raise CourseError(f"{what!r} has no benchmark; use maml")
+        raise CourseError(f"{what!r} has no benchmark; use maml or threads")
     place = devices.pick(device)
+    threads.limit()
     names = workload or list(bench.WORKLOADS)
     with Progress("bench") as progress:
         report = bench.bench(names, rounds=rounds, device=place, grow=growth, say=progress.say, at=progress.at, out=out)
     print(json.dumps(report)) if as_json else show(report)
+
+
+def bench_threads(loads: list[str] | None, as_json: bool, out: Path | None) -> None:
+    """The table of `mlcourse.shared_cores`."""
+    import json
+
+    from mlcourse import shared_cores
+    from mlcourse.commands.console import Progress
+
+    with Progress("bench") as progress:
+        report = shared_cores.table(loads=loads or list(shared_cores.NEIGHBOURS), at=progress.at, out=out)
+    print(json.dumps(report)) if as_json else show_threads(report)
+
+
+def show_threads(report: dict) -> None:
+    """Medians of steps in ms, with the 90 % points, and the notebook's seconds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console, about = Console(), report["machine"]
+    console.print(f"{about['processor']}, {about['threads']} threads")
+    for load, settings in report["loads"].items():
+        table = Table(title=f"{load}: ms per step (90 % are below), seconds of the notebook")
+        table.add_column("threads wait")
+        for column in next(iter(settings.values())):
+            table.add_column(column, justify="right")
+        for setting, jobs in settings.items():
+            table.add_row(setting, *(time_of(job) for job in jobs.values()))
+        console.print(table)
+
+
+def time_of(job: dict) -> str:
+    if "median" in job:
+        return f"{1e3 * job['median']:.0f} ({1e3 * job['p90']:.0f})"
+    return "given up" if job["seconds"] is None else f"{job['seconds']:.0f} s"
 
 
 def show(report: dict) -> None:

@@ -59,14 +59,18 @@ class Progress:
         self.stream = stream or sys.stderr
         self.moves = self.stream.isatty()
         self.every = every or SECONDS[self.moves]
-        self.share, self.text, self.width = 0.0, "starting", 0
+        self.share, self.text, self.detail, self.width = 0.0, "starting", "", 0
         self.began = self.changed = time.monotonic()
         self.done, self.lock = threading.Event(), threading.Lock()
         self.painter = threading.Thread(target=self._paint, daemon=True)
 
     def at(self, share: float, text: str) -> None:
         """Say that `share` of the work (0 to 1) is done, and what comes now."""
-        self.share, self.text, self.changed = share, text, time.monotonic()
+        self.share, self.text, self.detail, self.changed = share, text, "", time.monotonic()
+
+    def note(self, detail: str) -> None:
+        """Say how what runs now goes, such as "accuracy=0.91". The next `at` takes it away; the time left stays."""
+        self.detail = detail
 
     def say(self, message: str) -> None:
         """Write a line that stays, above the one that changes."""
@@ -83,7 +87,9 @@ class Progress:
             # the work that is done took until the last change; what runs now has used some of the time left
             left = max((self.changed - self.began) * (1 / self.share - 1) - (now - self.changed), 0)
             left = f", about {duration(left)} left"
-        return f"{self.what}: {self.text}, {duration(now - self.began)} so far{left}"
+        # at the end, where a narrow terminal cuts it first
+        detail = f"; {self.detail}" if self.detail else ""
+        return f"{self.what}: {self.text}, {duration(now - self.began)} so far{left}{detail}"
 
     def _paint(self) -> None:
         while not self.done.wait(self.every):

@@ -20,7 +20,8 @@ from typing import Annotated
 
 import typer
 
-from mlcourse import __version__, memory, places
+from mlcourse import __version__, memory, places, threads
+from mlcourse.commands.console import Progress
 
 OLDEST_PYTHON = (3, 11)
 FREE_GB = 2.0  # room for the learner's notebooks, checkpoints and figures
@@ -76,7 +77,7 @@ def commit(folder: Path) -> str:
 
 def check_machine() -> Finding:
     """Which system, how many cores may be used, how much memory is there?"""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = threads.cores()
     free = memory.available() / 1e9
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     found = f"{system}, {cores} core{'s' * (cores != 1)}, {memory.total() / 1e9:.1f} GB of memory, {free:.1f} free"
@@ -302,7 +303,9 @@ def show(findings: list[Finding]) -> None:
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:
     """Check Python, PyTorch, GPU, kernel, widgets, disk and data, and print the remedy for each thing that is off."""
-    findings = examine()
+    with Progress("doctor") as waiting:  # a cold disk may need a minute for PyTorch
+        waiting.at(0.0, "importing PyTorch, which takes longest")
+        findings = examine()
     if json:
         print(json_module.dumps({"ok": all(f.state != "off" for f in findings), "checks": list(map(asdict, findings))}))
     else:

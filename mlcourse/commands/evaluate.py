@@ -37,7 +37,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
-    from mlcourse import devices, evaluation, learners
+    from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
     from mlcourse.errors import CourseError
@@ -47,6 +47,7 @@ def evaluate(
             check_positive(what, value)
     check_seed(seed)
     place = devices.pick(device)
+    threads.limit()
     baseline = _baseline(learner)
     model, about = (None, {}) if baseline else learners.load_run(learner, device=place)
     dataset = _dataset(learner, about) if dataset is None else dataset

@@ -9,6 +9,7 @@ import ast
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -30,11 +31,13 @@ from mlcourse.errors import CourseError
 # Seconds that one cell may take. The contract says one minute at `lesson`; a slow machine gets ten times that.
 CELL_SECONDS = {"smoke": 120, "lesson": 600, "paper": 7 * 24 * 3600}
 START_SECONDS = 60
+# How tqdm writes a bar: " 45%|####      | 450/1000 [00:03<00:04, 120it/s, accuracy=0.923]".
+BAR = re.compile(r"\| *([^\s/]+/[^\s/]+) \[([^\]\r\n]*)\]")
 KEEP_SECONDS = 60  # between two times that what has run so far is put in its place
 
 
 class Budget(StrEnum):
-    """How much a notebook computes."""
+    """How much a notebook computes. (How long a method is trained is the recipe of `mlcourse train`.)"""
 
     smoke = "smoke"
     lesson = "lesson"
@@ -356,6 +359,25 @@ def _before_each_cell(
     return started
 
 
+class Metric:
+    """What a cell prints, for the line that one sees meanwhile: the metric and the count of its last training bar.
+
+    papermill writes each piece of a cell's text here as it arrives. Only a whole bar is read: half a figure is wrong.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def write(self, text: str) -> None:
+        """Read a piece of text."""
+        for count, words in BAR.findall(text)[-1:]:
+            metrics = ", ".join(words.split(", ")[2:])  # the first two are times and speed
+            self.progress.note(f"{metrics} ({count})" if metrics else count)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
 def execute(
     notebook: Path,
     executed: Path,
@@ -375,7 +397,7 @@ def execute(
         parameters: what replaces the defaults of the cell `parameters`.
         work: the work folder that the kernel sees (MLCOURSE_WORK).
         cell_seconds: limit for each cell; default by budget.
-        progress: is told which cell runs.
+        progress: is told which cell runs, and the metric of its training.
 
     Returns:
         times, memory and the first error.
@@ -389,6 +411,7 @@ def execute(
     with tempfile.TemporaryDirectory(prefix="mlcourse-") as folder:
         source, draft = Path(folder) / "source.ipynb", Path(folder) / "executed.ipynb"
         shutil.copyfile(notebook, source)
+        heard = Metric(progress) if progress else None
         hook = _before_each_cell(notebook, bool(parameters), progress, lambda: _keep(draft, notebook, place))
         try:
             with peak_memory() as peak, environment(MLCOURSE_BUDGET=budget, MLCOURSE_WORK=str(work.resolve())):
@@ -403,6 +426,8 @@ def execute(
                             language="python",
                             cwd=str(notebook.resolve().parent),
                             progress_bar=False,
+                            stdout_file=heard,
+                            stderr_file=heard,
                             start_timeout=START_SECONDS,
                             execution_timeout=cell_seconds or CELL_SECONDS[budget],
                             # nothing that it logs can be acted upon: that it uses TCP, that it is told to end
@@ -477,7 +502,11 @@ def show(outcomes: list[Outcome]) -> None:
 def run(
     notebooks: Annotated[list[str] | None, typer.Argument(help="1, 01, 01_name or a path; default: all")] = None,
     budget: Annotated[
-        Budget | None, typer.Option(help="How much to compute (default: MLCOURSE_BUDGET, else lesson).")
+        Budget | None,
+        typer.Option(
+            help="How much each notebook computes: smoke (a few steps, to see that it runs), lesson (up to 3 minutes) "
+            "or paper (long: for a GPU). Default: MLCOURSE_BUDGET, else lesson."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1, help="The notebook's SEED (default: 0).")] = None,
     parameter: Annotated[
@@ -503,7 +532,7 @@ def run(
     for number, (path, executed) in enumerate(zip(paths, places_of_results, strict=True), start=1):
         whose = f" (your copy, {path})" if path.resolve().parent == places.work().resolve() else ""
         print(f"{number}/{len(paths)} {path.stem}{whose} ...", flush=True)
-        with tempfile.TemporaryDirectory(prefix="mlcourse-") as work, Progress(path.stem) as progress:
+        with tempfile.TemporaryDirectory(prefix="mlcourse-") as work, Progress(_short(path.stem)) as progress:
             outcome = execute(
                 path, executed, budget=chosen_budget, parameters=given[path], work=Path(work), progress=progress
             )
@@ -517,6 +546,12 @@ def run(
         print(f"Executed notebooks: {out}")
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _short(stem: str) -> str:
+    """A notebook as a narrow terminal names it: by its number, where it has one."""
+    number = stem.split("_")[0]
+    return number if number.isdecimal() else stem
 
 
 def _fitting(path: Path, budget: Budget, values: dict[str, Any]) -> dict[str, Any]:

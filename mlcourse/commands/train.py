@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from mlcourse.commands import fitting, methods
+from mlcourse.commands import fitting, methods, say
 from mlcourse.commands.data import DATASET_HELP
+from mlcourse.errors import CourseError
 
 
 def train(
@@ -21,10 +22,15 @@ def train(
     train_way: Annotated[
         int | None, typer.Option(help="classes per task in training (default: the recipe's, or as many as there are)")
     ] = None,
-    budget: Annotated[
-        str, typer.Option(help="how many steps: smoke (a few), short (at most ten minutes on 2 cores) or paper")
-    ] = "short",
-    steps: Annotated[int | None, typer.Option(help="outer steps, in place of the budget's")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="how the method is trained: smoke (a few steps, to see that it runs), short (at most ten minutes on 2 "
+            "cores) or paper (the published protocol, for a GPU). Default: short"
+        ),
+    ] = None,
+    budget: Annotated[str | None, typer.Option("--budget", hidden=True)] = None,
+    steps: Annotated[int | None, typer.Option(help="outer steps, in place of the recipe's")] = None,
     network: Annotated[str, typer.Option(help="conv4 or resnet12")] = "conv4",
     normalisation: Annotated[
         str | None,
@@ -47,7 +53,7 @@ def train(
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
 ) -> None:
     """Meta-train METHOD from random weights; the best step on validation classes is kept."""
-    from mlcourse import datasets, devices, learners, training
+    from mlcourse import datasets, devices, learners, threads, training
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
 
@@ -56,9 +62,11 @@ def train(
         if value is not None:
             check_positive(what, value)
     check_seed(seed)
-    plan = learners.recipe(method, budget, way or fitting.DEFAULT_WAY)
+    recipe = _recipe(recipe, budget)
+    plan = learners.recipe(method, recipe, way or fitting.DEFAULT_WAY)
     place = devices.pick(device)
     devices.keep_freed_memory()
+    threads.limit()
     at = {"protocol": protocol, "root": data_root}
     fitted = fitting.fit_training(
         lambda split: data.load(
@@ -89,7 +97,7 @@ def train(
     validation = None
     if fitted.val is not None:
         validation = EpisodeSampler(fitted.val, fitted.validation_way, shot, fitted.query, device=place)
-    out = out or Path("runs") / f"{method}-{Path(dataset).name}-{way}way-{shot}shot-{budget}-seed{seed}"
+    out = out or Path("runs") / f"{method}-{Path(dataset).name}-{way}way-{shot}shot-{recipe}-seed{seed}"
     settings = {
         "init": "none",  # random weights: nothing was pre-trained
         "dataset": data.lasting_name(dataset),
@@ -100,7 +108,7 @@ def train(
         "query": fitted.query,
         "train_way": fitted.train_way,
         "train_query": fitted.train_query,
-        "budget": budget,
+        "budget": recipe,  # what a recipe was called when the first runs were kept: those can go on
         "device": str(place),
     }
     if validation is not None and fitted.validation_way != way:
@@ -132,6 +140,16 @@ def train(
         raise typer.Exit(130)
     best = f", best at step {history.best_step} on validation classes" if history.validations else ""
     print(f"{done} steps in {history.seconds:.0f} s{best}. Next: mlcourse evaluate {out}")
+
+
+def _recipe(asked: str | None, budget: str | None) -> str:
+    """The recipe's name. Its option was once called --budget, which still works, with a word."""
+    if budget is None:
+        return "short" if asked is None else asked
+    if asked not in (None, budget):
+        raise CourseError(f"--recipe is {asked}, but --budget, its earlier name, is {budget}: leave --budget out")
+    say(f"--budget of a training is called --recipe now (a budget is a lesson's): --recipe {budget}")
+    return budget
 
 
 train.__doc__ = f"{train.__doc__}\n\n{methods.trainable()}"

@@ -58,7 +58,7 @@ def find(folder: str, root: str | Path | None, download: Callable[[Path], None] 
     if download is None:
         raise CourseError(
             f"no folder {place}: name a local copy with --data-root (root=) or MLCOURSE_DATA, "
-            "or fetch it once with --download (download=True)"
+            "or fetch it once with --download (download=True), or with mlcourse data fetch"
         )
     _fetch(place, download)
     return place

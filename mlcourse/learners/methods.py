@@ -38,8 +38,8 @@ class Paper:
 class Recipe:
     """Settings that work. tasks: the meta-batch. rate: the outer rate β of Adam. train_way, query: None: as at test.
 
-    A method has a recipe for each budget, and a budget counts steps, never minutes: `smoke` proves that everything
-    runs, `short` takes at most ten minutes on a 2-core machine, `paper` is the published protocol and wants a GPU.
+    A method has up to three. They count steps, never minutes: `smoke` proves that everything runs, `short` takes at
+    most ten minutes on a 2-core machine, `paper` is the published protocol and wants a GPU.
     """
 
     steps: int
@@ -91,7 +91,7 @@ def register(
     learner: its class. help: what it does, in a few words. network: the options of Conv-4 whose defaults are others
     here (None: the learner has no network). head: whether the network ends in `way` logits. options: the same of the
     learner's options. title: its name in tables (default: `name`). paper: where it comes from. published: the figures
-    of that paper, in percent, such as {"omniglot 5-way 1-shot": 98.8}. recipes: by budget; without one the method has
+    of that paper, in percent, such as {"omniglot 5-way 1-shot": 98.8}. recipes: by name; without one the method has
     nothing to train. Raises CourseError for a name that is taken.
     """
     file = inspect.currentframe().f_back.f_code.co_filename
@@ -118,13 +118,13 @@ def known(method: str) -> Method:
     return METHODS[method]
 
 
-def recipe(method: str, budget: str, way: int = 5) -> Recipe:
-    """The recipe of a method at a budget, for `way` classes per task. Raises CourseError when there is none."""
-    trainable = [name for name, one in METHODS.items() if one.recipes]
+def recipe(method: str, name: str, way: int = 5) -> Recipe:
+    """The recipe `name` of a method, for `way` classes per task. Raises CourseError when there is none."""
+    trainable = [one for one, about in METHODS.items() if about.recipes]
     if method not in trainable:
         raise CourseError(f"method {method!r} is unknown or has nothing to train; use one of {', '.join(trainable)}")
     recipes = METHODS[method].recipes
-    if budget not in recipes:
-        raise CourseError(f"budget {budget!r} is unknown for {method}; use one of {', '.join(recipes)}")
-    found = recipes[budget]
+    if name not in recipes:
+        raise CourseError(f"recipe {name!r} is unknown for {method}; use one of {', '.join(recipes)}")
+    found = recipes[name]
     return replace(found, **found.many_way, many_way={}) if way >= MANY else found

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mlcourse import datasets, devices
+from mlcourse import datasets, devices, threads
 from mlcourse.errors import CourseError
 from mlcourse.teaching import figures
 from mlcourse.teaching.progress import predict, reveal
@@ -103,9 +103,9 @@ def start(
     # PyTorch says this of itself, when `torch.func.jvp` is first called; a learner can do nothing about it
     warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=FutureWarning)
     figures.use_style()
-    threads = _set_threads()
+    count = threads.limit()
     torch.manual_seed(seed)
-    cpu = f"CPU, {threads} thread" + "s" * (threads != 1)
+    cpu = f"CPU, {count} thread" + "s" * (count != 1)
     chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu
     data = f"data {dataset} (taken: {datasets.taken(takes)})"
     print(f"Notebook {notebook}: budget {budget}, seed {seed}, {data}, {chosen}, PyTorch {torch.__version__}")
@@ -134,14 +134,6 @@ def expected(error: type[Exception], words: str = "") -> Iterator[None]:
         raise CourseError(
             f"this cell should show {error.__name__}{hint}, but it ran: restart the kernel, run from the top"
         )
-
-
-def _set_threads() -> int:
-    """Use the CPUs that this process may use, at most 8: the course's networks are too small for more."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(min(allowed, torch.get_num_threads(), 8))
-    return torch.get_num_threads()
 
 
 def peak_memory() -> float:

@@ -11,6 +11,7 @@ import time
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 from typer.testing import CliRunner
 
 from mlcourse import bench, files, places
@@ -26,7 +27,9 @@ CALLS = {
     "doctor": ["doctor"],
     "doctor, JSON": ["doctor", "--json"],
     "progress": ["progress"],
-    "train": ["train", "prototypical", "--budget", "smoke", "--steps", "1", "--out", "{out}", "--device", "cpu"],
+    "data, list": ["data", "list"],
+    "data, show": ["data", "show", "{photos}", "--out", "{sheet}"],
+    "train": ["train", "prototypical", "--recipe", "smoke", "--steps", "1", "--out", "{out}", "--device", "cpu"],
     "evaluate": ["evaluate", "pixels", "--episodes", "4"],
     "bench": ["bench", "maml", "--workload", "W2", "--rounds", "1", "--no-growth", "--device", "cpu"],
     "run": ["run", "{notebook}", "--budget", "smoke", "--out", "{out}"],
@@ -50,7 +53,12 @@ def folders(tmp_path, monkeypatch):
     cells = [new_code_cell("SEED = 0", metadata={"tags": ["parameters"]}), new_code_cell("print('→ α ±')")]
     nbformat.write(new_notebook(cells=cells), notebook)
     progress.record_guess("99.p1", "→?", "α")
-    return {"out": home / "out", "notebook": notebook}
+    for number in range(4):
+        folder = home / "photos" / f"→ {number}"
+        folder.mkdir(parents=True)
+        for sample in range(2):
+            Image.new("RGB", (9, 9), (60 * number, 90 * sample, 0)).save(folder / f"{sample}.png")
+    return {"out": home / "out", "notebook": notebook, "photos": home / "photos", "sheet": home / "sheet.png"}
 
 
 @pytest.fixture
@@ -167,3 +175,17 @@ def test_a_short_work_says_nothing():
     with console.Progress("W3", stream) as waiting:
         waiting.at(0.5, "half")
     assert stream.getvalue() == ""
+
+
+def test_a_note_stands_at_the_end_and_leaves_the_time_left_alone(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    waiting = console.Progress("06", io.StringIO())
+    now[0] = 110.0
+    waiting.at(0.25, "cell 2 of 4")
+    assert waiting.line() == "06: cell 2 of 4, 10 s so far, about 30 s left"
+    now[0] = 115.0
+    waiting.note("accuracy=0.9 (3/8)")  # half way in a cell: the time left goes on falling
+    assert waiting.line() == "06: cell 2 of 4, 15 s so far, about 25 s left; accuracy=0.9 (3/8)"
+    waiting.at(0.5, "cell 3 of 4")
+    assert waiting.line() == "06: cell 3 of 4, 15 s so far, about 15 s left"

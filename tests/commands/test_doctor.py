@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from mlcourse.commands import doctor
+from mlcourse.commands import app, console, doctor
 
 TORCH = {"torch": "2.14.1", "torchvision": "0.29.1", "cuda": False, "cuda_build": None, "gpu": None}
 NMS = "operator torchvision::nms does not exist"
@@ -308,6 +310,12 @@ def test_system_cores_and_memory(monkeypatch):
     assert doctor.check_machine().state == "note"
 
 
+def test_cores_are_those_that_the_lessons_take(monkeypatch):
+    """A container's quota may be less than the processors that one sees."""
+    monkeypatch.setattr(doctor.threads, "cores", lambda: 3)
+    assert ", 3 cores, " in doctor.check_machine().found
+
+
 def test_pytorch_does_not_hold_up_the_other_checks(monkeypatch):
     """Both wait here until the other has begun: one after the other they would wait in vain."""
     begun = threading.Barrier(2)
@@ -325,3 +333,15 @@ def test_pytorch_does_not_hold_up_the_other_checks(monkeypatch):
 def test_brackets_in_a_path_are_shown(capsys):
     doctor.show([doctor.Finding("Disk", "ok", "1 GB free for /[bold]x", "")])
     assert "/[bold]x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_slow_pytorch_is_not_waited_for_in_silence(monkeypatch, options):
+    """On a cold disk PyTorch takes long to import. What is said meanwhile is not among the findings."""
+    monkeypatch.setitem(console.SECONDS, False, 0.05)
+    monkeypatch.setattr(doctor, "probe_torch", lambda: time.sleep(0.5) or TORCH)
+    answer = CliRunner().invoke(app, ["doctor", *options])
+    assert answer.stderr.startswith("doctor: importing PyTorch, which takes longest, 0 s so far\n")
+    assert "importing PyTorch" not in answer.stdout
+    if options:
+        assert json.loads(answer.stdout)["checks"]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from mlcourse import files
-from mlcourse.commands import app, run
+from mlcourse.commands import app, console, run
 from mlcourse.errors import CourseError
 
 PARAMETERS = 'SEED = 0\nDATASET = "glyphs"\nBUDGET = "lesson"\nRATE = 0.5\nFAST = True\nNOTE = None'
@@ -522,6 +523,86 @@ def test_the_terminal_is_told_which_cell_runs(tmp_path):
     path = write(tmp_path, "1", "2", parameters="SEED = 0")
     execute(path, parameters={"SEED": 3}, progress=Noted())
     assert said == [(0.0, "cell 1 of 4"), (0.25, "cell 2 of 4"), (0.5, "cell 3 of 4"), (0.75, "cell 4 of 4")]
+
+
+# a lesson's bar as `training.train` shows it, slow enough to be seen on its way
+BAR = """\
+import sys, time
+from tqdm import tqdm
+bar = tqdm(total=4, file=sys.stdout, mininterval=0.0, ncols=100)
+for step in range(4):
+    bar.set_postfix({"accuracy": f"{0.2 * step:.3f}", "val": "0.500"}, refresh=False)
+    bar.update()
+    time.sleep(0.3)
+bar.close()"""
+
+
+class Line:
+    """Stands in for the progress line: what it is told, in order."""
+
+    def __init__(self):
+        self.said = []
+
+    def at(self, share, text):
+        self.said.append(text)
+
+    def note(self, detail):
+        self.said.append(detail)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_the_terminal_is_told_the_metric_of_a_training(tmp_path, stream):
+    line, quiet = Line(), "print('a table | 1/2 [of three, four, five', 'no bar at all: 3/4')"
+    outcome = execute(write(tmp_path, BAR.replace("sys.stdout", f"sys.{stream}"), quiet), progress=line)
+    assert outcome.error == ""
+    first, last = (line.said.index(f"cell {number} of 3") for number in (2, 3))
+    metrics = line.said[first + 1 : last]
+    assert metrics[-1] == "accuracy=0.600, val=0.500 (4/4)"
+    assert "accuracy=0.200, val=0.500 (2/4)" in metrics  # while it works, and not at its end only
+    assert line.said[last + 1 :] == []
+    assert "accuracy=0.600" in json.dumps(nbformat.read(tmp_path / "01_small.out.ipynb", as_version=4))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (" 45%|####      | 450/1000 [00:03<00:04, 120.10it/s, accuracy=0.923]", ["accuracy=0.923 (450/1000)"]),
+        ("\r 5%|# | 1/20 [0:01<0:19, 1it/s, loss=3]\r 10%|# | 2/20 [0:02<0:18, 1it/s, loss=2]", ["loss=2 (2/20)"]),
+        ("tasks:  50%|#####     | 4/8 [00:03<00:03, 1.2it/s]", ["4/8"]),
+        ("  0%|          | 0/8 [00:00<?, ?it/s]", ["0/8"]),
+        (" 10%|#  | 1.2k/12k [00:03<00:04, 9.99kit/s, loss=nan, val=-1]", ["loss=nan, val=-1 (1.2k/12k)"]),
+        (" 45%|####      | 450/1000 [00:03<00:04, 120.10it/s, accuracy=0.9", []),  # cut: a figure that is none
+        ("30it [00:01, 30it/s]", []),
+        ("| a | table |\n|---|---|\n| 1/2 | [3] |", []),
+        ("loss 0.5 at step 3/4", []),
+    ],
+)
+def test_what_is_read_of_a_bar(text, told):
+    line = Line()
+    run.Metric(line).write(text)
+    assert line.said == told
+
+
+def test_the_command_shows_the_metric_and_the_time_left(tmp_path, monkeypatch):
+    monkeypatch.setitem(console.SECONDS, False, 0.05)
+    path = write(tmp_path, BAR, name="07_a_name_that_would_fill_a_narrow_terminal.ipynb")
+    answer = CliRunner().invoke(app, ["run", str(path), "--budget", "smoke", "--out", str(tmp_path / "out")])
+    assert answer.exit_code == 0, answer.output
+    shown = [one for one in answer.stderr.splitlines() if "accuracy" in one]
+    pattern = r"07: cell 3 of 3, \d+ s so far, about \d+ s left; accuracy=0\.\d00, val=0\.500 \(\d/4\)"
+    assert shown
+    assert all(re.fullmatch(pattern, one) for one in shown), shown
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"), [("07_the_price", "07"), ("07", "07"), ("my_notes", "my_notes"), ("a b", "a b"), ("_", "_")]
+)
+def test_a_notebook_on_a_narrow_terminal(tmp_path, monkeypatch, stem, name):
+    named = []
+    monkeypatch.setattr(run, "Progress", lambda what: named.append(what) or console.Progress(what))
+    monkeypatch.setattr(run, "execute", lambda path, executed, **_: run.Outcome(path.stem, "", 0, 0, 0, 0, 1, None))
+    CliRunner().invoke(app, ["run", str(write(tmp_path, "1", name=f"{stem}.ipynb")), "--out", str(tmp_path / "out")])
+    assert named == [name]
 
 
 def test_the_kernel_does_not_warn_of_its_own_transport(tmp_path):

@@ -34,7 +34,7 @@ def command(*arguments, folder=None):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    done = command("train", "prototypical", "--dataset", "glyphs", "--budget", "smoke", "--seed", 1, "--out", out)
+    done = command("train", "prototypical", "--dataset", "glyphs", "--recipe", "smoke", "--seed", 1, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -68,7 +68,7 @@ def test_a_folder_of_class_folders_is_a_data_set(tmp_path):
         for sample in range(4):
             pixels = torch.randint(0, 255, (20, 20, 3), generator=generator, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(tmp_path / "photos" / f"class{index:02d}" / f"{sample}.png")
-    arguments = ["--dataset", "photos", "--way", 2, "--train-way", 3, "--query", 2, "--budget", "smoke"]
+    arguments = ["--dataset", "photos", "--way", 2, "--train-way", 3, "--query", 2, "--recipe", "smoke"]
     done = command("train", "prototypical", *arguments, "--out", tmp_path / "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"] == str(tmp_path / "photos")
@@ -152,9 +152,9 @@ BAD = {
     "empty data set in evaluation": (["evaluate", "pixels", "--dataset", ""], "the data set's name is empty"),
     "blank data set": (["train", "maml", "--dataset", " "], "the data set's name is empty"),
     "unknown method": (["train", "mamel"], "mamel"),
-    "unknown budget": (["train", "maml", "--budget", "huge"], "huge"),
+    "unknown recipe": (["train", "maml", "--recipe", "huge"], "huge"),
     "too few samples": (
-        ["train", "maml", "--shot", "15", "--query", "15", "--budget", "smoke"],
+        ["train", "maml", "--shot", "15", "--query", "15", "--recipe", "smoke"],
         "--query is 15, but class",
     ),
     "shot 0": (["train", "maml", "--shot", "0"], "shot is 0"),
@@ -169,23 +169,23 @@ BAD = {
     "fewer ways than the head": (["train", "maml", "--train-way", "3"], "train-way is 3, but the network ends in 5"),
     "more ways than the head": (["train", "maml", "--train-way", "9"], "train-way is 9, but the network ends in 5"),
     "no episodes": (["evaluate", "pixels", "--episodes", "0"], "episodes is 0"),
-    "huge seed": (["train", "maml", "--budget", "smoke", "--seed", str(2**70)], "seed is 11805"),
-    "negative seed": (["train", "maml", "--budget", "smoke", "--seed", "-1"], "seed is -1"),
+    "huge seed": (["train", "maml", "--recipe", "smoke", "--seed", str(2**70)], "seed is 11805"),
+    "negative seed": (["train", "maml", "--recipe", "smoke", "--seed", "-1"], "seed is -1"),
     "huge seed in evaluation": (["evaluate", "pixels", "--seed", str(2**64)], "seed is 18446"),
     "no steps": (["train", "maml", "--steps", "0"], "steps is 0"),
     "negative steps": (["train", "maml", "--steps", "-1"], "steps is -1"),
-    "unknown optimizer": (["train", "maml", "--budget", "smoke", "--optimizer", "adagrad"], "adam, adamw, sgd"),
-    "unknown precision": (["train", "maml", "--budget", "smoke", "--precision", "int8"], "float32, bfloat16"),
+    "unknown optimizer": (["train", "maml", "--recipe", "smoke", "--optimizer", "adagrad"], "adam, adamw, sgd"),
+    "unknown precision": (["train", "maml", "--recipe", "smoke", "--precision", "int8"], "float32, bfloat16"),
     "float16 without a GPU": (
-        ["train", "maml", "--budget", "smoke", "--precision", "float16", "--device", "cpu"],
+        ["train", "maml", "--recipe", "smoke", "--precision", "float16", "--device", "cpu"],
         "needs a GPU",
     ),
     "more parts than tasks": (
-        ["train", "maml", "--budget", "smoke", "--accumulate", "3"],
+        ["train", "maml", "--recipe", "smoke", "--accumulate", "3"],
         "accumulate is 3, more than",
     ),
     "no parts": (["train", "maml", "--accumulate", "0"], "accumulate is 0"),
-    "one class per task": (["train", "prototypical", "--budget", "smoke", "--way", "1"], "--way is 1"),
+    "one class per task": (["train", "prototypical", "--recipe", "smoke", "--way", "1"], "--way is 1"),
     "more ways than classes": (
         ["train", "prototypical", "--train-way", "9999"],
         "--train-way is 9999, but the train split",
@@ -211,14 +211,14 @@ def test_bad_input_is_one_clear_line(case, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
 def test_cuda_asked_for_and_absent(tmp_path):
-    done = command("train", "maml", "--budget", "smoke", "--device", "cuda", "--out", tmp_path / "run")
+    done = command("train", "maml", "--recipe", "smoke", "--device", "cuda", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "--device cpu" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_checkpoint_of_another_method_and_a_truncated_one(trained, tmp_path):
-    other = command("train", "maml", "--budget", "smoke", "--seed", 1, "--out", trained, "--resume")
+    other = command("train", "maml", "--recipe", "smoke", "--seed", 1, "--out", trained, "--resume")
     assert other.returncode == 2
     assert "another run" in other.stderr
     copy = tmp_path / "copy"
@@ -228,7 +228,7 @@ def test_a_checkpoint_of_another_method_and_a_truncated_one(trained, tmp_path):
     whole = (copy / "checkpoint.safetensors").read_bytes()
     (copy / "checkpoint.safetensors").write_bytes(whole[: len(whole) // 2])
     (copy / "learner.safetensors").write_bytes((copy / "learner.safetensors").read_bytes()[:100])
-    arguments = ["--budget", "smoke", "--seed", 1, "--out", copy, "--resume"]
+    arguments = ["--recipe", "smoke", "--seed", 1, "--out", copy, "--resume"]
     for done in (command("train", "prototypical", *arguments), command("evaluate", copy)):
         assert done.returncode == 2
         assert "damaged or truncated" in done.stderr
@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_method_and_a_truncated_one(trained, tmp_path):
 
 def test_resume_of_a_finished_run_does_nothing(trained):
     before = (trained / "log.jsonl").read_text()
-    arguments = ["--dataset", "glyphs", "--budget", "smoke", "--seed", 1, "--out", trained, "--resume"]
+    arguments = ["--dataset", "glyphs", "--recipe", "smoke", "--seed", 1, "--out", trained, "--resume"]
     done = command("train", "prototypical", *arguments)
     assert done.returncode == 0, done.stderr
     assert (trained / "log.jsonl").read_text() == before
@@ -317,7 +317,7 @@ def in_this_process(capsys, *arguments):
 def test_ones_own_pictures_work_with_one_command(method, classes, pictures, tmp_path, capsys):
     folder, run = photos(tmp_path / "mine", classes, pictures), tmp_path / "run"
     code, out, err = in_this_process(
-        capsys, "train", method, "--dataset", folder, "--budget", "smoke", "--steps", 2, "--out", run
+        capsys, "train", method, "--dataset", folder, "--recipe", "smoke", "--steps", 2, "--out", run
     )
     if classes == 3:
         assert code == 2
@@ -341,7 +341,7 @@ def test_ones_own_pictures_work_with_one_command(method, classes, pictures, tmp_
 
 def test_what_is_fitted_is_said_in_a_line_each_and_what_was_asked_for_is_never_changed(tmp_path, capsys):
     folder = photos(tmp_path / "mine", 6, 8)
-    base = ["train", "prototypical", "--dataset", folder, "--budget", "smoke", "--steps", 1]
+    base = ["train", "prototypical", "--dataset", folder, "--recipe", "smoke", "--steps", 1]
     code, out, _ = in_this_process(capsys, *base, "--out", tmp_path / "run")
     assert code == 0
     assert out[:3] == [
@@ -372,7 +372,7 @@ def test_what_is_fitted_is_said_in_a_line_each_and_what_was_asked_for_is_never_c
 def test_a_class_that_is_too_small_is_left_out_and_named(tmp_path, capsys):
     for split, counts in (("train", [8, 8, 8, 4]), ("val", [8, 3, 8]), ("test", [8, 8, 2])):
         photos(tmp_path / "mine" / split, 0, counts, name=split)
-    arguments = ["train", "prototypical", "--dataset", tmp_path / "mine", "--budget", "smoke", "--steps", 1]
+    arguments = ["train", "prototypical", "--dataset", tmp_path / "mine", "--recipe", "smoke", "--steps", 1]
     code, out, err = in_this_process(capsys, *arguments, "--shot", 4, "--out", tmp_path / "run")
     assert code == 0, err
     code, _, later = in_this_process(capsys, "evaluate", tmp_path / "run", "--episodes", 5)
@@ -395,7 +395,7 @@ def test_evaluate_asks_as_many_queries_as_the_run(trained, tmp_path, capsys):
 
 
 def test_more_ways_than_a_run_has_names_the_option(tmp_path, capsys):
-    arguments = ["--budget", "smoke", "--steps", 1, "--out"]
+    arguments = ["--recipe", "smoke", "--steps", 1, "--out"]
     for method, most in (("maml", 5), ("incontext", 20)):
         assert in_this_process(capsys, "train", method, *arguments, tmp_path / method)[0] == 0
         code, _, err = in_this_process(capsys, "evaluate", tmp_path / method, "--way", 30, "--episodes", 2)
@@ -408,13 +408,13 @@ def test_more_ways_than_a_run_has_names_the_option(tmp_path, capsys):
 def test_optimizer_accumulation_and_precision_are_options(tmp_path, capsys):
     arguments = ["--optimizer", "sgd", "--accumulate", 1, "--precision", "bfloat16", "--device", "cpu"]
     code, _, err = in_this_process(
-        capsys, "train", "prototypical", "--budget", "smoke", *arguments, "--out", tmp_path / "run"
+        capsys, "train", "prototypical", "--recipe", "smoke", *arguments, "--out", tmp_path / "run"
     )
     assert code == 0, err
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["optimizer"], config["precision"]) == ("sgd", "bfloat16")
     code, _, err = in_this_process(
-        capsys, "train", "maml", "--budget", "smoke", "--accumulate", 2, "--out", tmp_path / "a"
+        capsys, "train", "maml", "--recipe", "smoke", "--accumulate", 2, "--out", tmp_path / "a"
     )
     assert json.loads((tmp_path / "a" / "config.json").read_text())["accumulate"] == 2
 
@@ -424,7 +424,7 @@ def test_training_and_evaluating_print_in_any_encoding(encoding, tmp_path):
     environment = os.environ | {"PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
     python = [sys.executable, "-m", "mlcourse"]
     run = str(tmp_path / "run")
-    words = ["train", "prototypical", "--budget", "smoke", "--steps", "1", "--out", run]
+    words = ["train", "prototypical", "--recipe", "smoke", "--steps", "1", "--out", run]
     for command_words in (words, ["evaluate", run, "--episodes", "3"], ["train", "--help"], ["evaluate", "--help"]):
         done = subprocess.run([*python, *command_words], env=environment, capture_output=True)
         assert done.returncode == 0, done.stderr
@@ -438,3 +438,58 @@ def test_a_damaged_run_is_evaluated_from_its_checkpoint(trained, tmp_path, capsy
     assert code == 0, err
     assert any("checkpoint.safetensors stands in for it" in line for line in err)
     assert json.loads(out[-1])["accuracy"] == whole["accuracy"]
+
+
+# ------------------------------------------------------------------ recipes, once called budgets
+
+
+def test_the_earlier_name_of_a_recipe_still_works_and_says_so(trained, tmp_path, capsys):
+    arguments = ["train", "prototypical", "--steps", 1, "--seed", 1]
+    runs = {}
+    for option in ("--recipe", "--budget"):
+        code, _, err = in_this_process(capsys, *arguments, option, "smoke", "--out", tmp_path / option)
+        assert code == 0, err
+        assert len(err) == (option == "--budget"), err
+        runs[option] = json.loads((tmp_path / option / "config.json").read_text())
+        runs[option].pop("seconds")
+    assert runs["--recipe"] == runs["--budget"]
+    assert "is called --recipe now" in err[0]
+    both = ["--recipe", "smoke", "--budget", "short"]
+    code, _, err = in_this_process(capsys, *arguments, *both, "--out", tmp_path / "x")
+    assert (code, len(err)) == (2, 1)
+    assert "leave --budget out" in err[0]
+    code, _, err = in_this_process(capsys, "train", "maml", "--recipe", "lesson", "--out", tmp_path / "x")
+    assert (code, err) == (2, ["mlcourse: recipe 'lesson' is unknown for maml; use one of smoke, short, paper"])
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_run_that_was_asked_for_by_its_budget_goes_on(trained):
+    """A folder and its checkpoint keep the word that they were written with."""
+    assert json.loads((trained / "config.json").read_text())["budget"] == "smoke"
+    before = (trained / "log.jsonl").read_text()
+    for option in ("--budget", "--recipe"):
+        done = command("train", "prototypical", option, "smoke", "--seed", 1, "--out", trained, "--resume")
+        assert done.returncode == 0, done.stderr
+    assert (trained / "log.jsonl").read_text() == before
+
+
+def test_each_command_has_its_own_word(capsys):
+    helps = {}
+    for name in ("train", "run"):
+        app([name, "--help"], standalone_mode=False)
+        helps[name] = capsys.readouterr().out
+    assert "--recipe" in helps["train"]
+    assert "--budget" not in helps["train"]
+    assert "--budget" in helps["run"]
+    assert "--recipe" not in helps["run"]
+    for words, name in (("smoke short paper", "train"), ("smoke lesson paper", "run")):
+        assert all(word in helps[name] for word in words.split())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+def test_whoever_may_read_a_new_file_may_read_those_of_a_run(trained):
+    plain = trained.parent / "plain"
+    plain.touch()
+    assert {path.name: oct(path.stat().st_mode) for path in trained.iterdir()} == {
+        path.name: oct(plain.stat().st_mode) for path in trained.iterdir()
+    }

@@ -235,7 +235,7 @@ def test_training_makes_it_better_than_an_untrained_one_also_at_more_classes_tha
 
 def test_the_commands_train_and_evaluate_it(tmp_path, capsys):
     out = str(tmp_path / "run")
-    app(["train", "incontext", "--budget", "smoke", "--out", out], standalone_mode=False)
+    app(["train", "incontext", "--recipe", "smoke", "--out", out], standalone_mode=False)
     capsys.readouterr()
     app(["evaluate", out, "--episodes", "10", "--query", "3", "--json"], standalone_mode=False)
     result = json.loads(capsys.readouterr().out)
@@ -246,7 +246,7 @@ def test_the_commands_train_and_evaluate_it(tmp_path, capsys):
 
 def test_the_command_gives_it_a_label_vector_for_each_class_of_training_and_of_validation(tmp_path):
     out = tmp_path / "run"
-    few = ["--budget", "smoke", "--steps", "1", "--query", "2", "--out", str(out)]
+    few = ["--recipe", "smoke", "--steps", "1", "--query", "2", "--out", str(out)]
     app(["train", "incontext", "--way", "22", "--train-way", "21", *few], standalone_mode=False)
     learner = mlcourse.load(out)
     assert learner.most_ways == 22

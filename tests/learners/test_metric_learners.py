@@ -482,7 +482,7 @@ def test_a_few_steps_teach_it_something_about_unseen_classes(method):
 @pytest.mark.parametrize("method", ["cosine-prototypical", "matching", "relation", "r2d2"])
 def test_the_commands_train_and_evaluate_it(tmp_path, method, capsys):
     out = str(tmp_path / "run")
-    app(["train", method, "--budget", "smoke", "--out", out], standalone_mode=False)
+    app(["train", method, "--recipe", "smoke", "--out", out], standalone_mode=False)
     capsys.readouterr()
     app(["evaluate", out, "--episodes", "10", "--query", "3", "--json"], standalone_mode=False)
     result = json.loads(capsys.readouterr().out)
@@ -493,8 +493,8 @@ def test_the_commands_train_and_evaluate_it(tmp_path, method, capsys):
 
 @pytest.mark.parametrize("method", ["cosine-prototypical", "matching", "relation", "r2d2"])
 def test_recipes_train_with_more_ways_than_they_are_tested_with(method):
-    for budget in ("smoke", "short"):
-        assert learners.recipe(method, budget).train_way > 5
+    for recipe in ("smoke", "short"):
+        assert learners.recipe(method, recipe).train_way > 5
     assert not learners.METHODS[method].head
 
 

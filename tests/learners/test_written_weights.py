@@ -363,7 +363,7 @@ def test_training_makes_it_better_than_an_untrained_one(kind):
 @pytest.mark.parametrize("method", ["hypernet", "film"])
 def test_the_commands_train_and_evaluate_it(tmp_path, method, capsys):
     out = str(tmp_path / "run")
-    app(["train", method, "--budget", "smoke", "--out", out], standalone_mode=False)
+    app(["train", method, "--recipe", "smoke", "--out", out], standalone_mode=False)
     capsys.readouterr()
     app(["evaluate", out, "--episodes", "10", "--query", "3", "--json"], standalone_mode=False)
     result = json.loads(capsys.readouterr().out)

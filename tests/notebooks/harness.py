@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -601,14 +602,38 @@ def _imports(text: str, inside: str) -> Iterator[str]:
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of all that a lesson's result depends on in this repository: its code, the package files, the data."""
+    """A hash of all that a lesson's result depends on in this repository: its code, the package files, the data.
+
+    Comments, docstrings and blank lines do not count: no result depends on them.
+    """
     lesson = Lesson.read(path)
     source = "\n".join(cell.source for cell in lesson.code if not cell.source.lstrip().startswith(("%", "!")))
-    digest = hashlib.sha256((source + str(lesson.notebook.metadata.get("mlcourse", ""))).encode())
+    digest = hashlib.sha256((without_comments(source) + str(lesson.notebook.metadata.get("mlcourse", ""))).encode())
     results = places.data() / "results"
     kept = (p for p in places.data().rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     stored = [p for p in kept if results not in p.parents and p.suffix != ".md"]
     for file in sorted([*imported_modules(source), *stored]):
         digest.update(str(file.relative_to(places.repository()).as_posix()).encode())
-        digest.update(file.read_bytes().replace(b"\r\n", b"\n") if file.suffix == ".py" else file.read_bytes())
+        content = file.read_bytes()
+        digest.update(without_comments(content.decode()).encode() if file.suffix == ".py" else content)
     return digest.hexdigest()
+
+
+def without_comments(source: str) -> str:
+    """Python code without its comments, docstrings, blank lines and spaces at line ends.
+
+    It cuts them out of the text, because a tree is written differently by different versions of Python.
+    """
+    lines = source.replace("\r\n", "\n").split("\n")
+    for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            text = node.body[0]
+            for row in range(text.lineno, text.end_lineno + 1):
+                lines[row - 1] = ""
+    return "\n".join(kept for line in lines if (kept := line.rstrip()))

@@ -313,3 +313,32 @@ def test_fingerprint_sees_the_package_and_the_data(package, tmp_path, monkeypatc
     second = harness.fingerprint(path)
     (package / "data" / "glyphs.png").write_text("pixels")
     assert len({before, second, harness.fingerprint(path)}) == 3
+
+
+def test_comments_and_docstrings_are_no_code():
+    code = '''"""About."""
+import a  # why
+
+
+class B:
+    """One
+
+    line."""
+
+    text = "# no comment"
+
+    def c(self):
+        """Say."""
+        return f"{self.text} # {'no'}"  # yes
+'''
+    assert harness.without_comments(code) == "\n".join(
+        [
+            "import a",
+            "class B:",
+            '    text = "# no comment"',
+            "    def c(self):",
+            """        return f"{self.text} # {'no'}\"""",
+        ]
+    )
+    assert harness.without_comments(code.replace("\n", "\r\n")) == harness.without_comments(code)
+    assert harness.without_comments(code.replace("import a", "import b")) != harness.without_comments(code)
