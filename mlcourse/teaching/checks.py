@@ -23,7 +23,7 @@ How to write one (in `mlcourse/lessons/<lesson>/checks.py`, which a notebook imp
             return None
         if close(outputs["new w"], inputs["w"] + inputs["rate"] * inputs["g"]):
             return "this step climbs: the sign of the gradient is wrong"
-        return f"the new w is off by {relative_error(outputs['new w'], right):.1e} of its size"
+        return Unnamed(f"the new w is off by {relative_error(outputs['new w'], right):.1e} of its size")
 
     sgd_step = Check(exercise="01.2", title="One step of gradient descent", inputs=one_tensor, probe=probe, judge=judge,
                      reference=inner.sgd_step)
@@ -38,6 +38,10 @@ adds up in `.grad`. So a probe need not clone what it hands over, and must not m
 (`torch.as_tensor`, `.reshape(())`): the lesson will not do so either. Answers run with gradients on, whatever a cell
 before has switched off. Outputs may be float32 where the reference gives float64: use `close`, which knows the
 precision.
+
+A judge names the mistakes of its own exercise. What it cannot name it returns as `Unnamed`: then `slips` looks whether
+one of the common slips (a factor, a sign, a sum for a mean, one step too many, …) explains the answer on all problems.
+A named cause must not be another one on the next problem of its kind, or luck would name it.
 
 Each check is tested with `tests/check_helpers.py`.
 """
@@ -57,10 +61,11 @@ import torch
 from torch import Tensor
 
 from mlcourse.teaching import progress
-from mlcourse.teaching.oracles import close, gradient_error, relative_error
+from mlcourse.teaching.oracles import Unnamed, close, gradient_error, relative_error
 from mlcourse.teaching.output import Output
+from mlcourse.teaching.slips import common_slip
 
-__all__ = ["Check", "Verdict", "close", "gradient_error", "relative_error"]
+__all__ = ["Check", "Unnamed", "Verdict", "close", "gradient_error", "relative_error"]
 
 # Not yet, and passed. The signs ○ and ✓ say the same to those who do not see the colours: vermilion, and bluish green.
 LOOK = "border-left: 6px solid {0}; background-color: {0}1f; padding: 4px 10px;"
@@ -169,14 +174,53 @@ class Check:
         return Verdict(passed, diagnosis, going_on, found_by, self.exercise, self.title, _name(answer))
 
     def _find(self, answer: Callable, seed: int) -> tuple[str, str]:
-        for name, given in self.problems(seed):
+        problems = self.problems(seed)
+        for name, given in problems:
             outputs, found_by, diagnosis = self.try_answer(answer, given)
             if outputs is not None:
                 found_by, diagnosis = "judge", self.judge_outputs(given, outputs)
             if diagnosis is not None:
+                if found_by == "judge":
+                    kin = [one for other, one in problems if other == name and one is not given]
+                    diagnosis = self._agreed(diagnosis, answer, kin)
+                if isinstance(diagnosis, Unnamed) and (cause := self._common_slip(answer, problems)):
+                    diagnosis = f"{diagnosis} {cause}"
                 where = f" (Problem: {name}.)" if name and found_by in ("judge", "outputs") else ""
-                return found_by, diagnosis + where
+                return found_by, type(diagnosis)(diagnosis + where)
         return "passed", ""
+
+    def _agreed(self, diagnosis: str, answer: Callable, kin: list[dict[str, Tensor]]) -> str:
+        """The diagnosis, if the other problems of its kind do not speak against it: what fits one by luck misleads."""
+        if isinstance(diagnosis, Unnamed):
+            return diagnosis
+        tried = [(given, self.try_answer(answer, given)[0]) for given in kin]
+        said = [self.judge_outputs(given, outputs) for given, outputs in tried if outputs is not None]
+        others = [one for one in said if one is not None and _cause(one) != _cause(diagnosis)]
+        unnamed = [one for one in others if isinstance(one, Unnamed)]
+        if len(unnamed) < len(others):
+            other = next(one for one in others if not isinstance(one, Unnamed))
+            return unnamed[0] if unnamed else Unnamed(f"{diagnosis} But on another problem of the same kind: {other}")
+        return unnamed[0] if len(unnamed) > len(kin) / 2 else diagnosis
+
+    def _common_slip(self, answer: Callable, problems: list[tuple[str, dict[str, Tensor]]]) -> str | None:
+        """The common slip that explains this wrong answer on all problems, in a sentence, or None. Never raises."""
+        tried = [self.try_answer(answer, given)[0] for _, given in problems]
+        if any(outputs is None for outputs in tried):
+            return None
+        inputs = [given for _, given in problems]
+        try:
+            arguments = list(inspect.signature(self.reference).parameters)
+            right = [self._right(given) for given in inputs]
+            return common_slip(inputs, right, tried, arguments=arguments, again=self._right)
+        except Exception:  # the diagnosis is there already: this only adds a cause to it
+            return None
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def _right(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The reference's outputs."""
+        outputs = self.probe(self.reference, _copy(given))
+        return {name: value.detach().clone() for name, value in outputs.items()}
 
     @torch.inference_mode(False)
     def problems(self, seed: int) -> list[tuple[str, dict[str, Tensor]]]:
@@ -362,7 +406,13 @@ def _one_line(error: BaseException) -> str:
 
 def _sentence(diagnosis: str) -> str:
     text = " ".join(str(diagnosis).split())
-    return text if text.endswith((".", "!", "?")) else text + "."
+    kind = Unnamed if isinstance(diagnosis, Unnamed) else str
+    return kind(text if text.endswith((".", "!", "?")) else text + ".")
+
+
+def _cause(diagnosis: str) -> str:
+    """A diagnosis without its numbers, which differ from problem to problem."""
+    return re.sub(r"[-+−]?\d[\d.,]*(e[-+]?\d+)?", "#", diagnosis)
 
 
 # ---- comparing ----

@@ -65,9 +65,10 @@ class LeastSquares:
     def gradient(self, phi: Tensor) -> Tensor:
         return 2 * self.weight * self.x.T @ (self.x @ phi - self.y) / len(self.y)
 
-    def adapted(self, theta: Tensor, rate: Tensor, steps: int) -> Tensor:
+    def adapted(self, theta: Tensor, rate: Tensor, steps: int, moves: Tensor | float = 1.0) -> Tensor:
+        """φ after steps; a place where `moves` is 0 stands still."""
         for _ in range(steps):
-            theta = theta - rate * self.gradient(theta)
+            theta = theta - rate * moves * self.gradient(theta)
         return theta
 
     def response(self, rate: Tensor, steps: int) -> Tensor:

@@ -13,6 +13,20 @@ from torch import Tensor
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
+class Unnamed(str):
+    """A diagnosis that says how far an answer is off and names no cause: `slips.common_slip` then looks for one."""
+
+
+def told_apart(*values: Tensor | float, digits: int = 4) -> list[str]:
+    """The values as texts, with as many digits as it takes to tell them apart (4 or more after the point)."""
+    numbers = [float(value.detach() if isinstance(value, Tensor) else value) for value in values]
+    for more in range(digits, 17):
+        texts = [f"{number:.{more}f}" for number in numbers]
+        if len(set(texts)) >= len(set(numbers)):
+            return texts
+    return [repr(number) for number in numbers]
+
+
 def relative_error(got: Tensor, expected: Tensor) -> float:
     """‖got − expected‖ / ‖expected‖, or ‖got‖ where the expected norm is 0. Computed in float64."""
     got, expected = got.detach().double().cpu(), expected.detach().double().cpu()

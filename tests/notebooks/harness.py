@@ -558,6 +558,26 @@ def all_right(notebook):
     return _answered(notebook, lambda solution, stub: re.sub(r"\bsolution_(?=\w)", "my_", solution))
 
 
+OTHER_ANSWER = """import sys
+
+sys.path.insert(0, {tests!r})
+import held_answers
+
+{stub} = held_answers.in_turn({number!r}, {exercise!r}, {turn}, {stub!r})"""
+
+
+def with_answers(notebook, number: str, turn: int):
+    """Every stub's place is taken by right answer number `turn` that the tests hold for its exercise."""
+    edition = copy.deepcopy(notebook)
+    tests = str(Path(__file__).resolve().parents[1])
+    for cell in edition.cells:
+        for exercise in [tag.split(":")[1] for tag in tags(cell) if tag.startswith("exercise:")]:
+            (stub,) = functions(cell, "my_")
+            told = {"tests": tests, "number": number, "exercise": exercise, "turn": turn, "stub": stub.name}
+            cell.source = OTHER_ANSWER.format(**told)
+    return edition
+
+
 WRONG = {"value": "return 0.0", "none": "return None", "raises": 'raise RuntimeError("an answer that fails")'}
 
 

@@ -17,7 +17,7 @@ from mlcourse.lessons.by_hand.implementations import LINE_UP, ORDERS, TRUTH
 from mlcourse.meta_gradients import estimators
 from mlcourse.meta_gradients.estimators import Task
 from mlcourse.teaching.checks import Check, close, relative_error
-from mlcourse.teaching.oracles import first_mistake, randn, uniform
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, told_apart, uniform
 
 Tensors = dict[str, Tensor]
 _first = partial(first_mistake, rtol=2e-4)
@@ -95,6 +95,11 @@ def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     there = a @ (phi + v) + k * _bends_slope(phi + v)
     mistakes = {
         "Sign: this is −H v.": -right,
+        "This is H v plus the gradient: `.grad` adds up from one backward() to the next. Empty it in between, or take "
+        "torch.autograd.grad.": right + slope,
+        "The Hessian is taken at φ + v: it is H at φ that multiplies v.": (
+            (a + torch.diag(k * _bends_curvature(phi + v))) @ v
+        ),
         "This is the sum of each row of H, times v, entry by entry: you summed the gradient first, and v came in too "
         "late. Multiply, then sum: differentiate the number slope @ v.": hessian.sum(1) * v,
         "This is each row's sum times the sum of v: `slope.sum() * v.sum()` is not slope · v. Multiply "
@@ -117,7 +122,7 @@ def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     return (
         _first(given, mistakes)
         or _only_the_length(given, right)
-        or f"This is not H v: it is off by {relative_error(given, right):.1e} of its size."
+        or Unnamed(f"This is not H v: it is off by {relative_error(given, right):.1e} of its size.")
     )
 
 
@@ -145,7 +150,7 @@ hessian_vector = Check(
 # ------------------------------------------------------------------ a task with a closed form
 
 
-def _task_inputs(steps: int) -> Callable[[torch.Generator], Tensors]:
+def _task_inputs(steps: int, sign: int = 0) -> Callable[[torch.Generator], Tensors]:
     def drawn(generator: torch.Generator) -> Tensors:
         return {
             "A": _positive(generator),
@@ -161,7 +166,8 @@ def _task_inputs(steps: int) -> Callable[[torch.Generator], Tensors]:
     def inputs(generator: torch.Generator) -> Tensors:
         while True:  # by luck the factors may nearly commute: such a problem is drawn again
             problem = drawn(generator)
-            if steps == 1 or _told_apart(Closed(problem)):
+            task = Closed(problem)
+            if (steps == 1 or _told_apart(task)) and (not sign or sign * task.rate_slope() > 0):
                 return problem
 
     return inputs
@@ -225,6 +231,13 @@ class Closed:
         """φ_0 … φ_{T−1}: the places where a step was taken."""
         return self.phis[:-1]
 
+    def rate_slope(self) -> Tensor:
+        """dL_outer/dα: dφ_t/dα, carried forward."""
+        moved = torch.zeros(SIZE, dtype=torch.float64)
+        for phi in self.before:
+            moved = moved - self.rate * self.hessian(phi) @ moved - self.slope(phi)
+        return self.g @ moved
+
 
 # ------------------------------------------------------------------ 05.2 the meta-gradient of T steps
 
@@ -243,7 +256,7 @@ def _gradient_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             f"Right to about {relative_error(given, right):.0e} only, as differences are. "
             "By hand it is exact: one Hessian-vector product for each step."
         )
-    return _first(given, gradient_mistakes(task)) or (
+    return _first(given, gradient_mistakes(task)) or Unnamed(
         f"This is not the meta-gradient: it is off by {relative_error(given, right):.1e} of its size."
     )
 
@@ -304,6 +317,11 @@ def gradient_mistakes(task: Closed) -> Tensors:
             [last] * task.steps, g
         ),
         "There is one factor too many: T steps give T factors, at φ_0 to φ_{T−1}.": task.pulled(task.phis, g),
+        "α is squared: the factor of a step is I − αH.": task.pulled(
+            before, g, lambda phi: one - rate**2 * task.hessian(phi)
+        ),
+        "One inner step is missing: T steps, from φ_0 to φ_T.": task.pulled(before[:-1], task.outer_slope(before[-1])),
+        "The outer gradient is added once more at the end: p holds it already.": task.pulled(before, g) + g,
         "One inner step too many was taken: T steps, from φ_0 to φ_T.": _one_step_more(task),
         "This is divided by the number of steps. Nothing is averaged: the factors multiply.": task.pulled(before, g)
         / task.steps,
@@ -328,13 +346,25 @@ by_hand = Check(
 # ------------------------------------------------------------------ 05.3 the detector
 
 
+def _turned(theta: Tensor, task: Task) -> Tensor:
+    """The exact gradient with other signs behind its first entry: as long as it is, and right in one place."""
+    signs = torch.full_like(theta, -1.0)
+    if theta.numel() > 1:
+        signs.view(-1)[0] = 1.0
+    return signs * estimators.by_hand(theta, task)
+
+
+ASKED = (*LINE_UP, _turned)  # one that the exercise does not show: neither a length nor one entry is enough
+ANSWERS = [ORDERS.index(TRUTH[one.__name__]) for one in LINE_UP] + [ORDERS.index("wrong")]
+
+
 def _detector_inputs(generator: torch.Generator) -> Tensors:
-    return {"order": torch.randperm(len(LINE_UP), generator=generator)}
+    return {"order": torch.randperm(len(ASKED), generator=generator)}
 
 
 def _detector_probe(answer: Callable, inputs: Tensors) -> Tensors:
     """Labels by implementation, how often each black box was asked, and how far apart the two gradients were there."""
-    count = len(LINE_UP)
+    count = len(ASKED)
     labels, asked = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
     apart = torch.zeros(count, dtype=torch.float64)
     for index in inputs["order"].tolist():
@@ -342,7 +372,7 @@ def _detector_probe(answer: Callable, inputs: Tensors) -> Tensors:
         def meta_gradient(theta: Tensor, task: Task, index: int = index) -> Tensor:
             asked[index] += 1
             apart[index] = torch.maximum(apart[index], _apart(theta, task))
-            return LINE_UP[index](theta, task)
+            return ASKED[index](theta, task)
 
         label = answer(meta_gradient)
         if label not in ORDERS:
@@ -358,8 +388,7 @@ def _apart(theta: Tensor, task: Task) -> Tensor:
 
 
 def _detector_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    truth = torch.tensor([ORDERS.index(TRUTH[one.__name__]) for one in LINE_UP])
-    labels = outputs["labels"]
+    labels, truth = outputs["labels"], torch.tensor(ANSWERS)
     if torch.equal(labels, truth):
         return None
     right = int((labels == truth).sum())
@@ -427,10 +456,7 @@ def _rate_probe(answer: Callable, inputs: Tensors) -> Tensors:
 
 def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     task, given = Closed(inputs), outputs["slope"]
-    moved = torch.zeros(SIZE, dtype=torch.float64)  # dφ_t/dα, carried forward
-    for phi in task.before:
-        moved = moved - task.rate * task.hessian(phi) @ moved - task.slope(phi)
-    right = task.g @ moved
+    right = task.rate_slope()
     if _exact(given, right):
         return None
     if close(given, right, rtol=1e-3):
@@ -443,6 +469,8 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return -sum(p @ slope for p, slope in zip(vectors, slopes))
 
     mistakes = {
+        # on a positive slope a wrong sign is found, on a negative one, which comes later, a lost one
+        "This is the size of the slope: keep its sign, it says whether more α helps.": right.abs(),
         "Sign: the step is −α·gradient, so more α means less of the gradient's direction.": -right,
         "All steps count with the same g: pull p back through each step (p ← p − αHp) before you go on.": total(
             [task.g] * task.steps
@@ -467,17 +495,23 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         ),
         "You took the outer gradient anew at each φ_{t+1}. It is taken once, at φ_T, and then pulled back, "
         "p ← p − αH_t p: this holds the steps in between.": total([task.outer_slope(phi) for phi in task.phis[1:]]),
+        "There is a factor T too many: each step adds its term once.": task.steps * right,
         "This is a mean over the steps: α stands in every step, so the terms add up.": right / task.steps,
         "α was multiplied in: φ = θ − α·gradient has the derivative −gradient with respect to α.": task.rate * right,
     }
-    return _first(given, mistakes) or f"For this problem it is {right.item():+.5f}, yours is {given.item():+.5f}."
+    shown, yours = told_apart(right, given)
+    return _first(given, mistakes) or Unnamed(f"For this problem it is {shown}, yours is {yours}.")
 
 
 rate_gradient = Check(
     exercise="05.4",
     title="The gradient of the inner rate",
     # three first: with one step "too late" and "too many" are the same, and much is right that is not with three
-    inputs={"three steps": _task_inputs(3), "one step": _task_inputs(1)},
+    inputs={
+        "three steps, less α helps": _task_inputs(3, 1),
+        "three steps, more α helps": _task_inputs(3, -1),
+        "one step": _task_inputs(1),
+    },
     probe=_rate_probe,
     judge=_rate_judge,
     reference=estimators.rate_gradient,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mlcourse.teaching.checks import Check, close, relative_error
-from mlcourse.teaching.oracles import first_mistake, randn, uniform
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, uniform
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
@@ -87,9 +87,11 @@ def _es_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     mistakes = {
         "Twice too large: the two points are 2ε apart, so divide by 2σ², not by σ².": 2 * right,
         "Divided by 2σ: ε and its length in the difference each bring one σ, so it is 2σ².": sigma * right,
+        "Divided by σ: ε and its length in the difference each bring one σ, so it is 2σ².": 2 * sigma * right,
         "The factor 1/(2σ²) is missing.": 2 * sigma**2 * right,
         "This is the sum over the pairs. It is their mean.": len(noise) * right,
-        "Half too small: take the mean over the pairs, not over all 2 · pairs particles.": right / 2,
+        "Half too small: take the mean over the pairs, not over all 2 · pairs particles; and 2σ² is not (2σ)².": right
+        / 2,
         "Sign: this climbs. The difference is L(λ + ε) − L(λ − ε).": -right,
         "The two losses are added. Their difference tells in which direction the loss rises.": mean(plus + minus)
         / (2 * sigma**2),
@@ -98,7 +100,7 @@ def _es_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         scaled: mean(twice) / (2 * sigma**2),
         scaled + " (The factor is 1/(2σ²) then.)": mean(twice) / (2 * sigma),
     }
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"The estimate is off by {relative_error(got, right):.1e}. Take one pair only and write it down by hand: "
         "ε (L(λ + ε) − L(λ − ε)) / (2σ²)."
     )
@@ -166,6 +168,8 @@ def _pes_probe(answer: Callable, inputs: Tensors) -> Tensors:
         if not isinstance(result, tuple) or len(result) != 3:
             raise TypeError("it needs three results: gradient, states, shift")
         gradient, states, shift = result
+        if getattr(shift, "shape", None) != eps.shape:
+            raise TypeError(f"shift, the third result, must keep its shape {list(eps.shape)}")
         found.append((gradient, states, shift))
     return {name: torch.stack(values) for name, values in zip(("gradient", "states", "shift"), zip(*found))}
 
@@ -228,11 +232,18 @@ def _pes_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     mistakes = {
         "Twice too large: divide by 2σ².": 2 * right["gradient"],
         "This is the sum over the pairs. It is their mean.": pairs * right["gradient"],
-        "Half too small: take the mean over the pairs, not over all 2 · pairs particles.": right["gradient"] / 2,
+        "Half too small: take the mean over the pairs, not over all 2 · pairs particles; and 2σ² is not (2σ)².": right[
+            "gradient"
+        ]
+        / 2,
+        "The factor 1/(2σ²) is missing.": 2 * inputs["sigma"] ** 2 * right["gradient"],
+        "Divided by 2σ: ξ and the difference of the losses each bring one σ, so it is 2σ².": (
+            inputs["sigma"] * right["gradient"]
+        ),
         "Sign: this climbs. The difference is the first half's loss minus the second half's.": -right["gradient"],
     }
     off = relative_error(outputs["gradient"], right["gradient"])
-    return _first(outputs["gradient"], mistakes) or (
+    return _first(outputs["gradient"], mistakes) or Unnamed(
         f"States and shift are right; the gradient is off by {off:.1e}. "
         "It is the mean over pairs of ξ (L₊ − L₋) / (2σ²)."
     )
@@ -296,8 +307,8 @@ def _report_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "Bias has a sign: do not take the absolute value.": bias.abs(),
             "This is the relative bias. Asked is the mean minus the truth.": bias / truth,
         }
-        return (
-            _first(outputs["bias"], mistakes) or "The bias is wrong: it is the mean of the estimates minus the truth."
+        return _first(outputs["bias"], mistakes) or Unnamed(
+            "The bias is wrong: it is the mean of the estimates minus the truth."
         )
     if not _close(outputs["standard error"], got):
         mistakes = {
@@ -305,9 +316,10 @@ def _report_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "The spread divides by R. Divide by R − 1: the mean was fitted to the same numbers.": got
             * math.sqrt((count - 1) / count),
             "This is the variance of the mean: take its square root.": got**2,
+            "This is the half-width of a 95 % interval. The standard error is 1.96 times smaller.": 1.96 * got,
             "Divided by R: it is the standard deviation over √R.": got / count**0.5,
         }
-        return _first(outputs["standard error"], mistakes) or (
+        return _first(outputs["standard error"], mistakes) or Unnamed(
             "The standard error is wrong: the standard deviation of the estimates, divided by √R."
         )
     if not _close(outputs["bias in standard errors"], off):
@@ -315,9 +327,12 @@ def _report_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "The bias is divided by the spread of one estimate. Divide by the standard error of the mean.": off
             / count**0.5,
             "Upside down: it is bias over standard error.": 1 / off,
+            "You multiplied bias and standard error. Divide.": bias * got,
             "Keep the sign: it says on which side the estimator errs.": off.abs(),
         }
-        return _first(outputs["bias in standard errors"], mistakes) or "The third number is bias over standard error."
+        return _first(outputs["bias in standard errors"], mistakes) or Unnamed(
+            "The third number is bias over standard error."
+        )
     return None
 
 
@@ -371,6 +386,7 @@ def _variance_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return None
     mistakes = {
         "This is the variance of one pair. The mean of independent pairs has 1/pairs of it.": tilt + noise,
+        "Divide by pairs, not by its root: this is a variance.": (tilt + noise) / pairs**0.5,
         "Divide by the number of pairs, not by that of the particles.": right / 2,
         "This is the mean square: the square of the mean, ‖g‖², has to be taken away. n + 1, not n + 2.": (
             (square + noise) / pairs
@@ -389,9 +405,27 @@ def _variance_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         ),
         "The noise is left out.": tilt / pairs,
         "This is the noise alone: pairs also point in random directions.": noise / pairs,
+        "The noise is not divided by pairs: each pair has noise of its own, and their mean has 1/pairs of it.": tilt
+        / pairs
+        + noise,
+        "τ is a standard deviation: a loss has the variance τ².": (tilt + n * tau / (2 * sigma**2)) / pairs,
+        "The factor n + 1 is missing: each of the n components has the variance ‖g‖² + g_i².": (
+            (float(slope @ slope) + noise) / pairs
+        ),
+        "2σ² is squared as σ⁴: (2σ²)² is 4σ⁴, so the noise is τ² · 2 · σ² / (4σ⁴), n times.": (tilt + 4 * noise)
+        / pairs,
+        "A pair has two losses with noise of their own: the difference has the variance 2τ², not τ².": (
+            (tilt + noise / 2) / pairs
+        ),
+        "The noise lacks 1/σ²: a small σ makes the difference of two noisy losses worthless.": (
+            (tilt + noise * sigma**2) / pairs
+        ),
+        "‖g‖ stands where ‖g‖² is asked: the variance has the square of the slope.": (
+            ((n + 1) * slope.norm() + noise) / pairs
+        ),
         "This is the standard deviation. Asked is the variance.": right**0.5,
     }
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"The variance is off by {relative_error(got, right):.1e}. Begin with τ = 0, then add the noise's part."
     )
 
@@ -475,7 +509,7 @@ def _choices(inputs: Tensors, error: Callable[..., float], *, fits: bool = True,
     for bias, spread, cost, memory, budget, limit in zip(*(inputs[name].tolist() for name in COLUMNS)):
         rows = [k for k in range(ESTIMATORS) if not fits or memory[k] <= limit]
         by = {k: error(bias[k], spread[k], budget / cost[k], cost[k]) for k in rows}
-        found.append((max if largest else min)(rows, key=by.get))
+        found.append((max if largest else min)(rows, key=by.get) if rows else 0)  # as argmin of infinities
     return torch.tensor(found)
 
 
@@ -499,6 +533,18 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         ),
         "Only the spread counts here. A bias does not go away, however many estimates you pay for.": _choices(
             inputs, lambda bias, spread, n, cost: spread**2 / n
+        ),
+        "An estimator that needs exactly as much memory as the limit fits. Compare with ≤.": _choices(
+            inputs | {"limit": inputs["limit"] - 1}, right_error
+        ),
+        "The sizes are added, |bias| + spread/√n. What is asked are the squares: bias² + spread² / n.": _choices(
+            inputs, lambda bias, spread, n, cost: abs(bias) + spread / n**0.5
+        ),
+        "The spread is not squared: bias² + spread² / n.": _choices(
+            inputs, lambda bias, spread, n, cost: bias**2 + spread / n
+        ),
+        "This is the cheapest estimator that fits, however good it is.": _choices(
+            inputs, lambda bias, spread, n, cost: cost
         ),
         "Only the bias counts here. With few estimates an unbiased mean can be far off.": _choices(
             inputs, lambda bias, spread, n, cost: abs(bias)
@@ -532,7 +578,7 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is the estimator with the largest error.": _choices(inputs, right_error, largest=True),
     }
     different = int((got != right).sum())
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if torch.equal(got, wrong)), None) or (
+    return next((diagnosis for diagnosis, wrong in mistakes.items() if torch.equal(got, wrong)), None) or Unnamed(
         f"{different} of {CASES} choices are not those with the smallest bias² + spread² · cost / budget that fit."
     )
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mlcourse.teaching.checks import Check, close, relative_error
-from mlcourse.teaching.oracles import first_mistake, randn
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
@@ -71,6 +71,13 @@ def _layer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             -squares / 2,
         ),
         "The bias is twice too large: it is −‖c‖², not −2‖c‖².": (2 * c, -2 * squares),
+        "The bias is half of what it should be: beside the weights 2c it is −‖c‖².": (2 * c, -squares / 2),
+        "The weights are twice too large: −‖z − c‖² holds + 2 c·z.": (4 * c, -squares),
+        "The regions are right, but every logit is twice what it should be, so the softmax is too sure.": (
+            4 * c,
+            -2 * squares,
+        ),
+        "The bias is −‖2c‖². It is the square of the prototypes themselves, −‖c‖².": (2 * c, -4 * squares),
         "The mixed term has the wrong sign: in −(‖z‖² − 2 c·z + ‖c‖²) two minus signs meet, so it is + 2 c·z.": (
             -2 * c,
             -squares,
@@ -82,7 +89,7 @@ def _layer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The bias holds the mean of the squares. ‖c‖² is their sum.": (2 * c, -squares / c.shape[1]),
     }
     found = _first(got, {words: says(*layer) for words, layer in mistakes.items()})
-    return found or (
+    return found or Unnamed(
         "The probabilities differ from those of −‖z − c‖². Multiply the square out and compare term by term; "
         f"yours are off by {relative_error(got, right):.1e}."
     )
@@ -159,6 +166,12 @@ def _attention_mistakes(inputs: Tensors, cosine: Tensor, tau: float) -> Tensors:
         "The temperature multiplies: cosines are divided by τ.": _by_class(inputs, cosine * tau),
         "The temperature is missing: divide the cosines by τ.": _by_class(inputs, cosine),
         "These are probabilities. Return their logarithms.": right.exp(),
+        "There are two softmaxes: the second one makes shares of shares. log_softmax of the scores is enough.": (
+            _by_class(inputs, attention)
+        ),
+        "You took the mean of the logarithms. Add the attention of a class, then take the logarithm.": (
+            attention.log() @ member / counts
+        ),
         "The softmax goes over the queries (dimension 0). Each query shares its attention among the support images: "
         "dimension 1.": torch.stack([torch.log((cosine / tau).softmax(0)[:, y == k].sum(1)) for k in range(way)], 1),
         "You took the mean of the attention over each class. The formula adds it up.": right - counts.log(),
@@ -207,7 +220,7 @@ def _attention_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             f"A small number, added or clamped, hides log 0: a class with log p = {float(right.min()):.0f} got "
             f"{float(got[right == right.min()][0]):.0f}. Stay with logarithms: log_softmax, then logsumexp."
         )
-    return _first(got, _attention_mistakes(inputs, cosine, tau)) or (
+    return _first(got, _attention_mistakes(inputs, cosine, tau)) or Unnamed(
         f"The log-probabilities are off by {relative_error(got, right):.1e}. For each query exp of them must sum to 1; "
         f"yours sum to {float(got[0].exp().sum()):.3f} for the first one."
     )
@@ -301,6 +314,9 @@ def _ridge_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "λ is not used: 1 stands in its place. The identity is multiplied by λ.": filtered(
             inputs, lambda s, _: s / (s * s + 1)
         ),
+        "XXᵀ is divided by the number of images: the loss here is a sum.": filtered(
+            inputs, lambda s, lam: s / (s * s / n + lam)
+        ),
         "λ is squared: the price is λ‖W‖².": filtered(inputs, lambda s, lam: s / (s * s + lam * lam)),
         "λ is halved on the way: setting the gradient 2Xᵀ(XW − Y) + 2λW to zero cancels both 2s.": filtered(
             inputs, lambda s, lam: s / (s * s + lam / 2)
@@ -314,7 +330,7 @@ def _ridge_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is XᵀY: nothing is solved.": x.T @ y,
         "Sign: it is + λI.": x.T @ torch.linalg.solve(gram - lam * torch.eye(n, dtype=F64), y),
     }
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"The weights are off by {relative_error(got, right):.1e}. Test: Xᵀ(XW − Y) + λW must be zero; its largest "
         f"entry is {(x.T @ (x @ got.double() - y) + lam * got.double()).abs().max():.1e}."
     )
@@ -359,6 +375,9 @@ def _slope_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "You multiply by XᵀX + λI where you must solve with it.": -(x.T @ (x @ weights) + lam * weights),
         "This is −W/λ: that would be right if X were zero.": -weights / lam,
         "The curvature is taken as XᵀX: its λI is missing.": filtered(inputs, lambda s, lam: -1 / (s * (s * s + lam))),
+        "There is one system too many: W solves one, its slope one more, and you solve three.": filtered(
+            inputs, lambda s, lam: -s / (s * s + lam) ** 3
+        ),
         "λ multiplies W: the term λW* has, by the product rule, the two parts W* and λ dW*/dλ. On the right stands −W* "
         "alone.": lam * right,
         "A factor 2 too many: λ‖W‖² and ‖XW − Y‖² both bring a 2, and they cancel.": 2 * right,
@@ -366,7 +385,7 @@ def _slope_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     }
     if not got.any():
         return "dW/dλ is 0 here, as if W did not depend on λ. It does; and λW* has two terms: W* + λ dW*/dλ."
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"dW/dλ is off by {relative_error(got, right):.1e}. Compare with (W(λ + h) − W(λ − h)) / 2h for h = 1e-4."
     )
 
@@ -465,16 +484,14 @@ def _symmetry_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         if not honest[column]:
             return f"Your test of {name} accuses the class means, which keep this symmetry. {ACCUSED[column]}"
         chance = CHANCE if column == 2 else ""
-        if got[:, column].all():
-            return (
-                f"Your test of {name} never finds a fault, though some learners have one. Ask the learner twice, with "
-                f"two inputs that differ in this alone; compare logits, for the winner hides small changes.{chance}"
-            )
         pairs = zip(LEARNERS, got[:, column].tolist(), right[:, column].tolist())
         who, said = next((one, a) for one, a, b in pairs if a != b)
-        missed = f"Compare logits, not the winning class: small changes count.{chance}"
-        advice = missed if said else "It keeps this symmetry."
-        return f"Your test of {name} is wrong about {who}. {advice}"
+        if not said:
+            return f"Your test of {name} is wrong about {who}. It keeps this symmetry."
+        return (
+            f"Your test of {name} never finds a fault, or not every one. Ask the learner twice, with two inputs that "
+            f"differ in this alone. Compare logits, not the winning class: small changes count.{chance}"
+        )
     return None
 
 

@@ -16,7 +16,7 @@ from mlcourse.episodes import EpisodeSampler
 from mlcourse.learners import prototypes, squared_distances
 from mlcourse.statistics import Z95, mean_interval
 from mlcourse.teaching.checks import Check, close
-from mlcourse.teaching.oracles import first_mistake, randn
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, told_apart
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
@@ -86,19 +86,23 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
         "rows and columns": torch.zeros(2, dtype=torch.int64),
         "parameters": torch.tensor(0),
         "unbent": torch.tensor(0),
+        "smooth": torch.tensor(0),
         "logits": torch.zeros(len(images), classes),
         "alone": torch.zeros(len(images), classes),
         "mirrored": torch.zeros(len(images), classes),
         "idle": torch.tensor(0),
     }
     try:
-        logits, unbent = _logits_and_unbent(network, images)
+        logits, unbent, smooth = _logits_and_bends(network, images)
     except RuntimeError as error:
         if not any(word in str(error) for word in ("shape", "size", "channels")):
             raise
         return outputs
     outputs |= {"fits": torch.tensor(True), "rows and columns": torch.tensor([len(logits), logits[0].numel()])}
-    outputs |= {"parameters": torch.tensor(sum(p.numel() for p in network.parameters())), "unbent": unbent}
+    outputs |= {"parameters": torch.tensor(sum(p.numel() for p in network.parameters()))} | {
+        "unbent": unbent,
+        "smooth": smooth,
+    }
     if logits.shape == outputs["logits"].shape:
         grads = torch.autograd.grad(
             (logits * images.flatten(1)[:, :classes]).sum(), list(network.parameters()), allow_unused=True
@@ -112,16 +116,22 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
     return outputs
 
 
-def _logits_and_unbent(network: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits, and into how many layers but the first negative numbers go: none after a ReLU, however written."""
-    negative = []
+def _logits_and_bends(network: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The logits, and into how many layers but the first negative numbers go, and into how many no zeros.
+
+    After a ReLU, however it is written, no number is negative and many are 0.
+    """
+    entered: list[Tensor] = []
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [m.register_forward_pre_hook(lambda _, x: negative.append(bool((x[0] < 0).any()))) for m in layers]
+    hooks = [m.register_forward_pre_hook(lambda _, x: entered.append(x[0].detach())) for m in layers]
     try:
-        return network(images), torch.tensor(sum(negative[1:]))
+        logits = network(images)
     finally:
         for hook in hooks:
             hook.remove()
+    negative = sum(bool((x < 0).any()) for x in entered[1:])
+    smooth = sum(not bool((x == 0).any()) for x in entered[1:])
+    return logits, torch.tensor(negative), torch.tensor(smooth)
 
 
 def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -165,6 +175,11 @@ def _network_layers(outputs: Tensors) -> str | None:
         return (
             f"Into {int(outputs['unbent'])} of its layers go negative numbers: a ReLU is missing. Put one after each "
             "convolution and one after the layer of 1024: without them two layers are no more than one."
+        )
+    if outputs["smooth"]:
+        return (
+            f"Into {int(outputs['smooth'])} of its layers goes no 0 at all, so what stands before them is no ReLU. "
+            "The listing has ReLUs: nn.ReLU()."
         )
     return None
 
@@ -214,14 +229,20 @@ def moved_parameters(module: nn.Module, train: Callable[[], object]) -> set[str]
 MOVED_NAMES = ("inner.weight", "inner.bias", "head.weight", "head.bias")
 
 
-def _moved_inputs(size: float, *, balanced: bool = False) -> Callable[[torch.Generator], Tensors]:
+def _moved_inputs(size: float, kind: str = "") -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
         steps = size * randn(generator, 4, 6)
-        if balanced:  # the entries of each parameter move, their sum does not
+        values = randn(generator, 4, 6)
+        if kind == "balanced":  # the entries of each parameter move, their sum does not
             steps = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64) * steps[:, :1]
-        which = torch.randperm(4, generator=generator)[: _whole(generator, 1, 3)]
+        if kind == "single":  # one entry of each parameter moves, the others stay
+            steps = steps * (torch.arange(6) == _whole(generator, 1, 4))  # not the first, not the last
+        if kind == "turned":  # all signs change: no length does
+            steps = -2 * values
+        # a weight and a bias, and sometimes a third: whoever looks at one kind only misses the other
+        which = torch.tensor([2 * _whole(generator, 0, 1), 2 * _whole(generator, 0, 1) + 1, _whole(generator, 0, 3)])
         chosen = torch.zeros(4, 1, dtype=torch.bool).index_fill(0, which, True)
-        return {"values": randn(generator, 4, 6), "steps": steps * chosen}
+        return {"values": values, "steps": steps * chosen}
 
     return make
 
@@ -271,6 +292,13 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     steps = inputs["steps"][missing]
     if bool((steps.sum(1).abs() < 1e-9).all()):
         return "You compare sums or means: entries that move in opposite directions cancel. Compare entry by entry."
+    if bool(torch.isclose(steps, -2 * inputs["values"][missing]).all()):
+        return "You compare lengths or sizes: a parameter that only changes its sign has moved. Compare entry by entry."
+    if bool((steps.ne(0).sum(1) == 1).all()):
+        return (
+            "A parameter has moved as soon as one of its entries has. You ask whether all of them did, or look at "
+            "some of them only: compare with torch.equal, or (new != old).any()."
+        )
     if bool((steps.abs() < 1e-5).all()):
         return "A small movement is a movement: compare exactly (torch.equal), not within a tolerance."
     if not bool(got.any()):
@@ -286,8 +314,10 @@ moved = Check(
     title="Which parameters moved?",
     inputs={
         "plain steps": _moved_inputs(0.1),
-        "steps that add up to nothing": _moved_inputs(0.1, balanced=True),
+        "steps that add up to nothing": _moved_inputs(0.1, "balanced"),
         "small steps": _moved_inputs(1e-7),
+        "one entry of a parameter moves": _moved_inputs(0.1, "single"),
+        "parameters that change their sign": _moved_inputs(0.1, "turned"),
     },
     probe=_moved_probe,
     judge=_moved_judge,
@@ -449,6 +479,8 @@ def _sample_many(inputs: Tensors, outputs: Tensors) -> str | None:
     last = counts.cumsum(0) - 1
     if not bool(torch.isin(last, drawn).all()):
         return "The last sample of some class is never drawn: classes may differ in size, use the size of each."
+    if float(torch.isin(last, queries).double().mean()) < 0.5:
+        return "The queries are always the first of the images that are left: draw them at random too, as the support."
     return None
 
 
@@ -471,14 +503,14 @@ def paired_difference(a: Tensor, b: Tensor) -> tuple[float, float]:
     return mean_interval(a - b)
 
 
-def _paired_inputs(low: float, high: float) -> Callable[[torch.Generator], Tensors]:
+def _paired_inputs(low: float, high: float, ahead: float = 0.08) -> Callable[[torch.Generator], Tensors]:
     """Accuracies of two learners on the same episodes: what makes an episode hard is common to both."""
 
     def make(generator: torch.Generator) -> Tensors:
         n = _whole(generator, 40, 80)
         hard = low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
         a, b = (hard + 0.1 * torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
-        return {"a": ((a + 0.08) * 75).round() / 75, "b": (b * 75).round() / 75}
+        return {"a": ((a + ahead) * 75).round() / 75, "b": (b * 75).round() / 75}
 
     return make
 
@@ -494,20 +526,25 @@ def _paired_probe(answer: Callable, inputs: Tensors) -> Tensors:
 def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     a, b = inputs["a"], inputs["b"]
     (mean, half), got_mean, got = mean_interval(a - b), outputs["mean"], outputs["half width"]
-    ends = {"two ends": mean - half, "b minus a": -mean, "a": a.mean(), "b": b.mean()}
+    # where b is the better one, a lost sign is found: b minus a has been found before, where a is
+    ends = {"size": abs(mean), "sizes": (a - b).abs().mean(), "two ends": mean - half, "b minus a": -mean}
+    ends |= {"a": a.mean(), "b": b.mean()}
     found = next((name for name, value in ends.items() if _close(got_mean, value)), None)
     if not _close(got_mean, mean):
         return {
             "two ends": "You return the two ends of the interval. Return the mean and the half width.",
+            "sizes": "The sign of each difference is lost: where b is the better one, a − b is negative.",
+            "size": "The sign of the mean is lost: where b is the better one, it is negative.",
             "b minus a": "The sign: it is a − b, positive when a is the better one.",
             "a": "This is the mean of a alone. Subtract first: one difference for each episode.",
             "b": "This is the mean of b alone. Subtract first: one difference for each episode.",
-            None: f"The mean difference is {mean:.4f}, you return {float(got_mean):.4f}.",
+            None: Unnamed("The mean difference is {}, you return {}.".format(*told_apart(mean, got_mean))),
         }[found]
     if 1.955 / Z95 * half <= got <= 2.05 / Z95 * half:  # 1.96, 2 and Student's t are right within their meaning
         return None
     mistakes = _paired_mistakes(a, b)
-    return _first(got, mistakes) or f"The half width is {half:.4f} (1.96 · s / √n), you return {float(got):.4f}."
+    shown, yours = told_apart(half, got)
+    return _first(got, mistakes) or Unnamed(f"The half width is {shown} (1.96 · s / √n), you return {yours}.")
 
 
 def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -535,6 +572,8 @@ def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
         "This is the standard error: about 68 % of such intervals hold the truth. For 95 % multiply by 1.96.": (
             spread / math.sqrt(n)
         ),
+        "1.645 gives an interval of 90 %. For 95 % it is 1.96.": 1.645 * spread / math.sqrt(n),
+        "2.58 gives an interval of 99 %. For 95 % it is 1.96.": 2.576 * spread / math.sqrt(n),
         "This is the full width. The half width stands after the ±.": 2 * Z95 * spread / math.sqrt(n),
         "Divide by √n, not by n: the error of a mean falls with the root.": Z95 * spread / n,
         "This uses the variance: take its root, the standard deviation.": Z95 * spread**2 / math.sqrt(n),
@@ -544,7 +583,11 @@ def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
 paired = Check(
     exercise="02.4",
     title="A paired difference and its interval",
-    inputs={"easy and hard episodes": _paired_inputs(0.1, 0.8), "much alike episodes": _paired_inputs(0.3, 0.7)},
+    inputs={
+        "easy and hard episodes": _paired_inputs(0.1, 0.8),
+        "much alike episodes": _paired_inputs(0.3, 0.7),
+        "b is the better one": _paired_inputs(0.2, 0.8, ahead=-0.08),
+    },
     probe=_paired_probe,
     judge=_paired_judge,
     reference=paired_difference,
@@ -645,7 +688,7 @@ def _outer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The loss is right, but the query features are cut from the graph: half of the gradient is missing.": half,
     }
     found = _first(outputs["gradient"], mistakes)
-    return found or "The loss is right, its gradient is not: keep both calls of body in the graph."
+    return found or Unnamed("The loss is right, its gradient is not: keep both calls of body in the graph.")
 
 
 def _outer_value(task: _Task, got: Tensor, centres: Tensor) -> str:
@@ -680,14 +723,22 @@ def _outer_value(task: _Task, got: Tensor, centres: Tensor) -> str:
         "There are two softmaxes: F.cross_entropy does its own. Give it the logits, minus the squared distances.": (
             task.twice(centres)
         ),
+        "These are dot products with the means: −‖c‖² is missing. The logit is minus the squared distance.": (
+            F.cross_entropy(task.queries @ centres.T, task.qy)
+        ),
+        "The softmax is missing: F.nll_loss takes log-probabilities. F.cross_entropy takes the logits as they are.": (
+            ((task.queries - centres[task.qy]) ** 2).sum(1).mean()
+        ),
+        "Only the first image of each class counts: average the features of all of them.": task.loss(
+            torch.stack([task.support[task.sy == k][0] for k in range(task.way)]), task.queries, task.qy
+        ),
         "The query losses are added up: take their mean, as F.cross_entropy does by default.": right * len(task.qy),
         "The centres are sums of features: divide by the number of images of the class.": (
             task.loss(summed, task.queries, task.qy)
         ),
     }
-    return (
-        _first(got, mistakes) or f"The loss is {float(got):.4f}; class means asked about the queries give {right:.4f}."
-    )
+    shown, yours = told_apart(right, got)
+    return _first(got, mistakes) or Unnamed(f"The loss is {yours}; class means asked about the queries give {shown}.")
 
 
 outer_loss = Check(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlcourse.meta_gradients import linear_solvers
 from mlcourse.teaching.checks import Check, close, relative_error
-from mlcourse.teaching.oracles import first_mistake, randn
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
@@ -38,7 +38,7 @@ class _Counted:
 
     def __call__(self, p: Tensor) -> Tensor:
         self.calls += 1
-        return self.matrix.to(p.dtype) @ p
+        return self.matrix @ p  # of one precision, as the lesson's products are
 
 
 def _vector(value, like: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ def _cg_mistake(path: Tensor, right: Tensor, matrix: Tensor, b: Tensor, wrong: i
         upto = min(n, wrong + 1)
         if slipped[:upto].isfinite().all() and _close(path[:upto], slipped[:upto]):
             return diagnosis
-    return (
+    return Unnamed(
         f"After {wrong} iteration{'s' * (wrong > 1)} v is off by "
         f"{relative_error(path[wrong - 1], right[wrong - 1]):.1e}. Write the four lines again, in the order of the "
         "text: size, v, residual, direction."
@@ -171,6 +171,9 @@ CG_SLIPS = {
     "This is steepest descent: the new direction is r alone. Add ratio · p, which remembers the old direction.": "no p",
     "The ratio is upside down: it is new r·r over old r·r, a number that is small when things go well.": "inverted",
     "The ratio is taken of norms. It is r·r over r·r, the squares.": "norms",
+    "The ratio is missing: the old direction is added as it is. It is r + ratio · p.": "ratio 1",
+    "The size is upside down: it is r·r / p·(A p).": "size inverted",
+    "The size is only half: r·r / p·(A p) goes to the lowest point along p.": "half size",
     "The new direction subtracts the old one: it is r + ratio · p.": "minus p",
     "The residual grows: r loses size · A p. Look at its sign.": "plus Ap",
     "The size is r·r / p·p: A is missing. It is r·r / p·(A p), the curvature along p.": "no A",
@@ -187,13 +190,20 @@ def cg_slip(matrix: Tensor, b: Tensor, iterations: int, slip: str) -> Tensor:
         if slip == "old size":
             r = r - size * image
         size = {"old size": before, "stale old": first}.get(slip, r @ r) / (p @ p if slip == "no A" else p @ image)
+        size = {"size inverted": 1 / size, "half size": size / 2}.get(slip, size)
         v = v + size * p
         if slip != "old size":
             r = r + size * image if slip == "plus Ap" else r - size * image
         if slip == "alias" and step == 0:
             p = r
         ratio = (r @ r) / (first if slip in ("first r", "stale old") else before)
-        ratio = {"inverted": 1 / ratio, "norms": ratio.sqrt(), "no p": 0 * ratio, "minus p": -ratio}.get(slip, ratio)
+        ratio = {
+            "ratio 1": ratio**0,
+            "inverted": 1 / ratio,
+            "norms": ratio.sqrt(),
+            "no p": 0 * ratio,
+            "minus p": -ratio,
+        }.get(slip, ratio)
         p = (before_r if slip == "old r" else r) + ratio * p
         before = r @ r
     return v
@@ -287,6 +297,8 @@ def hyper_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Half of step 3 is missing: this is −(∂²L_inner/∂φ∂λ)ᵀ v with the other sign, and without the direct term.": (
             mixed.T @ v
         ),
+        "The way through φ* counts half: it is the whole (∂²L_inner/∂φ∂λ)ᵀ v.": direct - mixed.T @ v / 2,
+        "The direct term counts twice.": 2 * direct - mixed.T @ v,
         "H is taken as I: solve was left out, or its result is not used.": direct - mixed.T @ b,
         "This multiplies by H where it must divide: v solves H v = ∂L_outer/∂φ.": direct - mixed.T @ hessian @ b,
         "The right-hand side is the slope of the inner loss. It is that of the outer one, ∂L_outer/∂φ.": direct
@@ -300,7 +312,7 @@ def hyper_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         words = "You multiplied by ∂²L_inner/∂φ∂λ, not by its transpose: autograd.grad(slope @ v, lam) transposes."
         mistakes[words] = direct - mixed @ v
         mistakes["This is v itself. Step 3 is missing: direct term − (∂²L_inner/∂φ∂λ)ᵀ v."] = v
-    return _first(outputs["gradient"], mistakes) or (
+    return _first(outputs["gradient"], mistakes) or Unnamed(
         f"The hypergradient is off by {relative_error(outputs['gradient'], right):.1e}. Test its parts one by one: b, "
         "v, the mixed product, the direct term."
     )
@@ -376,6 +388,12 @@ def _neumann_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The terms are powers of ηA. They are powers of I − ηA: each term is the last one minus η A · (last one).": rate
         * powers(rate * matrix),
         "This is the last term alone, not the sum of all.": rate * last,
+        "This is the first term alone, η b: each further term is the last one minus η A · (last one).": (
+            rate * b.expand_as(path)
+        ),
+        "The terms are powers of −ηA: the I of I − ηA is missing. Each term is the last one minus η A · (last one).": (
+            rate * powers(-rate * matrix)
+        ),
         "One term too many: K terms are k = 0 … K − 1, the first is b itself.": rate
         * powers(shrink, [terms + 1 for terms in TERMS]),
         "One term too few: K terms are k = 0 … K − 1, the first is b itself.": rate
@@ -389,7 +407,7 @@ def _neumann_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         * torch.stack([torch.linalg.matrix_power(eye + shrink, terms - 1) @ b for terms in TERMS]),
         "This is the mean of the terms. The series is their sum.": right / torch.tensor(TERMS, dtype=F64)[:, None],
     }
-    return _first(path, mistakes) or (
+    return _first(path, mistakes) or Unnamed(
         f"With {TERMS[0]}, {TERMS[1]} and {TERMS[2]} terms together you are off by {relative_error(path, right):.1e}. "
         "With one term the answer is η b: begin there."
     )
@@ -441,13 +459,14 @@ def _meta_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "This is the outer gradient as it came: H is taken as 0, and dφ*/dθ as I (first-order).": b,
             "This multiplies by I + H/λ where it must divide: solve a system.": b + hessian @ b / strength,
             "This is (H/λ)⁻¹ b: the I is missing. Solve with I + H/λ.": strength * torch.linalg.solve(hessian, b),
+            "Sign: the matrix is I + H/λ, yours is I − H/λ.": torch.linalg.solve(eye - hessian / strength, b),
             "λ divides all of I + H: it stands under H alone.": strength * torch.linalg.solve(eye + hessian, b),
             "The factor λ is there once too often: (I + H/λ)⁻¹ = λ (H + λI)⁻¹.": strength * right,
             "λ is missing: this solves with I + H, whatever the leash is.": torch.linalg.solve(eye + hessian, b),
             "This is (I − H/λ) b, the first two terms of the series for the inverse. Solve the system.": b
             - hessian @ b / strength,
         }
-        return _first(outputs["gradient"], mistakes) or (
+        return _first(outputs["gradient"], mistakes) or Unnamed(
             f"(I + H/λ)⁻¹ b is missed by {relative_error(outputs['gradient'], right):.1e} after {len(b)} iterations."
         )
     one = outputs["after one iteration"]

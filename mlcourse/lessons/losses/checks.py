@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlcourse import inner
 from mlcourse.episodes import Episode
-from mlcourse.teaching.checks import Check, relative_error
+from mlcourse.teaching.checks import Check, close, relative_error
 from mlcourse.teaching.least_squares import (
     OUTER_STEPS,
     LeastSquares,
@@ -24,10 +24,13 @@ from mlcourse.teaching.least_squares import (
     slopes_of,
     tilted,
 )
-from mlcourse.teaching.oracles import randn, uniform
+from mlcourse.teaching.oracles import Unnamed, randn, told_apart, uniform
 
 Tensors = dict[str, Tensor]
 # ------------------------------------------------------------------ 01.1 one inner step
+
+
+NAMES = ("weight", "bias")
 
 
 def _step_inputs(generator: torch.Generator) -> Tensors:
@@ -38,7 +41,7 @@ def _step_inputs(generator: torch.Generator) -> Tensors:
 
 
 def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    names = ("weight", "bias")
+    names = NAMES
     start = {name: inputs[name].clone().requires_grad_() for name in names}
     slopes = {name: inputs[f"{name}_grad"].clone().requires_grad_() for name in names}
     # copies that are no leaves: an answer that writes into them is not stopped by autograd, and gets our diagnosis
@@ -56,11 +59,12 @@ def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
 
 def _step_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     rate = inputs["rate"]
-    for name in ("weight", "bias"):
-        start, slope = inputs[name], inputs[f"{name}_grad"]
-        if not close_enough(outputs[name], start - rate * slope):
-            return _step_mistake(outputs[name], start, slope, rate)
-    for name in ("weight", "bias"):
+    wrong = [n for n in NAMES if not close_enough(outputs[n], inputs[n] - rate * inputs[f"{n}_grad"])]
+    if wrong:
+        name = wrong[0]
+        told = _step_mistake(outputs[name], inputs[name], inputs[f"{name}_grad"], rate)
+        return told if len(wrong) == len(NAMES) else type(told)(f"In {name!r} alone: {told}")
+    for name in NAMES:
         ones = torch.ones_like(inputs[name])
         cut = not close_enough(outputs[f"path to {name}"], ones)
         if cut or not close_enough(outputs[f"path to the gradient of {name}"], -rate * ones):
@@ -79,9 +83,8 @@ def _step_mistake(new: Tensor, start: Tensor, slope: Tensor, rate: Tensor) -> st
         "These are the parameters as they came: nothing moved.": start,
         "You multiplied the parameters into the step. It is α·g, whatever φ is.": start - rate * slope * start,
     }
-    return (
-        first_slip(new, mistakes)
-        or f"This is not φ − α·g: it is off by {relative_error(new, start - rate * slope):.1e}."
+    return first_slip(new, mistakes) or Unnamed(
+        f"This is not φ − α·g: it is off by {relative_error(new, start - rate * slope):.1e}."
     )
 
 
@@ -122,10 +125,11 @@ def _outer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     query = [LeastSquares(x, y) for x, y in zip(inputs["query_x"], inputs["query_y"], strict=True)]
     phis = [task.adapted(theta, rate, OUTER_STEPS) for task in support]
     expected = torch.stack([q.loss(phi) for q, phi in zip(query, phis, strict=True)]).mean()
-    if not close_enough(outputs["loss"], expected):
+    if not close(outputs["loss"], expected):
         mistakes = outer_mistakes(theta, rate, support, query, phis)
-        return first_slip(outputs["loss"], mistakes) or (
-            f"The outer loss of this problem is {expected.item():.4f}, yours is {outputs['loss'].item():.4f}."
+        shown, yours = told_apart(expected, outputs["loss"])
+        return first_slip(outputs["loss"], mistakes) or Unnamed(
+            f"The outer loss of this problem is {shown}, yours is {yours}."
         )
     slopes = [q.gradient(phi) for q, phi in zip(query, phis, strict=True)]
     responses = [task.response(rate, OUTER_STEPS) for task in support]
@@ -199,7 +203,7 @@ def _plain_inputs(generator: torch.Generator) -> Tensors:
 
 
 def _derivative_problem(inputs: Tensors) -> tuple[Callable, Callable]:
-    """The outer loss L_outer(θ, φ) and the inner step φ(θ), as functions that autograd can follow."""
+    """The outer loss L_outer(θ, φ), and the inner step φ(θ): it takes autograd.grad, as those of the lesson do."""
 
     def outer(theta: Tensor, phi: Tensor) -> Tensor:
         d = phi - inputs["query_centre"].to(phi.dtype)
@@ -207,7 +211,11 @@ def _derivative_problem(inputs: Tensors) -> tuple[Callable, Callable]:
         return loss + 0.5 * inputs["decay"].to(d.dtype) * theta @ theta if inputs["decay"] else loss
 
     def update(theta: Tensor) -> Tensor:
-        slope = inputs["curvature"].to(theta.dtype) @ (theta - inputs["centre"].to(theta.dtype))
+        if not theta.requires_grad:
+            raise RuntimeError("update descends by torch.autograd.grad: it needs a theta that requires grad")
+        away = theta - inputs["centre"].to(theta.dtype)
+        loss = 0.5 * away @ inputs["curvature"].to(theta.dtype) @ away
+        (slope,) = torch.autograd.grad(loss, theta, create_graph=True)
         return theta - inputs["rates"].to(theta.dtype) * slope
 
     return outer, update
@@ -233,9 +241,12 @@ def _derivative_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         mistakes = {
             "Your first term holds the total: it was taken through φ. Hold φ fixed there (detach).": direct + through,
             "Your first term is ∂L_outer/∂φ. The direct term: how L_outer moves with θ while φ stands still.": pulled,
+            "Your first term is taken at φ: it is ∂L_outer/∂θ at (θ, φ). θ and φ have their own places in outer.": (
+                inputs["decay"] * phi
+            ),
             "Your first term is zero, but θ also stands in L_outer itself: hold φ fixed and move θ.": 0 * direct,
         }
-        return first_slip(first, mistakes) or (
+        return first_slip(first, mistakes) or Unnamed(
             f"The direct term ∂L_outer/∂θ is off by {relative_error(first, direct):.1e}. Hold φ fixed there."
         )
     if close_enough(second, through):
@@ -243,12 +254,15 @@ def _derivative_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     mistakes = {
         "This is the first-order gradient: the term through the inner step is missing, dφ/dθ was taken as 1.": pulled,
         "You multiplied by dφ/dθ, not by its transpose: each parameter has its own rate here.": response @ pulled,
+        "dφ/dθ lacks the identity: φ = θ − α·gradient depends on θ in two ways, and θ itself is one of them.": (
+            through - pulled
+        ),
         "∂L_outer/∂φ was taken at φ = θ. Take it where the inner step has landed, at update(theta).": response.T
         @ (curvature @ (theta - centre)),
         "The second term is zero, but φ moves when θ moves. This is the gradient that many texts print.": 0 * through,
         "Your second term is the total: it holds the direct term too. Take it through φ alone.": direct + through,
     }
-    return first_slip(second, mistakes) or (
+    return first_slip(second, mistakes) or Unnamed(
         f"The term through φ, (dφ/dθ)ᵀ ∂L_outer/∂φ, is off by {relative_error(second, through):.1e}."
     )
 
@@ -293,6 +307,8 @@ def _start_probe(answer: Callable, inputs: Tensors) -> Tensors:
     results = [answer(a, c, rate=float(inputs["rate"]), steps=steps) for steps in START_STEPS]
     if not all(isinstance(x, int | float) or (isinstance(x, Tensor) and x.numel() == 1) for x in results):
         raise TypeError("it needs one number, the start that all tasks share: a weighted mean of c")
+    if any(isinstance(x, Tensor) and x.requires_grad for x in results):
+        raise TypeError("it needs a plain number, and this one still asks for gradients; return it with .detach()")
     return {
         "starts": torch.tensor(
             [float(x.detach() if isinstance(x, Tensor) else x) for x in results], dtype=torch.float64
@@ -312,9 +328,13 @@ def _start_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return None
     unnormalised = torch.stack([(a * (1 - rate * a) ** (2 * t) * c).sum() for t in START_STEPS])
     mistakes = {
-        "These are the weights of joint training, a: the inner steps are missing.": means(lambda s: a * s**0),
+        "These are the weights of joint training, a: the inner steps are missing. (A factor that all tasks share, "
+        "such as (1 − α)^{2T}, cancels.)": means(lambda s: a * s**0),
         "These are the weights of first-order MAML: the factor (1 − αa)^T appears once, MAML has it twice "
         "(once where φ lands, once in dφ/dθ).": means(lambda s: a * s),
+        "The exponent is one too small: it is 2T.": means(lambda s: a * s**2 / (1 - rate * a)),
+        "The exponent is one too large: it is 2T.": means(lambda s: a * s**2 * (1 - rate * a)),
+        "The curvature counts twice: the weight is a(1 − αa)^{2T}, with one a in front.": means(lambda s: a**2 * s**2),
         "The curvature is missing from the weights: a steep task pulls harder, by the factor a.": means(lambda s: s**2),
         "These are the weights of Reptile, 1 − (1 − αa)^T.": means(lambda s: 1 - s),
         "The weights do not add up to 1: divide by their sum.": unnormalised,
@@ -323,8 +343,9 @@ def _start_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The steps do not count here: the exponent is 2T.": expected[:1].repeat(3),
     }
     place = int((starts - expected).abs().argmax())  # for some T it may be right
-    return first_slip(starts, mistakes) or (
-        f"For T = {START_STEPS[place]} the start is {expected[place].item():.4f}, yours is {starts[place].item():.4f}."
+    shown, yours = told_apart(expected[place], starts[place])
+    return first_slip(starts, mistakes) or Unnamed(
+        f"For T = {START_STEPS[place]} the start is {shown}, yours is {yours}."
     )
 
 
@@ -388,7 +409,7 @@ def _adapt_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     for steps in ADAPT_STEPS:
         phi, expected = outputs[f"φ, T = {steps}"], support.adapted(theta, rate, steps)
         if not close_enough(phi, expected):
-            return _landing_mistake(phi, steps, theta, rate, support) or (
+            return _landing_mistake(phi, steps, theta, rate, support) or Unnamed(
                 f"After {steps} steps φ is off by {relative_error(phi, expected):.1e}."
             )
     plain = query.gradient(support.adapted(theta, rate, last))
@@ -420,6 +441,15 @@ def _landing_mistake(phi: Tensor, steps: int, theta: Tensor, rate: Tensor, suppo
         - steps * rate * support.gradient(theta),
         "One step too many was taken.": support.adapted(theta, rate, steps + 1),
         "One step too few was taken.": support.adapted(theta, rate, steps - 1),
+        "Only w moved: b is a parameter as well.": support.adapted(
+            theta, rate, steps, moves=torch.tensor([1.0, 1.0, 0.0], dtype=theta.dtype)
+        ),
+        "Only b moved: w is a parameter as well.": support.adapted(
+            theta, rate, steps, moves=torch.tensor([0.0, 0.0, 1.0], dtype=theta.dtype)
+        ),
+        "The loss is called with swapped arguments: loss(prediction, target). Cross-entropy would raise.": (
+            _swapped_loss(support, theta, rate, steps)
+        ),
         "This descends the mean squared error, whatever loss was given: call `loss`.": support.plain().adapted(
             theta, rate, steps
         ),
@@ -428,6 +458,14 @@ def _landing_mistake(phi: Tensor, steps: int, theta: Tensor, rate: Tensor, suppo
         expected = support.adapted(theta, rate, 1)
         mistakes = {words: value for words, value in mistakes.items() if not close_enough(value, expected)}
     return first_slip(phi, mistakes)
+
+
+def _swapped_loss(support: LeastSquares, phi: Tensor, rate: Tensor, steps: int) -> Tensor:
+    """φ after steps on loss(target, prediction)."""
+    for _ in range(steps):
+        leaf = phi.detach().requires_grad_()
+        phi = phi - rate * torch.autograd.grad(support.swapped(leaf), leaf)[0]
+    return phi
 
 
 adapt = Check(

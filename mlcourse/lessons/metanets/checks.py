@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mlcourse.teaching.checks import Check, close, relative_error
-from mlcourse.teaching.oracles import first_mistake, randn
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
@@ -127,10 +127,21 @@ def _written_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         (first, _, second, _), (_, bias, _, last_bias) = _cut(written, *lengths), _cut(own, *lengths)
         return first, bias, second, last_bias
 
+    def with_own_first(written: Tensor, *lengths: int) -> tuple[Tensor, ...]:
+        return *_cut(own, *lengths)[:2], *_cut(written, *lengths)[2:]
+
+    def without_biases(written: Tensor, *lengths: int) -> tuple[Tensor, ...]:
+        first, bias, second, last_bias = _cut(written, *lengths)
+        return first, 0 * bias, second, 0 * last_bias
+
     mistakes = {
         "This is the network's own answer: the written numbers are not used.": _by_hand(sizes, own, x, _cut),
         "The written numbers were added to the network's own. They stand in their place.": _by_hand(
             sizes, own + numbers, x, _cut
+        ),
+        "The biases are 0. They are written, too.": _by_hand(sizes, numbers, x, without_biases),
+        "The first layer is still the network's own: all of its parameters are written.": _by_hand(
+            sizes, numbers, x, with_own_first
         ),
         "The biases are still the network's own. They are written, too.": _by_hand(sizes, numbers, x, with_own_biases),
         "Each bias is taken before its weight. Cut in the order of network.named_parameters(): weight, then bias.": (
@@ -147,7 +158,7 @@ def _written_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             _by_hand(sizes, numbers, x, _cut_from_the_last_length)
         ),
     }
-    return _first(outputs["output"], mistakes) or (
+    return _first(outputs["output"], mistakes) or Unnamed(
         f"The output is off by {relative_error(outputs['output'], right):.1e} of its size. Print the names, shapes and "
         "places of the pieces that you cut."
     )
@@ -235,6 +246,12 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The bias is 0. The writer gives it: the last of the D + 1 numbers.": torch.cat(
             [right[:, :-1], torch.zeros_like(right[:, -1:])], 1
         ),
+        "The bias has the wrong sign. The writer gives it as it is added.": torch.cat(
+            [right[:, :-1], -right[:, -1:]], 1
+        ),
+        "Only the last image of each class was read. Take the mean of all of them.": write(
+            torch.stack([z[row[-1]] for row in rows])
+        ),
         "The sum of a class is divided by the number of ALL images. Divide it by the images of this class.": write(
             sums / len(labels)
         ),
@@ -245,7 +262,7 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if len(labels) % way == 0:
         words = "You averaged the images in the order in which they come. Go by their labels: features[labels == k]."
         mistakes[words] = write(z.view(way, -1, z.shape[1]).mean(1))
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"The head is off by {relative_error(got, right):.1e} of its size. For class k: the mean of its features, the "
         "writer, then D numbers for the weight and the last one for the bias."
     )
@@ -314,6 +331,8 @@ def _modulate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "β is added first and then multiplied too. Multiply, then add.": (1 + g) * (x + b),
         "β is not added.": (1 + g) * x,
         "β is subtracted. It is added.": (1 + g) * x - b,
+        "γ is subtracted: 1 + γ multiplies.": (1 - g) * x + b,
+        "This is γ·x alone: multiply by 1 + γ, then add β.": g * x,
     }
     square = len(set(x.shape)) == 1
     places = [(t, c) for t in range(5) for c in range(5) if t != c and (t, c) != (0, 2)] if square else []
@@ -325,7 +344,7 @@ def _modulate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             f"The numbers meet the wrong dimensions: {told}. Broadcasting starts at the last dimension: give γ and β "
             "the shape [tasks, 1, C, 1, 1]."
         ] = wrong
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"The result is off by {relative_error(got, right):.1e} of its size. For task t and channel c it is "
         "(1 + gamma[t, c]) * x[t, :, c] + beta[t, c]."
     )
@@ -376,6 +395,7 @@ def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is the mask of a language model: each image looks at those before it. Here order means nothing.": (
             everybody.tril()
         ),
+        "This is a triangle: each image looks at itself and at later ones. Here order means nothing.": everybody.triu(),
         "A query looks at itself, too. Some models have it so, and no query sees another; but here it is left out: "
         "nothing is more like a query than itself, and what it is, the sum carries on anyway.": right | eye,
         "True and False have changed places, and a query looks at itself. True means that this row may look at this "
@@ -401,7 +421,7 @@ def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     row, column = (got != right).nonzero()[0].tolist()
     who = [f"support image {i}" if i < s else f"query {i - s}" for i in (row, column)]
     may = "may" if right[row, column] else "must not"
-    return f"{who[0]} {may} look at {who[1]} (row {row}, column {column}); your mask says the opposite."
+    return Unnamed(f"{who[0]} {may} look at {who[1]} (row {row}, column {column}); your mask says the opposite.")
 
 
 def mask_reference(support: int, queries: int) -> Tensor:
@@ -461,6 +481,8 @@ def _augmented_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The ReLU of the fast layer is missing.": relu(slow) + fast,
         "The ReLU of the slow layer is missing.": slow + relu(fast),
         "You halve the sum: it is a sum, not a mean.": right / 2,
+        "The fast layer is subtracted. Add it.": relu(slow) - relu(fast),
+        "This is the larger of the two. Add them.": torch.maximum(relu(slow), relu(fast)),
         "The two results are multiplied. Add them.": relu(slow) * relu(fast),
         "The slow layer is counted twice, and the fast one is missing.": 2 * relu(slow),
         "The two layers share the slow bias. The fast layer has its own.": relu(slow)
@@ -478,7 +500,7 @@ def _augmented_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         turned = [x @ inputs[f"{name}_weight"] + inputs[f"{name}_bias"] for name in ("slow", "fast")]
         words = "A weight is [H, D], a row for each output: it is x @ weight.T + bias, or F.linear(x, weight, bias)."
         mistakes |= {after: relu(through), words: relu(turned[0]) + relu(turned[1])}
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"The output is off by {relative_error(got, right):.1e} of its size. Write two lines, one for each layer, and "
         "return their sum."
     )
@@ -548,6 +570,12 @@ def _read_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Only the queries are scaled to length 1. Scale the keys too.": shares(dots / queries.norm(dim=1)[:, None])
         @ memory,
         "The sign is wrong: the least similar key is read most.": shares(-cosines) @ memory,
+        "There are two softmaxes: the second one makes shares of shares, nearly the same for all.": (
+            shares(shares(cosines)) @ memory
+        ),
+        "These are distances, so the farthest key is read most. The similarity is the cosine.": (
+            shares(distances.sqrt()) @ memory
+        ),
         "The shares are cosines over their sum. Cosines may be negative: take the softmax of them.": (
             cosines / cosines.sum(1, keepdim=True)
         )
@@ -566,7 +594,7 @@ def _read_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         ),
         "Every slot gets the same share: this is the mean of the memory.": memory.mean(0).expand_as(got),
     }
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"What is read is off by {relative_error(got, right):.1e} of its size. Cosines [queries, slots], softmax along "
         "the slots, times the memory."
     )

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from mlcourse.errors import CourseError
 from mlcourse.teaching.checks import Check, close, relative_error
-from mlcourse.teaching.oracles import first_mistake, randn, uniform
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, uniform
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
@@ -79,6 +79,9 @@ def _weights_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             zero,
             -rate,
         ),
+        "The sum is m / (1 − β). You divided by 1 + β": (
+            (-rate, -rate / (1 + beta) * beta) if nesterov else (zero, -rate / (1 + beta))
+        ),
         "Upside down: the sum is m / (1 − β), larger than m. You multiplied by 1 − β": (zero, -rate * (1 - beta)),
     }
     if nesterov:
@@ -92,7 +95,7 @@ def _weights_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         mistakes["This is Nesterov's momentum, although nesterov=False"] = (-rate, -total * beta)
     wrong = {words: torch.stack([torch.as_tensor(w) for w in weights]) for words, weights in mistakes.items()}
     off = relative_error(_linear_path(w_g, w_m, beta, start, gradients), right)
-    return _first(pair, wrong) or f"After {STEPS} steps φ is off by {off:.1e} from that of torch.optim.SGD."
+    return _first(pair, wrong) or Unnamed(f"After {STEPS} steps φ is off by {off:.1e} from that of torch.optim.SGD.")
 
 
 def _signs(rate: Tensor, beta: Tensor, nesterov: bool) -> tuple:
@@ -154,13 +157,15 @@ def adam_of(slip: str = "") -> Callable:
         if slip == "no means":
             m, v = state["mean"] * b1 + g, state["square"] * b2 + g**2
         last = t + {"early": -1, "late": 1}.get(slip, 0)
+        last = 1 if slip == "t forgotten" else last
         tall = m if slip in ("none", "square only") else m / (1 - b1**last)
         wide = v if slip in ("none", "mean only") else v / (1 - b2**last)
         if slip == "kept":
             m, v = tall, wide
         below = (wide + eps).sqrt() if slip == "eps inside" else wide if slip == "no root" else wide.sqrt() + eps
         sign = 1 if slip == "climbs" else -1
-        return phi + sign * rate * tall / below, {"mean": m, "square": v}
+        start = torch.zeros_like(phi) if slip == "step alone" else phi
+        return start + sign * rate * tall / below, {"mean": m, "square": v}
 
     return update
 
@@ -177,6 +182,8 @@ ADAM_SLIPS = {
     "swapped": "β₁ and β₂ are swapped: the first is that of the mean",
     "not squared": "v is a mean of |g|. It must be one of g²",
     "no means": "These are sums, not means: the new gradient counts with 1 − β",
+    "t forgotten": "Bias correction divides by 1 − β^t, not by 1 − β: t is the number of the step",
+    "step alone": "This is the step alone. Add it to φ",
 }
 
 
@@ -190,8 +197,11 @@ def _adam_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         if all(close(outputs[name], moments[name], rtol=RTOL) for name in ("mean", "square")):
             return None
         return "φ is right, but the state must hold m and v as they are, without correction: others will read it."
+    first = close(outputs["φ"][0], right[0], rtol=RTOL)
+    if first and not outputs["mean"].any() and not outputs["square"].any():
+        return "The state comes back as it came in: return the new m and v, or each step begins with zeros again."
     wrong = {words: _adam_probe(adam_of(slip), inputs)["φ"] for slip, words in ADAM_SLIPS.items()}
-    return _first(outputs["φ"], wrong) or (
+    return _first(outputs["φ"], wrong) or Unnamed(
         f"After {STEPS} steps φ is off by {relative_error(outputs['φ'], right):.1e} from that of torch.optim.Adam."
     )
 
@@ -251,7 +261,7 @@ def _forward_mode(inputs: Tensors, *, slip: str = "") -> Tensors:
         if slip != "whole":
             sens = torch.zeros_like(sens)
         for k in range(1, WINDOW + 1):
-            t = {"clock": k, "behind": t0 + k - 1}.get(slip, t0 + k)
+            t = {"clock": k, "behind": t0 + k - 1, "ahead": t0 + k + 1}.get(slip, t0 + k)
             if slip == "early":
                 value, gradient = value + t * s @ a @ s / 2, gradient + t * (a @ s) @ sens
             rate = lam[0].exp() / math.sqrt(t + 1)
@@ -275,6 +285,7 @@ WINDOW_SLIPS = {
     "early": "You take each loss before its step. ℓ_t belongs to the state after step t",
     "clock": "The clock starts anew in each window: the steps have the numbers t + 1, …, t + length",
     "behind": "Every step has a number too small by one: range(t + 1, t + length + 1) begins after step t",
+    "ahead": "Every step has a number too large by one: after step t comes step t + 1",
     "whole": "The gradient reaches back beyond the window: detach the state that comes in",
 }
 
@@ -291,11 +302,15 @@ def _window_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             return words
     if all(torch.equal(outputs[name], inputs["start"]) for name in outputs if name.startswith("state")):
         return "The state comes out as it went in. Return the one after the window's last step."
+    first = ("value after 0 steps", "gradient after 0 steps")
+    moved = not close(outputs["state after 0 steps"], right["state after 0 steps"], rtol=RTOL)
+    if moved and all(close(outputs[name], right[name], rtol=RTOL) for name in first):
+        return "The first window's loss and gradient are right, and the state is not the one after its last step."
     name, value = next((n, v) for n, v in right.items() if not close(outputs[n], v, rtol=RTOL))
     cut = _forward_mode(inputs, slip="cut")
     if all(close(outputs[n], v, rtol=RTOL) for n, v in cut.items()):
         return "The graph is cut at every step. Within the window a loss must reach all of its steps before it."
-    return f"The {name} is off by {relative_error(outputs[name], value):.1e}."
+    return Unnamed(f"The {name} is off by {relative_error(outputs[name], value):.1e}.")
 
 
 def _window(
@@ -336,6 +351,7 @@ def _rates_inputs(best: str, diverge: bool) -> Callable:
         bowl = 1 + 0.3 * (torch.arange(n).double() - centre).abs()
         losses = bowl.unsqueeze(-1) + 0.05 * torch.rand(n, tasks, generator=generator, dtype=torch.float64)
         losses[(centre + 1) % n, 0] = 0.1  # a neighbour is best on one task, and not on the mean
+        losses[(centre - 1) % n] = torch.tensor([3.0, 0.8, 0.8, 3.0, 0.8])  # the other one on most, and on the last
         if diverge:
             losses[-2, 1], losses[-1, 2], losses[-3, 1:] = math.inf, math.inf, math.nan
             losses[-3, 0] = 0.01  # where it did not diverge, it looks best
@@ -389,9 +405,11 @@ def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     means = losses.mean(1)
     if math.isclose(float(row.mean()), float(means[means.isfinite()].max())):
         return "This is the worst rate. Take the smallest mean loss."
+    if float(row.median()) <= float(losses[means.isfinite()].median(1).values.min()):
+        return "This rate is best on MOST tasks, or on the last one, and bad on others. Take the mean over the tasks."
     if float(row.min()) == float(losses[losses.isfinite() & means.isfinite().unsqueeze(-1)].min()):
         return "This rate is best on ONE task. Take the mean over the tasks first, then the best rate."
-    return f"The rate {got:g} has the mean loss {float(row.mean()):.3f}; another one has a lower mean."
+    return Unnamed(f"The rate {got:g} has the mean loss {float(row.mean()):.3f}; another one has a lower mean.")
 
 
 tuned_rate = Check(
@@ -438,10 +456,14 @@ def _number(g: float, p: float, slip: str = "") -> tuple[float, float]:
     if slip == "no small":
         return max(math.log(abs(g)) / p if g else -math.inf, -1.0), math.copysign(float(g != 0), g)
     if abs(g) >= math.exp(-p):
-        log = math.log(abs(g)) / (1 if slip == "no p" else p)
-        log = log / math.log(10) if slip == "decimal" else log
-        return log, 1.0 if slip == "no sign" else math.copysign(1.0, g)
-    return -1.0, {"not scaled": g, "no sign": abs(g) * math.exp(p), "down": g * math.exp(-p)}.get(slip, math.exp(p) * g)
+        log = math.log(abs(g)) / {"no p": 1, "times p": 1 / p}.get(slip, p)
+        log = log / math.log({"decimal": 10, "base 2": 2}.get(slip, math.e))
+        return log, {"no sign": 1.0, "all scaled": math.exp(p) * g}.get(slip, math.copysign(1.0, g))
+    return 0.0 if slip == "small 0" else -1.0, {
+        "not scaled": g,
+        "no sign": abs(g) * math.exp(p),
+        "down": g * math.exp(-p),
+    }.get(slip, math.exp(p) * g)
 
 
 NUMBER_SLIPS = {
@@ -450,6 +472,10 @@ NUMBER_SLIPS = {
     "no small": "Small gradients are lost: below e^−p the second number is e^p g, which goes on smoothly to 0",
     "not scaled": "Small gradients are passed on as they are. Multiply them with e^p: then ±e^−p becomes ±1",
     "down": "Small gradients are multiplied with e^−p: they vanish altogether. It is e^p",
+    "base 2": "This is the logarithm to the base 2. The threshold e^−p belongs to the natural one",
+    "times p": "The logarithm is multiplied by p. Divide by it",
+    "small 0": "Below e^−p the first number is −1, where the logarithm has arrived, not 0",
+    "all scaled": "Large gradients keep their sign alone, ±1. Only below e^−p it is e^p g",
     "no sign": "The sign is lost: g and −g look alike, and the rule cannot know where to go",
 }
 
@@ -472,8 +498,8 @@ def _gradients_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     wrong = {words: all_of(slip) for slip, words in NUMBER_SLIPS.items()}
     off = (outputs["seen"].double() - all_of()).abs().sum(1)
     worst = int(off.argmax())
-    return (
-        _first(outputs["seen"], wrong) or f"For g = {g[worst]:.2e} and p = {p:g} it should be {_number(g[worst], p)}."
+    return _first(outputs["seen"], wrong) or Unnamed(
+        f"For g = {g[worst]:.2e} and p = {p:g} it should be {_number(g[worst], p)}."
     )
 
 

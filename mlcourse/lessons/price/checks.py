@@ -4,6 +4,7 @@ All problems are small enough for closed forms: a linear model under a loss with
 has a Hessian of its own, written out here. No oracle calls the package's inner loops.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mlcourse import inner
 from mlcourse.meta_gradients.saved_bytes import saved_bytes
 from mlcourse.teaching.checks import Check, close, relative_error
-from mlcourse.teaching.oracles import first_mistake, randn, uniform
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, uniform
 
 Tensors = dict[str, Tensor]
 RTOL = 2e-4  # an answer that computes in float32 passes; the mistakes below are off by far more
@@ -25,6 +26,10 @@ _first = partial(first_mistake, rtol=RTOL)
 
 
 # ------------------------------------------------------------------ 07.1 the best block
+
+
+BLOCK = ("steps", "step_bytes", "phi_bytes")
+ROWS = 4  # problems of each kind in a table
 
 
 def block_bytes(n: int, steps: int, step_bytes: float, phi_bytes: float) -> float:
@@ -41,93 +46,132 @@ def _whole(steps: int, ratio: float) -> int:
     return min(steps, max(1, round(math.sqrt(steps * ratio))))
 
 
-def _block_inputs(low: float, high: float, *, rounding: bool = False) -> Callable:
-    """Problems with P/G between low and high, where √T is far off; with `rounding`, the rounded root is off, too."""
-
-    def draw(generator: torch.Generator) -> Tensors:
-        while True:
-            steps = int(torch.randint(40, 120, (), generator=generator))
-            ratio, g = float(uniform(generator, low, high)), 1000 * float(uniform(generator, 1, 9))
-            least = block_bytes(_best_block(steps, 1, ratio), steps, 1, ratio)
-            others = [_whole(steps, 1), _whole(steps, 1 / ratio)] + [_whole(steps, ratio)] * rounding
-            if all(block_bytes(n, steps, 1, ratio) > 1.005 * least for n in others):
-                return {
-                    "steps": torch.tensor(steps),
-                    "step_bytes": torch.tensor(round(g)),
-                    "phi_bytes": torch.tensor(round(g * ratio)),
-                }
-
-    return draw
+def _inside(low: float, high: float, generator: torch.Generator, *, rounding: bool = False) -> tuple[int, int, int]:
+    """A problem with P/G between low and high, where √T is far off; with `rounding`, the rounded root is off, too."""
+    while True:
+        steps = int(torch.randint(40, 120, (), generator=generator))
+        ratio, g = float(uniform(generator, low, high)), 1000 * float(uniform(generator, 1, 9))
+        least = block_bytes(_best_block(steps, 1, ratio), steps, 1, ratio)
+        others = [_whole(steps, 1), _whole(steps, 1 / ratio)] + [_whole(steps, ratio)] * rounding
+        if all(block_bytes(n, steps, 1, ratio) > 1.005 * least for n in others):
+            return steps, round(g), round(g * ratio)
 
 
-def _end_inputs(*, dear: bool) -> Callable:
-    """Problems whose best block lies at an end: one step (copies cost next to nothing), or all T (a copy is dear)."""
+def _at_an_end(generator: torch.Generator, *, dear: bool) -> tuple[int, int, int]:
+    """A problem whose best block lies at an end: one step (copies cost next to nothing), or all T (a copy is dear)."""
+    steps, g = int(torch.randint(40, 120, (), generator=generator)), 100_000 * float(uniform(generator, 1, 9))
+    ratio = float(uniform(generator, 1.1, 2.0)) * steps if dear else float(uniform(generator, 0.1, 0.9)) / steps
+    return steps, round(g), round(g * ratio)
 
-    def draw(generator: torch.Generator) -> Tensors:
-        steps, g = int(torch.randint(40, 120, (), generator=generator)), 100_000 * float(uniform(generator, 1, 9))
-        ratio = float(uniform(generator, 1.1, 2.0)) * steps if dear else float(uniform(generator, 0.1, 0.9)) / steps
-        return {
-            "steps": torch.tensor(steps),
-            "step_bytes": torch.tensor(round(g)),
-            "phi_bytes": torch.tensor(round(g * ratio)),
-        }
 
-    return draw
+KINDS = {
+    "φ is small beside a step's graph": partial(_inside, 0.1, 0.4),
+    "φ is large": partial(_inside, 2.5, 6.0),
+    "the root is not the answer": partial(_inside, 0.15, 0.7, rounding=True),
+    "a copy of φ costs next to nothing": partial(_at_an_end, dear=False),
+    "a copy of φ costs more than all graphs": partial(_at_an_end, dear=True),
+}
+
+
+def _block_inputs(generator: torch.Generator) -> Tensors:
+    """Many problems at once, some of each kind, so that no mistake is right, or like another one, by luck."""
+    rows = [draw(generator=generator) for draw in KINDS.values() for _ in range(ROWS)]
+    return {name: torch.tensor(column) for name, column in zip(BLOCK, zip(*rows))}
 
 
 def _block_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    value = answer(*(int(inputs[name]) for name in ("steps", "step_bytes", "phi_bytes")))
-    return {"n": torch.as_tensor(value, dtype=torch.float64)}
+    found = []
+    for row in zip(*(inputs[name].tolist() for name in BLOCK)):
+        n = torch.as_tensor(answer(*row), dtype=torch.float64)
+        if n.dim():
+            raise TypeError(f"it needs one number, n, and got a tensor of shape {list(n.shape)}")
+        found.append(n)
+    return {"n": torch.stack(found)}
+
+
+def _least(steps: int, bytes_of: Callable[[int], float], first: int = 1, last: int | None = None) -> int:
+    return min(range(first, (last or steps) + 1), key=bytes_of)
+
+
+# diagnosis → how to get there: each (T, G, P) → n, before n is held to 1 … T
+BLOCK_SLIPS: dict[str, tuple[Callable[[int, int, int], float], ...]] = {
+    "n = 1 keeps a copy of φ for each of the T steps; fewer copies and longer blocks keep less.": (lambda t, g, p: 1,),
+    "n = T is one block: the plain unroll, with the graphs of all steps.": (lambda t, g, p: t,),
+    "These are the bytes of the best block. Return the block, n: `min(…, key=…)` gives the candidate itself.": (
+        lambda t, g, p: block_bytes(_best_block(t, g, p), t, g, p),
+    ),
+    "This is √T. It is right only where a copy of φ and the graph of a step take the same bytes.": (
+        lambda t, g, p: round(math.sqrt(t)),
+        lambda t, g, p: math.isqrt(t),
+        lambda t, g, p: math.ceil(math.sqrt(t)),
+    ),
+    "G and P are swapped, n·P + ⌈T/n⌉·G, or you return the copies ⌈T/n⌉: both give this. A block holds n GRAPHS, of G "
+    "bytes each, and there are ⌈T/n⌉ copies; asked is n.": (lambda t, g, p: _best_block(t, p, g),),
+    "You rounded T/n down: the last block, a shorter one, has a copy of φ too. ⌈ ⌉ rounds up: -(-steps // n), which is "
+    "not steps // n + 1 either.": (lambda t, g, p: _least(t, lambda n: n * g + t // n * p),),
+    "You rounded T/n to the nearest number of copies. A shorter last block has a copy too: round up, -(-steps // n).": (
+        lambda t, g, p: _least(t, lambda n: n * g + round(t / n) * p),
+    ),
+    "Upside down: the dearer a copy of φ, the fewer copies, so the longer a block. You have G/P under the root.": (
+        lambda t, g, p: round(math.sqrt(t * g / p)),
+        lambda t, g, p: math.isqrt(t * g // p),
+        lambda t, g, p: math.ceil(math.sqrt(t * g / p)),
+    ),
+    "Near: this is the minimum of the smooth formula n·G + T·P/n, the root √(T P/G). With ⌈T/n⌉ a neighbour can be "
+    "better. Try the whole numbers.": (
+        lambda t, g, p: round(math.sqrt(t * p / g)),
+        lambda t, g, p: _least(t, lambda n: n * g + t / n * p),
+        lambda t, g, p: math.isqrt(t * p // g),
+        lambda t, g, p: math.ceil(math.sqrt(t * p / g)),
+    ),
+    "n = T is never tried: range(1, T) ends with T − 1.": (
+        lambda t, g, p: _least(t, lambda n: block_bytes(n, t, g, p), last=t - 1),
+    ),
+    "n = 1 is never tried: blocks of one step can be the best.": (
+        lambda t, g, p: _least(t, lambda n: block_bytes(n, t, g, p), first=2),
+    ),
+    "This is the place in a list that begins with 0. The first block that you tried is n = 1: add 1.": (
+        lambda t, g, p: _best_block(t, g, p) - 1,
+    ),
+    "This is the worst block: take the one that keeps the fewest bytes.": (
+        lambda t, g, p: _least(t, lambda n: -block_bytes(n, t, g, p)),
+    ),
+}
 
 
 def _block_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    steps, g, p = (int(inputs[name]) for name in ("steps", "step_bytes", "phi_bytes"))
-    n = float(outputs["n"])
-    if n == block_bytes(_best_block(steps, g, p), steps, g, p) > steps:
-        return "These are the bytes of the best block. Return the block, n: `min(…, key=…)` gives the candidate itself."
-    if n != round(n) or not 1 <= n <= steps:
-        return f"n is {n:g}: it must be a whole number from 1 to T = {steps}."
-    n, best = int(n), _best_block(steps, g, p)
-    kept, least = block_bytes(n, steps, g, p), block_bytes(best, steps, g, p)
-    if kept <= least * (1 + 1e-12):
+    rows, got = list(zip(*(inputs[name].tolist() for name in BLOCK))), outputs["n"].tolist()
+    least = [block_bytes(_best_block(*row), *row) for row in rows]
+
+    def enough(n: float, row: tuple, least: float) -> bool:
+        return n == round(n) and 1 <= n <= row[0] and block_bytes(int(n), *row) <= least * (1 + 1e-12)
+
+    if all(map(enough, got, rows, least)):
         return None
-    if n == 1:
-        return f"n = 1 keeps a copy of φ for each of the {steps} steps; fewer copies and longer blocks keep less."
-    if n == steps:
-        return "n = T is one block: the plain unroll, with the graphs of all steps."
-    if n in (_whole(steps, 1), math.isqrt(steps), math.ceil(math.sqrt(steps))):
-        return "This is √T. It is right only where a copy of φ and the graph of a step take the same bytes."
-    if n == min(range(1, steps + 1), key=lambda n: block_bytes(n, steps, p, g)):
-        return (
-            "G and P are swapped: n·P + ⌈T/n⌉·G. A block holds n GRAPHS, of G bytes each, and there are ⌈T/n⌉ copies."
-        )
-    if n == min(range(1, steps + 1), key=lambda n: n * g + steps // n * p) and n != _whole(steps, p / g):
-        return (
-            f"You rounded T/n down: {steps} steps in blocks of {n} need {math.ceil(steps / n)} copies of φ, since the "
-            "last block, a shorter one, has a copy too. ⌈ ⌉ rounds up: -(-steps // n)."
-        )
-    if abs(n - math.sqrt(steps * g / p)) < 1 or n == _whole(steps, g / p):
-        return (
-            "Upside down: the dearer a copy of φ, the fewer copies, so the longer a block. You have G/P under the root."
-        )
-    if abs(n - math.sqrt(steps * p / g)) <= 1:
-        return (
-            f"Near: n = {n} keeps {kept:.0f} bytes, n = {best} keeps {least:.0f}. The root is the minimum of the "
-            "smooth formula; with ⌈T/n⌉ a neighbour can be better. Try the whole numbers."
-        )
-    return f"n = {n} keeps {kept:.0f} bytes, but n = {best} keeps only {least:.0f}: compare n·G + ⌈T/n⌉·P for all n."
+    for diagnosis, ways in BLOCK_SLIPS.items():
+        if any(_same_blocks(got, [way(*row) for row in rows], rows) for way in ways):
+            return diagnosis
+    for n, (steps, *_) in zip(got, rows):
+        if n != round(n) or not 1 <= n <= steps:
+            return f"n is {n:g}: it must be a whole number from 1 to T = {steps}."
+    n, row, few = next(one for one in zip(got, rows, least) if not enough(*one))
+    steps, g, p = row
+    return Unnamed(
+        f"For T = {steps}, G = {g} and P = {p} your n = {n:g} keeps {block_bytes(int(n), *row):.0f} bytes, but n = "
+        f"{_best_block(*row)} keeps only {few:.0f}: compare n·G + ⌈T/n⌉·P for all n."
+    )
+
+
+def _same_blocks(got: list[float], wrong: list[float], rows: list[tuple]) -> bool:
+    """Equal, as the slip gives it, or once it is held to 1 … T: some learners do so."""
+    above = [max(1, n) for n in wrong]
+    return got in (wrong, above, [min(row[0], n) for row, n in zip(rows, above)])
 
 
 best_block = Check(
     exercise="07.1",
     title="The best block",
-    inputs={
-        "φ is small beside a step's graph": _block_inputs(0.1, 0.4),
-        "φ is large": _block_inputs(2.5, 6.0),
-        "the root is not the answer": _block_inputs(0.15, 0.7, rounding=True),
-        "a copy of φ costs next to nothing": _end_inputs(dear=False),
-        "a copy of φ costs more than all graphs": _end_inputs(dear=True),
-    },
+    inputs=_block_inputs,
     probe=_block_probe,
     judge=_block_judge,
     reference=_best_block,
@@ -184,7 +228,8 @@ def _path_inputs(generator: torch.Generator) -> Tensors:
 
 # ------------------------------------------------------------------ 07.2 truncation
 
-TRUNCATED = {"R = 2 of 5": (5, 2), "R = 0": (5, 0), "R = T": (4, 4), "R larger than T": (3, 7)}
+# 2 of 6: the first 2 cut leaves 4 steps, neither 2 nor 3
+TRUNCATED = {"R = 2 of 6": (6, 2), "R = 0": (5, 0), "R = T": (4, 4), "R larger than T": (3, 7)}
 
 
 def _truncated_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -219,13 +264,18 @@ def _truncated_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             )
         mistakes = {
             "This keeps the first R steps and cuts the last ones. Truncation keeps the last.": range(min(last, steps)),
+            "This cuts the first R steps. It is the last R that keep their graph: the first T − R are cut.": range(
+                min(last, steps), steps
+            ),
             "This is the whole gradient: nothing is cut. The first T − R steps must be first-order.": range(steps),
             "This is the first-order gradient, whatever R is: the last R steps must carry a graph.": [],
             f"Off by one: with {name} one step too few carries a graph.": range(early + 1, steps),
             f"Off by one: with {name} one step too many carries a graph.": range(max(0, early - 1), steps),
         }
         wrong = {words: task.pull(phis, v, rate, kept) for words, kept in mistakes.items()}
-        return _first(slope, wrong) or f"φ is right, but with {name} its gradient is not that of the last R steps."
+        return _first(slope, wrong) or Unnamed(
+            f"φ is right, but with {name} its gradient is not that of the last R steps."
+        )
     return None
 
 
@@ -238,7 +288,7 @@ def _end_mistake(phi: Tensor, phis: list[Tensor], steps: int, last: int) -> str:
         "These are the parameters as they came: no step was taken.": phis[0],
         "All steps use the gradient at θ: take it at the φ of the step before.": phis[0] + steps * (phis[1] - phis[0]),
     }
-    return _first(phi, mistakes) or (
+    return _first(phi, mistakes) or Unnamed(
         f"T = {steps}, R = {last}: φ must be that of T plain inner steps, whatever R is; "
         f"it is off by {relative_error(phi, phis[-1]):.1e}."
     )
@@ -310,6 +360,7 @@ def _wide_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             x, weight[:1].expand_as(weight), bias
         ),
         "The bias is missing.": _by_task(x, weight, torch.zeros_like(bias)),
+        "The bias is added twice: conv2d adds it already.": _by_task(x, weight, 2 * bias),
         "Every task got the bias of the first.": _by_task(x, weight, bias[:1].expand_as(bias)),
     }
     tasks = len(x)
@@ -327,7 +378,7 @@ def _wide_judge(inputs: Tensors, outputs: Tensors) -> str | None:
                 0, 1
             ),
         }
-    return _first(maps, mistakes) or (
+    return _first(maps, mistakes) or Unnamed(
         f"These are not the maps of one convolution for each task; they are off by {relative_error(maps, right):.1e}."
     )
 
@@ -391,11 +442,15 @@ def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = TERM_STEPS) -> 
         "first-order MAML": query.gradient(phis[-1]),
         "Reptile": (theta - phis[-1]) / rate,
     }
+    if order := _their_order(outputs, right):
+        return order
     wrong = {
         "MAML": {
             "The MAML term lacks H_s g_q, the part through the inner step.": right["first-order MAML"],
             "The MAML term lacks H_q g_s: the query gradient itself moves with φ.": gq - a * hs @ gq,
             "MAML: the factor T is missing, this is the term of one inner step.": gq - rate * (hq @ gs + hs @ gq),
+            "MAML: α is missing, this is the term for a rate of 1.": gq - steps * (hq @ gs + hs @ gq),
+            "This is the query gradient at θ. MAML's line has two terms with α.": gq,
             "MAML: both terms count twice. v must be held fixed in H v, and yours still has a graph: v.detach().": (
                 gq - 2 * a * (hq @ gs + hs @ gq)
             ),
@@ -414,6 +469,12 @@ def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = TERM_STEPS) -> 
         },
         "Reptile": {
             "Reptile sums T gradients; this is their mean. Do not divide by T.": right["Reptile"] / steps,
+            "Reptile: the term with α is missing. Each step begins where the one before it ended, so its gradient is "
+            "g_s − α t H_s g_s.": steps * gs,
+            "Reptile: this is the gradient of one step. It sums those of all T.": gs,
+            "Reptile: 0 + 1 + … + (T − 1) is T(T − 1)/2, not T²/2.": steps * gs - rate * steps**2 / 2 * hs @ gs,
+            "Reptile: α is missing.": steps * gs - pairs / rate * hs @ gs,
+            "Reptile: sign. The steps go downhill, so H_s g_s is subtracted.": steps * gs + pairs * hs @ gs,
             "Reptile: each of T(T−1)/2 pairs of steps gives one H_s g_s; you counted T.": steps * gs - a * hs @ gs,
             "Reptile knows no queries: its steps, and all its gradients, are of the support loss.": (
                 steps * gq - pairs * hq @ gq
@@ -434,10 +495,18 @@ def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = TERM_STEPS) -> 
             continue
         if _close(outputs[name], whole[name]):
             return f"{name}: this is the gradient itself. Asked are its terms without α and with α, no higher ones."
-        return _first(outputs[name], wrong[name]) or (
+        return _first(outputs[name], wrong[name]) or Unnamed(
             f"{name} is off by {relative_error(outputs[name], right[name]):.1e}: put φ_t = θ − α t g_s into it, and "
             "keep the terms without α and with α."
         )
+    return None
+
+
+def _their_order(outputs: Tensors, right: Tensors) -> str | None:
+    """Whether the three are right, in another order than asked: no one of them is a mistake then."""
+    for order in itertools.permutations(TERMS):
+        if order != TERMS and all(_close(outputs[place], right[name]) for place, name in zip(TERMS, order)):
+            return f"The order: you return ({', '.join(order)}). Asked is ({', '.join(TERMS)})."
     return None
 
 
@@ -525,6 +594,8 @@ def _pull_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             forwards = [t for block in reversed(blocks) for t in block]
             mistakes = {
                 "This is the pull as it came: nothing was differentiated.": [],
+                "One step is missing at the end: there are T steps, φ_0 to φ_T.": range(steps - 1),
+                "The first step is missing: θ itself is the first φ that is kept.": range(1, steps),
                 "Only one block was differentiated: hand its result on to the block before it.": blocks[-1],
                 "Every block begins with the pull as it came, so only the first block counts in the end: hand the "
                 "result of a block on to the block before it.": blocks[0],
@@ -534,6 +605,7 @@ def _pull_judge(inputs: Tensors, outputs: Tensors) -> str | None:
                 "The last block is shorter, and you did n steps there as everywhere: min(n, steps that are left).": (
                     range(whole + every)
                 ),
+                "One step too many: there are T steps, φ_0 to φ_T.": range(steps + 1),
                 "The SHORT block is the last one, at the end of the path, not the first.": [
                     t for t in range(whole + every) if not steps - whole <= t < every
                 ],
@@ -541,7 +613,9 @@ def _pull_judge(inputs: Tensors, outputs: Tensors) -> str | None:
                 "The last, shorter block is missing: T need not be a multiple of n.": range(whole),
                 "All steps were done at the start: do each block again from the φ that entered it.": [0] * steps,
             }
-            return _first(got, {words: task.pull(phis, v, rate, list(kept)) for words, kept in mistakes.items()}) or (
+            return _first(
+                got, {words: task.pull(phis, v, rate, list(kept)) for words, kept in mistakes.items()}
+            ) or Unnamed(
                 f"With {name} this is not (dφ_T/dθ)ᵀ·pull; it is off by "
                 f"{relative_error(got, task.pull(phis, v, rate, range(steps))):.1e}."
             )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlcourse.teaching.checks import Check, close, relative_error
-from mlcourse.teaching.oracles import directional_derivative, first_mistake, randn, uniform
+from mlcourse.teaching.oracles import Unnamed, directional_derivative, first_mistake, randn, told_apart, uniform
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
@@ -29,16 +29,23 @@ def _bowl(generator: torch.Generator, n: int) -> Tensor:
 # ------------------------------------------------------------------ 09.1 the hypergradient of a rate
 
 
-def rate_inputs(n: int) -> Callable[[torch.Generator], Tensors]:
+def rate_inputs(n: int, sign: int = 0) -> Callable[[torch.Generator], Tensors]:
+    """sign: that of the derivative; 0 leaves it to luck."""
+
     def inputs(generator: torch.Generator) -> Tensors:
-        return {
-            "phi": randn(generator, n),
-            "rate": uniform(generator, 0.05, 0.25),
-            "inner_bowl": _bowl(generator, n),
-            "inner_centre": randn(generator, n),
-            "outer_bowl": _bowl(generator, n),
-            "outer_centre": randn(generator, n),
-        }
+        while True:
+            drawn = {
+                "phi": randn(generator, n),
+                "rate": uniform(generator, 0.05, 0.25),
+                "inner_bowl": _bowl(generator, n),
+                "inner_centre": randn(generator, n),
+                "outer_bowl": _bowl(generator, n),
+                "outer_centre": randn(generator, n),
+            }
+            step = slope_of(drawn, "inner")(drawn["phi"])
+            derivative = -slope_of(drawn, "outer")(drawn["phi"] - drawn["rate"] * step) @ step
+            if not sign or sign * derivative > 0:
+                return drawn
 
     return inputs
 
@@ -77,10 +84,18 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return None
     after = phi - rate * inner(phi)
     mistakes = {
+        # on a positive derivative a wrong sign is found, on a negative one, which comes later, a lost one
+        "This is the size of the derivative: keep its sign, it says whether a larger rate helps.": right.abs(),
         "Sign: when the rate grows, φ′ moves along −∇L_inner. So the derivative is minus the product.": -right,
         "The outer gradient is taken at φ. It is the loss after the step that counts: take it at φ′.": -outer(phi)
         @ inner(phi),
         "The inner gradient is taken at φ′. The step was made with the one at φ.": -outer(after) @ inner(after),
+        "Both gradients are those of the inner loss. The loss after the step is the outer one: take ∇L_outer at φ′.": (
+            -inner(phi) @ inner(phi)
+        ),
+        "Both gradients are those of the outer loss. The step was made with the inner one: ∇L_inner at φ.": (
+            -outer(after) @ outer(phi)
+        ),
         "There is a factor α too much: φ′ = φ − α ∇L_inner, and its derivative in α is −∇L_inner.": rate * right,
         "That is the outer loss's own slope, without how far φ′ moves: multiply by −∇L_inner and sum.": outer(
             after
@@ -93,7 +108,7 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         / (outer(after).norm() * inner(phi).norm()),
         "This is the mean of the products. The dot product is their sum.": right / len(phi),
     }
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"The derivative is off by {relative_error(got, right):.1e}. Write φ′ first, then the outer gradient there, "
         "then its dot product with −∇L_inner(φ)."
     )
@@ -108,7 +123,11 @@ def _rate_reference(inner_gradient, outer_gradient, phi, rate) -> Tensor:
 rate_hypergradient = Check(
     exercise="09.1",
     title="The hypergradient of a learning rate",
-    inputs={"two weights": rate_inputs(2), "six weights": rate_inputs(6)},
+    inputs={
+        "three weights, a larger rate hurts": rate_inputs(3, 1),  # with two, a half and a mean are the same
+        "three weights, a larger rate helps": rate_inputs(3, -1),
+        "six weights": rate_inputs(6),
+    },
     probe=_rate_probe,
     judge=_rate_judge,
     reference=_rate_reference,
@@ -201,9 +220,10 @@ def _best_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if not _equal(got[~known], right[~known]):
         return "Before the first trial has ended nothing is known: the curve is infinite there."
     place = int((~torch.isclose(got, right, rtol=RTOL)).nonzero()[0, 0])
-    return (
-        f"At cost {parts[2][place]:g} the best loss is {right[place]:.3f}, and you say {got[place]:.3f}. The trials "
-        f"ended at {', '.join(f'{cost:g}' for cost in parts[1].cumsum(0)[:4])}, …"
+    shown, yours = told_apart(right[place], got[place])
+    ends = ", ".join(f"{cost:g}" for cost in parts[1].cumsum(0)[:4])
+    return Unnamed(
+        f"At cost {parts[2][place]:g} the best loss is {shown}, and you say {yours}. The trials ended at {ends}, …"
     )
 
 
@@ -282,7 +302,7 @@ def _weight_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         * 0
         + right.sum(),
     }
-    return _first(got, mistakes) or (
+    return _first(got, mistakes) or Unnamed(
         f"The gradient is off by {relative_error(got, right):.1e}. Do φ′ first, then the validation gradient there, "
         "then one dot product for each example."
     )
@@ -376,8 +396,9 @@ def _quadratic_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if _close(got, right):
         return None
     slips = {diagnosis: step_by_step(inputs, slip) for diagnosis, slip in QUADRATIC_SLIPS.items()}
-    return _first(got, slips) or (
-        f"The expected loss is {float(right):.4f}, and you say {float(got):.4f}. Do one coordinate and T = 1 by hand: "
+    shown, yours = told_apart(right, got)
+    return _first(got, slips) or Unnamed(
+        f"The expected loss is {shown}, and you say {yours}. Do one coordinate and T = 1 by hand: "
         "½ h ((1 − αh)² m² + (αhσ)²)."
     )
 

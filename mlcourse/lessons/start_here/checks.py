@@ -8,6 +8,7 @@ from torch import Tensor
 from mlcourse import learners
 from mlcourse.statistics import Z95, mean_interval
 from mlcourse.teaching.checks import Check, close
+from mlcourse.teaching.oracles import Unnamed, told_apart
 
 # ---- 00.1 nearest ----
 
@@ -19,9 +20,10 @@ def reference_nearest(distances: Tensor) -> Tensor:
 
 def _distances(queries: int, way: int):
     def make(generator: torch.Generator) -> dict[str, Tensor]:
-        while True:  # the farthest must not by chance be the one after the nearest: two faults with one face
+        while True:  # no two answers may be the same by chance: two faults with one face
             distances = 10 * torch.rand(queries, way, generator=generator, dtype=torch.float64)
-            if not torch.equal(distances.argmax(1), distances.argmin(1) + 1):
+            nearest, ranks = distances.argmin(1), distances.argsort(1).argmin(1)
+            if len({tuple(one.tolist()) for one in (nearest, nearest + 1, distances.argmax(1), ranks)}) == 4:
                 return {"distances": distances}
 
     return make
@@ -41,7 +43,9 @@ def _judge_nearest(inputs, outputs):
         return "every label is one too large: labels begin with 0"
     if torch.equal(labels, distances.argmin().expand_as(labels)) or bool((labels >= distances.shape[1]).any()):
         return "one place in the whole table is no label: look for the smallest distance in each row (dim=1)"
-    return f"{int((labels != distances.argmin(1)).sum())} of {len(labels)} labels are wrong"
+    if torch.equal(labels, distances.argsort(1).argmin(1)):
+        return "these are ranks: argsort gives the columns in their order, and its first entry is the label"
+    return Unnamed(f"{int((labels != distances.argmin(1)).sum())} of {len(labels)} labels are wrong")
 
 
 nearest = Check(
@@ -100,8 +104,12 @@ def _judge_prototypes(inputs, outputs):
         return "you divide by the number of all images: divide by the number of images of the class"
     if close(got, torch.stack([one.sum(0) for one in members]) * way / len(labels)):
         return "you divide every class by the same number: here classes have different numbers of images"
+    if close(got, torch.stack([one[-1] for one in members])):
+        return "only the last image of each class is used: average over all of them"
+    if close(got, torch.stack([one.median(0).values for one in members])):
+        return "these are medians: a prototype is the mean"
     wrong = [k for k in range(way) if not close(got[k], members[k].mean(0))]
-    return f"the prototypes of the classes {', '.join(map(str, wrong))} are not the means of their images"
+    return Unnamed(f"the prototypes of the classes {', '.join(map(str, wrong))} are not the means of their images")
 
 
 prototypes = Check(
@@ -148,13 +156,23 @@ def _near(got: Tensor, right: Tensor) -> bool:
 def _judge_interval(inputs, outputs):
     values, mean, half = inputs["per_episode"], outputs["mean"], outputs["half-width"]
     n, spread = len(values), values.std()
+    width = Z95 * spread / math.sqrt(n)
+    if any(_near(mean, values.mean() - w) and _near(half, values.mean() + w) for w in (width, 2 * width / Z95)):
+        return "these are the two ends of the interval: return the mean and the half-width"
     if not _near(mean, values.mean()):
-        return "the mean is in percent: leave it in [0, 1]" if _near(mean, 100 * values.mean()) else "the mean is wrong"
+        return (
+            "the mean is in percent: leave it in [0, 1]"
+            if _near(mean, 100 * values.mean())
+            else Unnamed("the mean is wrong")
+        )
     faults = {
         Z95 * spread: "the half-width is that of single episodes: divide by √n, the mean of many spreads less than one",
         Z95 * spread / n: "you divide by n: the spread of a mean shrinks with √n",
         spread / math.sqrt(n): "this is the standard error, an interval of 68 %: times 1.96 gives 95 %",
         2 * Z95 * spread / math.sqrt(n): "this is the whole width: the half-width goes from the mean to one end",
+        1.645 * spread / math.sqrt(n): "1.645 gives an interval of 90 %: for 95 % it is 1.96",
+        2.576 * spread / math.sqrt(n): "2.58 gives an interval of 99 %: for 95 % it is 1.96",
+        2.58 * spread / math.sqrt(n): "2.58 gives an interval of 99 %: for 95 % it is 1.96",
         Z95 * values.var() / math.sqrt(n): "this uses the variance: take its root, the standard deviation",
         Z95 * values.std(correction=0) / math.sqrt(n): "the standard deviation divides by n: for a sample it is n - 1",
     }
@@ -164,7 +182,8 @@ def _judge_interval(inputs, outputs):
     for wrong, diagnosis in faults.items():
         if _near(half, wrong):
             return diagnosis
-    return f"the half-width is {float(half):.4f}, and 1.96 · s / √n is {float(Z95 * spread / math.sqrt(n)):.4f}"
+    shown, yours = told_apart(Z95 * spread / math.sqrt(n), half)
+    return Unnamed(f"the half-width is {yours}, and 1.96 · s / √n is {shown}")
 
 
 accuracy_interval = Check(

@@ -1,10 +1,10 @@
 """The pictures of notebook 05: the graph is PyTorch's own, the words say the numbers, the widget is fluent."""
 
 import math
-import time
 
 import pytest
 import torch
+from picture_helpers import assert_follows
 
 from mlcourse.lessons.by_hand import pictures
 from mlcourse.meta_gradients import estimators
@@ -29,18 +29,11 @@ def graph_of(tensors):
 # ------------------------------------------------------------------ the factor
 
 
-def test_each_value_of_the_factor_has_its_picture_and_its_words():
-    fig, seen, words = None, set(), set()
-    for values in VALUES:
-        fig, text = pictures.factor(*values, fig=fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        alt = pictures.factor_text(*values)
-        assert figures.check_text(alt, fig) == alt
-        words.add(alt)
-        assert "nan" not in text + alt
-        assert "-0.000" not in text + alt
-    assert len(seen) == len(words) == len(VALUES)
+def test_the_factor_follows_its_controls():
+    def no_minus_zero(values, caption, alt):
+        assert "-0.000" not in caption + alt
+
+    assert_follows(pictures.factor, pictures.factor_text, VALUES, says=no_minus_zero)
 
 
 def test_the_words_of_the_factor():
@@ -61,20 +54,6 @@ def test_the_factor_is_the_derivative():
             task = Task(lambda w, a=a: 0.5 * a * (w - 1).square().sum(), lambda w: w.sum(), steps=steps, rate=rate)
             slope = estimators.by_autograd(torch.tensor([0.3], dtype=torch.float64), task).item()
             assert slope == pytest.approx((1 - rate * a) ** steps, abs=1e-12)
-
-
-def test_dragging_is_fluent():
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    fig, _ = pictures.factor(*VALUES[0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    seconds = []
-    for k in range(10):
-        began = time.process_time()
-        pictures.factor(*VALUES[k % 3], fig=fig)
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12
 
 
 def test_in_the_widget():

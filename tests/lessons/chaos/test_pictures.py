@@ -1,10 +1,9 @@
 """The pictures of notebook 11: what they say is true, they follow their values, and they are fast enough to drag."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
+from picture_helpers import assert_follows
 
 from mlcourse.lessons.chaos import pictures
 from mlcourse.meta_optimization import evolution
@@ -41,39 +40,8 @@ def test_smoothing_is_that_of_a_parabola_and_a_wave():
     np.testing.assert_allclose(slope, 4 * fade * np.cos(4 * inner), atol=1e-2)
 
 
-def test_each_value_has_its_picture_and_its_words():
-    fig, seen, words = None, set(), set()
-    for values in VALUES:
-        fig, text = pictures.jagged(*values, fig=fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        alt = pictures.jagged_text(*values)
-        assert figures.check_text(alt, fig) == alt
-        words.add(alt)
-        assert "nan" not in text + alt
-    assert len(seen) == len(words) == len(VALUES)
-
-
-def test_a_redrawn_figure_is_the_fresh_one():
-    fig, _ = pictures.jagged(*VALUES[0])
-    pictures.jagged(*VALUES[2], fig)
-    again, _ = pictures.jagged(*VALUES[0], fig)
-    fresh, _ = pictures.jagged(*VALUES[0])
-    assert [len(ax.get_children()) for ax in again.axes] == [len(ax.get_children()) for ax in fresh.axes]
-
-
-def test_dragging_is_fluent():
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    fig, _ = pictures.jagged(*VALUES[0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    seconds = []
-    for k in range(10):
-        began = time.process_time()
-        pictures.jagged(*VALUES[k % 3], fig)
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12
+def test_the_picture_follows_its_controls():
+    assert_follows(pictures.jagged, pictures.jagged_text, VALUES)
 
 
 @pytest.mark.parametrize("horizon", [1, 100])

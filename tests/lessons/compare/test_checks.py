@@ -385,7 +385,10 @@ def test_symmetries():
         right=[symmetries_with(), symmetries_float32],
         wrong={
             "x alone": (symmetries_with(order=images_alone), "Let images and labels move together"),
-            "order by winners": (symmetries_with(order=winners), "Compare logits, not the winning class"),
+            "order by winners": (
+                symmetries_with(order=winners),
+                "Your test of the order of the support set never finds a fault, or not every",
+            ),
             "never tested": (
                 symmetries_with(alone=lambda *_: True),
                 "Your test of the other queries never finds a fault",

@@ -1,10 +1,9 @@
 """The pictures of notebook 03: what they say is true, they follow their values, and they are fast enough to drag."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
+from picture_helpers import assert_follows
 from torch.nn import functional as F
 
 from mlcourse import learners
@@ -31,44 +30,8 @@ VALUES = {
 
 
 @pytest.mark.parametrize("name", WIDGETS)
-def test_each_value_has_its_picture_and_its_words(name):
-    (draw, words), fig, seen, said = WIDGETS[name], None, set(), set()
-    for values in VALUES[name]:
-        fig, text = draw(*values, fig=fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        alt = words(*values)
-        assert figures.check_text(alt, fig) == alt
-        assert "nan" not in text + alt
-        said.add(alt)
-    assert len(seen) == len(said) == len(VALUES[name])
-
-
-@pytest.mark.parametrize("name", WIDGETS)
-def test_a_redrawn_figure_is_the_fresh_one(name):
-    (draw, _), first, last = WIDGETS[name], VALUES[name][0], VALUES[name][-1]
-    fig, _ = draw(*first)
-    draw(*last, fig=fig)
-    again, _ = draw(*first, fig=fig)
-    fresh, _ = draw(*first)
-    assert sum(len(ax.get_children()) for ax in again.axes) == sum(len(ax.get_children()) for ax in fresh.axes)
-
-
-@pytest.mark.parametrize("name", WIDGETS)
-def test_dragging_is_fluent(name):
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    (draw, words), values = WIDGETS[name], VALUES[name]
-    fig, _ = draw(*values[0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    seconds = []
-    for k in range(10):
-        began = time.process_time()
-        draw(*values[k % len(values)], fig=fig)
-        words(*values[k % len(values)])
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12
+def test_the_picture_follows_its_controls(name):
+    assert_follows(*WIDGETS[name], VALUES[name])
 
 
 def places(n=40):

@@ -1,9 +1,8 @@
 """The picture of notebook 02: it shows the task that it names, its words are true, and it is fast enough to drag."""
 
-import time
-
 import pytest
 import torch
+from picture_helpers import assert_follows
 
 from mlcourse.lessons.episodes import pictures as module
 from mlcourse.lessons.episodes.pictures import TILE, TaskPictures
@@ -27,32 +26,14 @@ def pictures():
     return TaskPictures(measured, drawn, tasks=100)
 
 
-def test_each_value_has_its_picture_and_its_words(pictures):
-    fig, seen, words = None, set(), set()
-    for values in VALUES:
-        fig, text = pictures.draw(*values, fig=fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        alt = pictures.text(*values)
-        assert figures.check_text(alt, fig) == alt
+def test_the_picture_follows_its_controls(pictures):
+    def both_say_what_was_measured(values, caption, alt):
         mean, half = pictures.measured[values]
-        for said in (text, alt):
+        for said in (caption, alt):
             assert f"{mean:.1f} ± {half:.1f} %" in said
             assert "100" in said
-        words.add(alt)
-    assert len(seen) == len(words) == len(VALUES)
 
-
-def test_a_redrawn_figure_is_the_fresh_one(pictures):
-    fig, _ = pictures.draw(*VALUES[0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    pictures.draw(*VALUES[-1], fig=fig)
-    again = figures.png(pictures.draw(*VALUES[0], fig=fig)[0])
-    fresh, _ = pictures.draw(*VALUES[0])
-    figures.png(fresh)
-    fresh.set_layout_engine("none")
-    assert again == figures.png(fresh)
+    assert_follows(pictures.draw, pictures.text, VALUES, says=both_say_what_was_measured, exact=True)
 
 
 def test_paper_shows_support_then_queries_with_crosses_and_frames(pictures):
@@ -70,20 +51,6 @@ def test_paper_shows_support_then_queries_with_crosses_and_frames(pictures):
             ink = 1 - queries[QUERY * row + column, 0, 0, 0]
             assert (corner[0] == corner[2] == ink) == right, "a cross, and only on a query that pixels get wrong"
         assert not (leaky[inside, TILE * shot + 1 + 3][0] == leaky[inside, TILE * shot + 1 + 3][0][0]).all(), "a frame"
-
-
-def test_dragging_is_fluent(pictures):
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    fig, _ = pictures.draw(*VALUES[0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    seconds = []
-    for k in range(10):
-        began = time.process_time()
-        pictures.draw(*VALUES[k % len(VALUES)], fig=fig)
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12, f"{1000 * min(seconds):.0f} ms"
 
 
 def test_the_chart_has_a_band_of_the_interval_and_moves_it(pictures):

@@ -1,10 +1,9 @@
 """The pictures of notebook 08: what they say is true, they follow their values, and they are fast enough to drag."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
+from picture_helpers import assert_follows
 
 from mlcourse.lessons.implicit import pictures
 from mlcourse.meta_gradients import linear_solvers
@@ -16,47 +15,9 @@ PICTURES = {
 }
 
 
-def draw(name, values, fig=None):
-    return getattr(pictures, name)(*values, fig=fig)
-
-
 @pytest.mark.parametrize("name", PICTURES)
-def test_each_value_has_its_picture_and_its_words(name):
-    fig, seen, words = None, set(), set()
-    for values in PICTURES[name]:
-        fig, text = draw(name, values, fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        alt = getattr(pictures, f"{name}_text")(*values)
-        assert figures.check_text(alt, fig) == alt
-        words.add(alt)
-        assert "nan" not in text + alt
-    assert len(seen) == len(words) == len(PICTURES[name])
-
-
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_redrawn_figure_is_the_fresh_one(name):
-    first, last = PICTURES[name][0], PICTURES[name][2]
-    fig, _ = draw(name, first)
-    draw(name, last, fig)
-    again, _ = draw(name, first, fig)
-    fresh, _ = draw(name, first)
-    assert sum(len(ax.get_children()) for ax in again.axes) == sum(len(ax.get_children()) for ax in fresh.axes)
-
-
-@pytest.mark.parametrize("name", PICTURES)
-def test_dragging_is_fluent(name):
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    fig, _ = draw(name, PICTURES[name][0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    seconds = []
-    for k in range(10):
-        began = time.process_time()
-        draw(name, PICTURES[name][k % 3], fig)
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12
+def test_the_picture_follows_its_controls(name):
+    assert_follows(getattr(pictures, name), getattr(pictures, f"{name}_text"), PICTURES[name])
 
 
 def test_the_optimum_is_one_and_its_slope_is_the_difference():

@@ -244,9 +244,14 @@ def test_outer_loss():
 
 
 def terms(outer, update, theta):
-    """The pieces, by torch.func: direct, J, ∂L_outer/∂φ."""
-    phi = update(theta)
-    return jacrev(outer, 0)(theta, phi), jacrev(update)(theta), jacrev(outer, 1)(theta, phi)
+    """The pieces: direct, J, ∂L_outer/∂φ."""
+    start = theta.detach().clone().requires_grad_()
+    phi = update(start)
+    jacobian = torch.stack([torch.autograd.grad(one, start, retain_graph=True)[0] for one in phi])
+    held = phi.detach().requires_grad_()
+    leaves = (start, held)
+    direct, pulled = torch.autograd.grad(outer(*leaves), leaves, allow_unused=True, materialize_grads=True)
+    return direct, jacobian, pulled
 
 
 def derivative_with_jacobian(outer, update, theta):
@@ -255,9 +260,20 @@ def derivative_with_jacobian(outer, update, theta):
 
 
 def derivative_with_vjp(outer, update, theta):
+    direct, _, pulled = terms(outer, update, theta)
+    return direct, torch.autograd.functional.vjp(update, theta, pulled)[1]
+
+
+def derivative_by_func(outer, update, theta):
     phi, back = vjp(update, theta)
     direct, pulled = torch.func.grad(outer, (0, 1))(theta, phi)
     return direct, back(pulled)[0]
+
+
+def derivative_forward(outer, update, theta):
+    """Right where `update` is a formula. The lesson's takes autograd.grad, which forward mode cannot see."""
+    phi, jacobian = update(theta), torch.func.jacfwd(update)(theta)
+    return jacrev(outer, 0)(theta, phi), jacobian.T @ jacrev(outer, 1)(theta, phi)
 
 
 def derivative_as_difference(outer, update, theta):
@@ -337,7 +353,13 @@ def derivative_negative(outer, update, theta):
 def test_total_derivative():
     assert_check(
         checks.total_derivative,
-        right=[derivative_with_jacobian, derivative_with_vjp, derivative_as_difference, derivative_float32],
+        right=[
+            derivative_with_jacobian,
+            derivative_with_vjp,
+            derivative_by_func,
+            derivative_as_difference,
+            derivative_float32,
+        ],
         wrong={
             "swapped": (derivative_swapped, "swapped"),
             "first-order": (derivative_first_order, "first-order gradient: the term through the inner step is missing"),
@@ -350,6 +372,7 @@ def test_total_derivative():
             "∂/∂φ first": (derivative_pulled_first, "Your first term is ∂L_outer/∂φ"),
             "one tensor": (derivative_summed, "a pair of tensors"),
             "negative": (derivative_negative, "is off by"),
+            "θ without gradients": (derivative_forward, "it needs a theta that requires grad"),
             "needs θ in the loss": (derivative_of_decay_only, "to not have been used in the graph"),
         },
     )
@@ -380,7 +403,11 @@ def start_by_descent(a, c, *, rate, steps):
         slope = torch.autograd.grad((0.5 * a * (phi - c) ** 2).sum(), theta, create_graph=True)[0]
         bend = torch.autograd.grad(slope, theta)[0]
         theta = (theta - slope / bend).detach().requires_grad_()
-    return theta
+    return theta.detach()
+
+
+def start_with_a_graph(a, c, *, rate, steps):
+    return start_by_descent(a, c, rate=rate, steps=steps).requires_grad_()
 
 
 def start_weighted(weight, exponent=1):
@@ -425,6 +452,7 @@ def test_common_start():
             "divided by the number": (start_divided_by_number, "divided by the number of tasks"),
             "one step": (start_one_step, "The steps do not count"),
             "one for each task": (start_of_each, "one number"),
+            "graph": (start_with_a_graph, "still asks for gradients"),
             "1 + αa": (start_plus_rate, "the start is"),
         },
     )

@@ -1,13 +1,11 @@
 """The pictures of notebook 01: what they say is true, they follow their values, and they are fast enough to drag."""
 
-import time
-
 import pytest
 import torch
+from picture_helpers import assert_follows
 
 from mlcourse.lessons.losses import pictures
 from mlcourse.meta_gradients import quadratics
-from mlcourse.teaching import figures
 from mlcourse.teaching.widgets import Explorer
 
 PICTURES = {
@@ -17,52 +15,14 @@ PICTURES = {
 }
 
 
-def draw(name, values, fig=None):
-    return getattr(pictures, name)(*values, fig=fig)
+def no_minus_zero(values, caption, alt):
+    assert "-0.00" not in caption
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_each_value_has_its_picture_and_its_words(name):
-    fig, seen, words = None, set(), set()
-    for values in PICTURES[name]:
-        fig, text = draw(name, values, fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        alt = getattr(pictures, f"{name}_text")(*values)
-        assert figures.check_text(alt, fig) == alt
-        words.add(alt)
-        assert "nan" not in text + alt
-        assert "-0.00" not in text
-    assert len(seen) == len(words) == len(PICTURES[name])
-
-
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_redrawn_figure_is_the_fresh_one(name):
-    first, last = PICTURES[name][0], PICTURES[name][-1]
-    fig, _ = draw(name, first)
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    draw(name, last, fig)
-    again, _ = draw(name, first, fig)
-    artists = sum(len(ax.get_children()) for ax in again.axes)
-    figures.png(again)
-    fresh, _ = draw(name, first)
-    assert artists == sum(len(ax.get_children()) for ax in fresh.axes)
-
-
-@pytest.mark.parametrize("name", PICTURES)
-def test_dragging_is_fluent(name):
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    fig, _ = draw(name, PICTURES[name][0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    seconds = []
-    for k in range(10):
-        began = time.process_time()
-        draw(name, PICTURES[name][k % 3], fig)
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12
+def test_the_picture_follows_its_controls(name):
+    draw, words = getattr(pictures, name), getattr(pictures, f"{name}_text")
+    assert_follows(draw, words, PICTURES[name], says=no_minus_zero)
 
 
 def test_slopes_are_the_derivatives():

@@ -369,10 +369,10 @@ def rates_by_differences(forward, params, rates, support_x, support_y, query_x, 
         phi = inner.adapt(forward, params, support_x, support_y, steps=1, rate=moved, loss=loss, create_graph=False)
         return loss(forward(phi, query_x), query_y).detach()
 
-    slopes = {name: torch.zeros_like(rate) for name, rate in rates.items()}
+    slopes = {name: torch.zeros(rate.shape, dtype=rate.dtype) for name, rate in rates.items()}
     for name, rate in rates.items():
         for index in range(rate.numel()):
-            move = torch.zeros_like(rate)
+            move = torch.zeros(rate.shape, dtype=rate.dtype)  # in one piece, unlike some rates of the lesson
             move.view(-1)[index] = h
             ends = [value(rates | {name: (rate + sign * move).detach()}) for sign in (1, -1)]
             slopes[name].view(-1)[index] = (ends[0] - ends[1]) / (2 * h)
@@ -425,8 +425,9 @@ def rates_cut(forward, params, rates, support_x, support_y, query_x, query_y, *,
 def test_rate_gradient():
     assert_check(
         checks.rate_gradient,
-        right=[rates_by_formula, rates_by_differences, rates_float32],
+        right=[rates_by_formula, rates_float32],
         wrong={
+            "differences": (rates_by_differences, "Near, and not exact"),
             "sign": (rates_variant(lambda s: s["g"] * s["q"]), "Sign: φ = θ − α·g"),
             "at θ": (rates_variant(lambda s: -s["g"] * s["q at θ"]), "it belongs to φ"),
             "support twice": (rates_variant(lambda s: -s["g"] * s["s at φ"]), "the support loss in both places"),

@@ -199,7 +199,7 @@ def window_variant(slip):
         lam, state = lam.detach().clone().requires_grad_(), state.detach()
         losses = []
         for k in range(1, length + 1):
-            when = {"clock": k, "behind": t + k - 1}.get(slip, t + k)
+            when = {"clock": k, "behind": t + k - 1, "ahead": t + k + 1}.get(slip, t + k)
             if slip == "early":
                 losses.append(loss(state, when))
             state = step(state.detach() if slip == "cut" else state, lam, when)

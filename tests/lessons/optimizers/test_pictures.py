@@ -1,11 +1,12 @@
 """The pictures of notebook 10: what they say is true, they follow their values, and they are fast enough to drag."""
 
 import math
-import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from picture_helpers import assert_follows
 
 from mlcourse.errors import CourseError
 from mlcourse.lessons.optimizers import pictures
@@ -36,40 +37,8 @@ def draw(values, fig=None):
     return pictures.update_map(RULES, *values, fig=fig)
 
 
-def test_each_value_has_its_picture_and_its_words():
-    fig, seen, words = None, set(), set()
-    for values in VALUES:
-        fig, text = draw(values, fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        alt = pictures.update_map_text(RULES, *values)
-        assert figures.check_text(alt, fig) == alt
-        words.add(alt)
-        assert "nan" not in text + alt
-    assert len(seen) == len(words) == len(VALUES)
-
-
-def test_a_redrawn_figure_is_the_fresh_one():
-    fig, _ = draw(VALUES[0])
-    draw(VALUES[3], fig)
-    again, _ = draw(VALUES[0], fig)
-    fresh, _ = draw(VALUES[0])
-    assert [len(ax.get_children()) for ax in again.axes] == [len(ax.get_children()) for ax in fresh.axes]
-    assert again.axes[1].get_ylim() == fresh.axes[1].get_ylim()
-
-
-def test_dragging_is_fluent():
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    fig, _ = draw(VALUES[0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    seconds = []
-    for k in range(10):
-        began = time.process_time()
-        draw(VALUES[k % 4], fig)
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12
+def test_the_picture_follows_its_controls():
+    assert_follows(partial(pictures.update_map, RULES), partial(pictures.update_map_text, RULES), VALUES)
 
 
 @pytest.mark.parametrize(

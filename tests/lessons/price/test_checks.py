@@ -93,15 +93,9 @@ def test_best_block():
     )
 
 
-def test_rounding_down_is_told_where_it_shows():
-    given = {"steps": 100, "step_bytes": 1000, "phi_bytes": 4000}
-    n = block_floor(*given.values())
-    assert n != block_with_loop(*given.values())
-    said = checks.best_block.judge_outputs(
-        {k: torch.tensor(v) for k, v in given.items()}, {"n": torch.tensor(float(n))}
-    )
-    assert "You rounded T/n down" in said
-    assert not any(checks.best_block.run(block_floor, seed=seed).passed for seed in range(20))
+def test_rounding_down_is_told_in_every_call():
+    for seed in range(20):
+        assert "You rounded T/n down" in checks.best_block.run(block_floor, seed=seed).diagnosis
 
 
 # ------------------------------------------------------------------ 07.2 truncation

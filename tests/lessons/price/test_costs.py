@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from picture_helpers import assert_follows
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -12,7 +13,6 @@ from mlcourse import inner, networks
 from mlcourse.errors import CourseError
 from mlcourse.lessons.price import costs
 from mlcourse.lessons.price.pictures import Kept, bias, bill, in_words, trade
-from mlcourse.teaching import figures
 from mlcourse.teaching.widgets import Explorer
 
 COSTS = costs.Costs(step=370_000, phi=30_000, queries=215_000, support=15_000)
@@ -80,18 +80,12 @@ def test_error_and_cosine():
 # ------------------------------------------------------------------ pictures
 
 
-def test_each_value_has_its_picture_and_its_words():
-    kept, fig, seen, words = Kept(COSTS), None, set(), set()
-    for values in VALUES:
-        fig, text = kept.draw(*values, fig=fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        assert figures.check_text(kept.text(*values), fig).startswith(text[:-1])
-        words.add(kept.text(*values))
-    assert len(seen) == len(words) == len(VALUES)
-    again, _ = kept.draw(*VALUES[0], fig=fig)
-    fresh, _ = kept.draw(*VALUES[0])
-    assert sum(len(ax.get_children()) for ax in again.axes) == sum(len(ax.get_children()) for ax in fresh.axes)
+def test_the_picture_follows_its_controls():
+    def the_words_begin_with_the_caption(values, caption, alt):
+        assert alt.startswith(caption[:-1])
+
+    kept = Kept(COSTS)
+    assert_follows(kept.draw, kept.text, VALUES, says=the_words_begin_with_the_caption)
 
 
 def test_the_words_count_the_squares():
@@ -103,20 +97,6 @@ def test_the_words_count_the_squares():
     assert "no graph 7" in kept.text("Reptile", 7, 1)
     assert "n = 4" in kept.text("checkpointed", 10, 4)
     assert "R = 2" in kept.text("truncated", 10, 2)
-
-
-def test_dragging_is_fluent():
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    kept, seconds = Kept(COSTS), []
-    fig, _ = kept.draw(*VALUES[0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    for k in range(10):
-        began = time.process_time()
-        kept.draw("checkpointed", 10 + k, 3, fig=fig)
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12
 
 
 def test_in_the_widget():

@@ -1,10 +1,9 @@
 """The pictures of notebook 09: what they say is true, they follow their values, and they are fast enough to drag."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
+from picture_helpers import assert_follows
 
 from mlcourse.lessons.searching import pictures
 from mlcourse.lessons.searching.noisy_quadratic import STEEP_AND_FLAT
@@ -13,39 +12,8 @@ from mlcourse.teaching import figures
 VALUES = [(1, 1.0), (20, 1.0), (200, 1.0), (60, 0.0), (5, 2.0)]
 
 
-def test_each_value_has_its_picture_and_its_words():
-    fig, seen, words = None, set(), set()
-    for values in VALUES:
-        fig, text = pictures.horizon(*values, fig=fig)
-        seen.add(figures.png(fig))
-        fig.set_layout_engine("none")
-        alt = pictures.horizon_text(*values)
-        assert figures.check_text(alt, fig) == alt
-        words.add(alt)
-        assert "nan" not in text + alt
-    assert len(seen) == len(words) == len(VALUES)
-
-
-def test_a_redrawn_figure_is_the_fresh_one():
-    fig, _ = pictures.horizon(*VALUES[0])
-    pictures.horizon(*VALUES[2], fig=fig)
-    again, _ = pictures.horizon(*VALUES[0], fig=fig)
-    fresh, _ = pictures.horizon(*VALUES[0])
-    assert [len(ax.get_children()) for ax in again.axes] == [len(ax.get_children()) for ax in fresh.axes]
-
-
-def test_dragging_is_fluent():
-    """The processor time of one drawing, best of ten. The bar is 60 ms on two idle cores; busy neighbours double it."""
-    fig, _ = pictures.horizon(*VALUES[0])
-    figures.png(fig)
-    fig.set_layout_engine("none")
-    seconds = []
-    for k in range(10):
-        began = time.process_time()
-        pictures.horizon(*VALUES[k % 3], fig=fig)
-        figures.png(fig)
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.12
+def test_the_picture_follows_its_controls():
+    assert_follows(pictures.horizon, pictures.horizon_text, VALUES)
 
 
 def test_the_words_say_the_numbers():

@@ -1,0 +1,150 @@
+"""All answers that the tests of the lessons hold, right and wrong: for the notebooks, and for sweeps over many calls.
+
+An answer is held when a test hands it to `Check.run`, in `test_checks.py` or in the tables of `more_answers.py`. So
+none can be forgotten: `held("losses")` runs the lesson's tests with a `Check.run` that writes down what comes.
+"""
+
+import functools
+import importlib.util
+import inspect
+import itertools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import pytest
+import torch
+
+from mlcourse.lessons import every_check
+from mlcourse.teaching.checks import Check, Verdict
+
+ROOMS = Path(__file__).parent / "lessons"
+LESSONS = {
+    "00": "start_here", "01": "losses", "02": "episodes", "03": "compare", "04": "metanets", "05": "by_hand",
+    "06": "maml", "07": "price", "08": "implicit", "09": "searching", "10": "optimizers", "11": "chaos",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Held:
+    """An answer that a test holds.
+
+    Attributes:
+        check: the check that it is an answer to.
+        answer: the function.
+        right: whether its first call passed. The tests say whether it must.
+    """
+
+    check: Check
+    answer: Callable
+    right: bool
+
+    def __str__(self) -> str:
+        name = getattr(self.answer, "__qualname__", type(self.answer).__name__)
+        return f"{self.check.exercise} {name}"
+
+
+@functools.cache
+def held(lesson: str) -> tuple[Held, ...]:
+    """The answers to a lesson's checks, each once, in the order of the tests. Of stubs and references: none."""
+    seen: dict[tuple[int, int], tuple[Held, Verdict]] = {}
+    run, references = Check.run, {id(check.reference) for check in every_check().values()}
+
+    def written_down(check: Check, answer: Callable, *, seed: int = 0) -> Verdict:
+        if id(answer) in references:
+            return Verdict(True, "", answer, "passed", check.exercise, check.title, "reference")
+        if getattr(answer, "__module__", "") == "check_helpers":
+            return run(check, answer, seed=seed)
+        key = id(check), id(answer)
+        if key not in seen:
+            verdict = run(check, answer, seed=seed)
+            seen[key] = Held(check, answer, verdict.passed), verdict
+        return seen[key][1]
+
+    with torch.random.fork_rng(devices=[]):  # a notebook's draws stay as they are without this
+        with mock.patch.object(Check, "run", written_down):
+            for call in _calls(_module(ROOMS / lesson / "test_checks.py")):
+                try:
+                    call()
+                except AssertionError:
+                    continue  # the same verdict in each call is not what every test expects; the test itself will say
+        for check, answer in _in_tables(lesson, tables(lesson)):
+            written_down(check, answer)
+    return tuple(one for one, _ in seen.values())
+
+
+def _module(path: Path) -> ModuleType:
+    name = f"held_{path.parent.name}_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+def _calls(module: ModuleType) -> list[Callable]:
+    """The tests of a module that need no fixture, once for each of their parameters."""
+    found = []
+    for name, test in vars(module).items():
+        if not name.startswith("test_") or not callable(test):
+            continue
+        sets = [_sets(mark) for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+        options = [dict(itertools.chain(*(one.items() for one in chosen))) for chosen in itertools.product(*sets)]
+        found += [
+            functools.partial(test, **one) for one in options if set(inspect.signature(test).parameters) == set(one)
+        ]
+    return found
+
+
+def _sets(mark: pytest.Mark) -> list[dict]:
+    """The values of one parametrize, as keyword arguments."""
+    names, values = mark.args
+    names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    rows = [(value,) if len(names) == 1 else tuple(value) for value in values]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _in_tables(lesson: str, table: ModuleType) -> list[tuple[Check, Callable]]:
+    checks = every_check()
+    right = [(name, answer) for name, answers in table.RIGHT.items() for answer in answers]
+    wrong = [(name, answer) for name, answers in table.WRONG.items() for answer, _ in answers.values()]
+    return [(checks[f"{lesson}.{name}"], answer) for name, answer in [*right, *wrong]]
+
+
+def tables(lesson: str) -> ModuleType:
+    """The module with a lesson's further answers: RIGHT and WRONG."""
+    return _module(ROOMS / lesson / "more_answers.py")
+
+
+def accepted(lesson: str) -> dict[str, list[Held]]:
+    """The right answers of a lesson by exercise."""
+    found: dict[str, list[Held]] = {}
+    for one in held(lesson):
+        if one.right:
+            found.setdefault(one.check.exercise, []).append(one)
+    return found
+
+
+def named(answer: Callable, name: str) -> Callable:
+    """The answer under another name: a check keeps passes of functions called my_… only."""
+
+    @functools.wraps(answer)
+    def call(*args, **kwargs):
+        return answer(*args, **kwargs)
+
+    call.__name__ = name
+    return call
+
+
+def in_turn(number: str, exercise: str, turn: int, name: str) -> Callable:
+    """Right answer number `turn` of an exercise, from the first again after the last: what an edition's cell takes."""
+    answers = accepted(LESSONS[number])[exercise]
+    return named(answers[turn % len(answers)].answer, name)
+
+
+def turns(number: str) -> int:
+    """How many runs of a notebook it takes to give every right answer its turn."""
+    return max(len(answers) for answers in accepted(LESSONS[number]).values())

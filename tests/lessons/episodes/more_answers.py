@@ -1,0 +1,187 @@
+"""More answers to the exercises of notebook 02, written after the checks: right ones and slips of learners."""
+
+import copy
+import statistics
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def network(channels, size, classes, *, bend=nn.ReLU, pool=lambda side: nn.MaxPool2d(2), kernel=3, extra=()):
+    features = 128 * (size // 4) ** 2
+    return nn.Sequential(
+        nn.Conv2d(channels, 64, kernel, padding=kernel // 2), bend(), pool(size // 2),
+        nn.Conv2d(64, 128, kernel, padding=kernel // 2), bend(), *extra, pool(size // 4),
+        nn.Flatten(), nn.Linear(features, 1024), bend(), nn.Linear(1024, classes),
+    )  # fmt: skip
+
+
+def network_by_name(channels, size, classes):
+    parts = OrderedDict((f"layer{i}", layer) for i, layer in enumerate(network(channels, size, classes)))
+    return nn.Sequential(parts)
+
+
+def moved_by_deep_copy(module, train):
+    old = copy.deepcopy(module)
+    train()
+    pairs = zip(module.named_parameters(), old.parameters(), strict=True)
+    return [name for (name, new), before in pairs if not torch.equal(new, before)]
+
+
+def moved_by_lists(module, train):
+    old = {name: value.tolist() for name, value in module.named_parameters()}
+    train()
+    return {name for name, value in module.named_parameters() if value.tolist() != old[name]}
+
+
+def moved_by(differ):
+    def moved(module, train):
+        old = {name: value.detach().clone() for name, value in module.named_parameters()}
+        train()
+        return {name for name, value in module.named_parameters() if differ(value.detach(), old[name], name)}
+
+    return moved
+
+
+def moved_copied_late(module, train):
+    train()
+    return moved_by(lambda new, old, name: not torch.equal(new, old))(module, lambda: None)
+
+
+def task(data, way, shot, query, generator, *, pick=None, order=lambda labels, generator: labels):
+    """One task by lists; pick(n, shot + query, generator) → the places of a class's images."""
+    pick = pick or (lambda n, many, generator: torch.randperm(n, generator=generator)[:many])
+    chosen = torch.randperm(data.classes, generator=generator)[:way].tolist()
+    support, queries = [], []
+    for index in chosen:
+        images = data.of_class(index)
+        places = pick(len(images), shot + query, generator)
+        support.append(images[places[:shot]])
+        queries.append(images[places[shot : shot + query]])
+    labels = torch.arange(way)
+    return (
+        torch.cat(support),
+        order(labels.repeat_interleave(shot), generator),
+        torch.cat(queries),
+        labels.repeat_interleave(query),
+    )
+
+
+def task_by_columns(data, way, shot, query, generator):
+    """Sample by sample over all classes, so that labels come as 0, 1, …, 0, 1, …"""
+    chosen = torch.randperm(data.classes, generator=generator)[:way].tolist()
+    places = [torch.randperm(int(data.counts[c]), generator=generator)[: shot + query] for c in chosen]
+    rows = [torch.stack([data.of_class(c)[p[k]] for c, p in zip(chosen, places)]) for k in range(shot + query)]
+    labels = torch.arange(way)
+    return torch.cat(rows[:shot]), labels.repeat(shot), torch.cat(rows[shot:]), labels.repeat(query)
+
+
+def first_of_the_rest(n, many, generator):
+    """The support at random, the queries the first images that are left."""
+    order = torch.randperm(n, generator=generator)
+    rest = [k for k in range(n) if k not in order[:1].tolist()]
+    return torch.tensor([int(order[0]), *rest])[:many]
+
+
+def drawn_twice(n, many, generator):
+    return torch.randint(n, (many,), generator=generator)
+
+
+def paired_of(mean, half):
+    return lambda a, b: (mean(a, b), half(a, b))
+
+
+def paired_by_statistics(a, b):
+    values = (a - b).tolist()
+    return statistics.fmean(values), 1.96 * statistics.stdev(values) / len(values) ** 0.5
+
+
+def standard(a, b):
+    return 1.96 * (a - b).std() / len(a) ** 0.5
+
+
+def outer_with(logits, loss=F.cross_entropy, centre=lambda z: z.mean(0)):
+    def outer(body, support_x, support_y, query_x, query_y, way):
+        features = body(support_x)
+        centres = torch.stack([centre(features[support_y == k]) for k in range(way)])
+        return loss(logits(body(query_x), centres), query_y)
+
+    return outer
+
+
+def minus_squares(z, c):
+    return -(z.unsqueeze(1) - c).pow(2).sum(2)
+
+
+def by_hand(logits, labels):
+    return (logits.logsumexp(1) - logits.gather(1, labels[:, None])[:, 0]).mean()
+
+
+RIGHT = {
+    "inner_network": [
+        network_by_name,
+        lambda channels, size, classes: network(channels, size, classes, pool=nn.AdaptiveMaxPool2d),
+    ],
+    "moved": [moved_by_deep_copy, moved_by_lists],
+    "sample_episode": [task, task_by_columns],
+    "paired": [paired_by_statistics, lambda a, b: ((a - b).mean().item(), 2 * ((a - b).var() / len(a)).sqrt().item())],
+    "outer_loss": [
+        outer_with(lambda z, c: 2 * z @ c.T - (z * z).sum(1, keepdim=True) - (c * c).sum(1)),
+        outer_with(minus_squares, by_hand),
+    ],
+}
+
+WRONG = {
+    "inner_network": {
+        "sigmoid": (lambda *sizes: network(*sizes, bend=nn.Sigmoid), "no ReLU"),
+        "leaky": (lambda *sizes: network(*sizes, bend=nn.LeakyReLU), "a ReLU is missing"),
+        "kernel 5": (lambda *sizes: network(*sizes, kernel=5), "the listing's layers"),
+        "batch norm": (lambda *sizes: network(*sizes, extra=[nn.BatchNorm2d(128)]), "the listing's layers"),
+        "a list": (lambda *sizes: list(network(*sizes)), "nn.Sequential"),
+    },
+    "moved": {
+        "all entries": (moved_by(lambda new, old, name: bool((new != old).all())), "as soon as one of its entries"),
+        "lengths": (moved_by(lambda new, old, name: float(new.norm()) != float(old.norm())), "You compare lengths"),
+        "first entry": (
+            moved_by(lambda new, old, name: bool(new.flatten()[0] != old.flatten()[0])),
+            "as soon as one of its entries",
+        ),
+        "copied late": (moved_copied_late, "keep a copy from before"),
+        "weights only": (
+            moved_by(lambda new, old, name: "weight" in name and not torch.equal(new, old)),
+            "You miss parameters that moved",
+        ),
+        "a dictionary": (lambda module, train: train() or dict(module.named_parameters()), "needs a set of names"),
+    },
+    "sample_episode": {
+        "first of the rest": (lambda *a: task(*a, pick=first_of_the_rest), "The queries are always the first"),
+        "with replacement": (lambda *a: task(*a, pick=drawn_twice), "image"),
+        "labels shuffled alone": (
+            lambda *a: task(*a, order=lambda y, g: y[torch.randperm(len(y), generator=g)]),
+            "label",
+        ),
+    },
+    "paired": {
+        "90 %": (
+            paired_of(lambda a, b: (a - b).mean(), lambda a, b: 1.645 * (a - b).std() / len(a) ** 0.5),
+            "an interval of 90 %",
+        ),
+        "ratio": (paired_of(lambda a, b: (a / b).mean(), standard), ""),
+        "absolute": (paired_of(lambda a, b: (a - b).abs().mean(), standard), "The sign of each difference is lost"),
+        "percent": (
+            paired_of(lambda a, b: 100 * (a - b).mean(), lambda a, b: 100 * standard(a, b)),
+            "are they in percent",
+        ),
+        "other order": (paired_of(standard, lambda a, b: (a - b).mean()), "have changed places"),
+    },
+    "outer_loss": {
+        "cosines": (outer_with(lambda z, c: F.normalize(z, dim=1) @ F.normalize(c, dim=1).T), ""),
+        "dot products": (outer_with(lambda z, c: z @ c.T), "These are dot products"),
+        "no log": (outer_with(minus_squares, F.nll_loss), "The softmax is missing"),
+        "minus": (outer_with(minus_squares, lambda z, y: -F.cross_entropy(z, y)), "with the other sign"),
+        "first image": (outer_with(minus_squares, centre=lambda z: z[0]), "Only the first image"),
+        "one mean": (outer_with(minus_squares, lambda z, y: z.log_softmax(1).mean()), ""),
+    },
+}
