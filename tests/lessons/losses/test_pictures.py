@@ -6,6 +6,7 @@ from picture_helpers import assert_follows
 
 from mlcourse.lessons.losses import pictures
 from mlcourse.meta_gradients import quadratics
+from mlcourse.teaching import figures
 from mlcourse.teaching.widgets import Explorer
 
 PICTURES = {
