@@ -65,7 +65,7 @@ from mlcourse.teaching.oracles import Unnamed, close, gradient_error, relative_e
 from mlcourse.teaching.output import Output
 from mlcourse.teaching.slips import common_slip
 
-__all__ = ["Check", "Unnamed", "Verdict", "close", "gradient_error", "relative_error"]
+__all__ = ["Check", "Unnamed", "Verdict", "close", "gradient_error", "keep_precision", "relative_error"]
 
 # Not yet, and passed. The signs ○ and ✓ say the same to those who do not see the colours: vermilion, and bluish green.
 LOOK = "border-left: 6px solid {0}; background-color: {0}1f; padding: 4px 10px;"
@@ -289,6 +289,13 @@ class Check:
 
 
 # ---- calling the answer ----
+
+
+def keep_precision(value: Tensor, like: Tensor, what: str) -> None:
+    """Raise TypeError unless `value` has the number format of `like`, which the lesson's next lines compute with."""
+    if isinstance(value, Tensor) and value.dtype != like.dtype:
+        came, is_now = (str(dtype).removeprefix("torch.") for dtype in (like.dtype, value.dtype))
+        raise TypeError(f"keep the number format: {what} is {is_now}, and what you got was {came} (leave .float() out)")
 
 
 def _watched(answer: Callable) -> Callable:

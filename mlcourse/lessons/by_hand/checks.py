@@ -16,7 +16,7 @@ from mlcourse.lessons.by_hand import implementations
 from mlcourse.lessons.by_hand.implementations import LINE_UP, ORDERS, TRUTH
 from mlcourse.meta_gradients import estimators
 from mlcourse.meta_gradients.estimators import Task
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
 from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, told_apart, uniform
 
 Tensors = dict[str, Tensor]
@@ -77,7 +77,9 @@ def _product_probe(answer: Callable, inputs: Tensors) -> Tensors:
         a, k = inputs["A"].to(phi.dtype), inputs["k"].to(phi.dtype)
         return 0.5 * phi @ a @ phi + k * _bends(phi)
 
-    return {"Hv": _one_vector(answer(loss, inputs["phi"].clone(), inputs["v"].clone()))}
+    result = _one_vector(answer(loss, inputs["phi"].clone(), inputs["v"].clone()))
+    keep_precision(result, inputs["phi"], "the product")
+    return {"Hv": result}
 
 
 def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -243,7 +245,9 @@ class Closed:
 
 
 def _gradient_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    return {"meta-gradient": _one_vector(answer(inputs["theta"].clone(), make_task(inputs)))}
+    result = _one_vector(answer(inputs["theta"].clone(), make_task(inputs)))
+    keep_precision(result, inputs["theta"], "the meta-gradient")
+    return {"meta-gradient": result}
 
 
 def _gradient_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -451,6 +455,7 @@ def _rate_probe(answer: Callable, inputs: Tensors) -> Tensors:
         result = torch.tensor(result, dtype=torch.float64)
     if not isinstance(result, Tensor) or result.dim():
         raise TypeError("it needs one number, of shape []: α is one number, so its gradient is one too")
+    keep_precision(result, inputs["theta"], "the gradient of α")
     return {"slope": result}
 
 

@@ -18,7 +18,7 @@ from operator import index
 import torch
 from torch import Tensor
 
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
 from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, uniform
 
 Tensors = dict[str, Tensor]
@@ -62,7 +62,9 @@ def _es_probe(answer: Callable, inputs: Tensors) -> Tensors:
             raise TypeError(f"losses takes one λ a row, [N, {n}], and got {list(getattr(lams, 'shape', []))}")
         return _heights(inputs, lams)
 
-    return {"gradient": answer(losses, inputs["lam"], inputs["noise"], float(inputs["sigma"]))}
+    gradient = answer(losses, inputs["lam"], inputs["noise"], float(inputs["sigma"]))
+    keep_precision(gradient, inputs["lam"], "the gradient")
+    return {"gradient": gradient}
 
 
 def _es_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -168,6 +170,8 @@ def _pes_probe(answer: Callable, inputs: Tensors) -> Tensors:
         if not isinstance(result, tuple) or len(result) != 3:
             raise TypeError("it needs three results: gradient, states, shift")
         gradient, states, shift = result
+        for name, value in (("the gradient", gradient), ("states", states), ("shift", shift)):
+            keep_precision(value, inputs["lam"], name)
         if getattr(shift, "shape", None) != eps.shape:
             raise TypeError(f"shift, the third result, must keep its shape {list(eps.shape)}")
         found.append((gradient, states, shift))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
 from mlcourse.teaching.oracles import Unnamed, first_mistake, randn
 
 Tensors = dict[str, Tensor]
@@ -279,6 +279,7 @@ def ridge_inputs(n: int, size: int, way: int) -> Callable[[torch.Generator], Ten
 def _ridge_probe(answer: Callable, inputs: Tensors) -> Tensors:
     with _Watch() as watch:
         weights = answer(inputs["x"], inputs["y"], float(inputs["lam"]))
+    keep_precision(weights, inputs["x"], "the weights")
     return {"weights": weights, "longest side": torch.tensor(watch.side)}
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mlcourse.meta_gradients import linear_solvers
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
 from mlcourse.teaching.oracles import Unnamed, first_mistake, randn
 
 Tensors = dict[str, Tensor]
@@ -272,6 +272,7 @@ def _hyper_probe(answer: Callable, inputs: Tensors) -> Tensors:
         return torch.linalg.solve(matrix, b.detach()) if matrix.det().abs() > 1e-12 else torch.zeros_like(b)
 
     result = answer(*losses(inputs), inputs["phi"].clone(), inputs["lam"].clone(), solve)
+    keep_precision(result, inputs["phi"], "the gradient")
     return {"gradient": result} | seen
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlcourse import inner
 from mlcourse.episodes import Episode
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
 from mlcourse.teaching.least_squares import (
     OUTER_STEPS,
     LeastSquares,
@@ -52,6 +52,7 @@ def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
         raise TypeError("it needs a new dictionary with a tensor for each name in params")
     outputs = {}
     for name in names:
+        keep_precision(new[name], start[name], f"new[{name!r}]")
         path, grad_path = slopes_of(new[name], [start[name], slopes[name]])
         outputs |= {name: new[name], f"path to {name}": path, f"path to the gradient of {name}": grad_path}
     return outputs
@@ -111,6 +112,7 @@ def _outer_probe(answer: Callable, inputs: Tensors) -> Tensors:
         value = answer(forward, theta, episode, steps=steps, rate=float(inputs["rate"]), loss=tilted, **options)
         if not isinstance(value, Tensor):
             raise TypeError("a Python number has no graph; return the tensor itself, without .item() or float()")
+        keep_precision(value, theta["w"], "the outer loss")
         return value, flat(dict(zip(theta, slopes_of(value, list(theta.values())), strict=True)))
 
     value, gradient = call(OUTER_STEPS)

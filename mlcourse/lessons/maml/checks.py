@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlcourse import inner
 from mlcourse.episodes import Episode
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
 from mlcourse.teaching.least_squares import (
     LeastSquares,
     close_enough,
@@ -48,6 +48,8 @@ def _meta_probe(answer: Callable, inputs: Tensors) -> Tensors:
             raise TypeError("the outer loss must be a tensor; a number of Python (.item()) has no dtype")
         if missing := [name for name in theta if not isinstance(grads.get(name), Tensor)]:
             raise TypeError(f"the gradient of {missing[0]!r} is missing or None")
+        for name in theta:
+            keep_precision(grads[name], theta[name], f"the gradient of {name!r}")
         return value, flat(grads)
 
     value, gradient = call(STEPS)
@@ -182,7 +184,9 @@ def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
     fast = answer(forward, params, inputs["support_x"].clone(), inputs["support_y"].clone(), **settings)
     if not isinstance(fast, dict) or not all(isinstance(fast.get(name), Tensor) for name in names):
         raise TypeError("it needs a dictionary with all names of params, those of the body too: forward needs them")
-    loss = tilted(body_and_head(fast, inputs["query_x"].to(fast["body"].dtype)), inputs["query_y"])
+    for name in names:
+        keep_precision(fast[name], inputs[name], f"the parameter {name!r}")
+    loss = tilted(body_and_head(fast, inputs["query_x"]), inputs["query_y"])
     slopes = dict(zip(names, slopes_of(loss, list(leaves.values())), strict=True))
     outputs = {name: fast[name] for name in names}
     outputs["forward passes"] = torch.tensor(calls)  # tells steps that were lost from steps that were not taken
@@ -360,6 +364,8 @@ def _rates_probe(answer: Callable, inputs: Tensors) -> Tensors:
     grads = answer(forward, params, rates, *sets, loss=tilted)
     if not isinstance(grads, dict) or not all(isinstance(grads.get(name), Tensor) for name in rates):
         raise TypeError("it needs a dictionary with the gradient of each rate, by name")
+    for name in rates:
+        keep_precision(grads[name], rates[name], f"the gradient of the rate of {name!r}")
     return {f"gradient of the rate of {name}": grads[name] for name in rates}
 
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlcourse import inner
 from mlcourse.meta_gradients.saved_bytes import saved_bytes
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
 from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, uniform
 
 Tensors = dict[str, Tensor]
@@ -240,9 +240,10 @@ def _truncated_probe(answer: Callable, inputs: Tensors) -> Tensors:
         fast = answer(_forward, {"w": theta}, inputs["x"], inputs["y"], **settings)
         if not isinstance(fast, dict) or not isinstance(fast.get("w"), Tensor):
             raise TypeError("it needs the fast weights: a dictionary with a tensor for each name in params")
+        keep_precision(fast["w"], theta, "the fast weight 'w'")
         phi, slope = fast["w"], torch.zeros_like(theta)
         if phi.requires_grad:
-            v = inputs["pull"].to(phi.dtype)
+            v = inputs["pull"]
             (slope,) = torch.autograd.grad(phi, theta, v, allow_unused=True, materialize_grads=True)
         outputs |= {f"φ, {name}": phi, f"gradient, {name}": slope}
     return outputs
@@ -423,6 +424,8 @@ def _terms_probe(answer: Callable, inputs: Tensors, steps: int = TERM_STEPS) -> 
     right = isinstance(result, tuple | list) and len(result) == 3 and all(isinstance(r, Tensor) for r in result)
     if not right:
         raise TypeError("it needs three tensors (maml, first_order, reptile), each of the shape of theta")
+    for name, value in zip(TERMS, result, strict=True):
+        keep_precision(value, inputs["theta"], name)
     return dict(zip(TERMS, result, strict=True))
 
 
@@ -556,6 +559,7 @@ def _pull_probe(answer: Callable, inputs: Tensors) -> Tensors:
             return answer(step, inputs["theta"].clone(), inputs["pull"].clone(), steps=steps, every=every)
 
         value = call()
+        keep_precision(value, inputs["theta"], "the pulled vector")
         outputs |= {name: value, f"calls, {name}": torch.tensor(float(calls))}
         dtype = value.dtype if isinstance(value, Tensor) else torch.float64
         longest = inputs["theta"].to(dtype).requires_grad_()

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
 from mlcourse.teaching.oracles import Unnamed, directional_derivative, first_mistake, randn, told_apart, uniform
 
 Tensors = dict[str, Tensor]
@@ -266,7 +266,9 @@ def _weight_inputs(examples: int, n: int) -> Callable[[torch.Generator], Tensors
 
 def _weight_probe(answer: Callable, inputs: Tensors) -> Tensors:
     gradients, phi, weights = (inputs[name].clone() for name in ("gradients", "phi", "weights"))
-    return {"gradient": answer(gradients, slope_of(inputs, "outer"), phi, weights, float(inputs["rate"]))}
+    result = answer(gradients, slope_of(inputs, "outer"), phi, weights, float(inputs["rate"]))
+    keep_precision(result, inputs["phi"], "the gradient of the weights")
+    return {"gradient": result}
 
 
 def _weight_judge(inputs: Tensors, outputs: Tensors) -> str | None:

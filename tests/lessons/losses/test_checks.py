@@ -29,6 +29,11 @@ def step_with_loop(params, grads, rate):
     return new
 
 
+def step_by_pairs(params, grads, rate):
+    steps = [(-rate * grads[name]).add(value) for name, value in params.items()]
+    return dict(zip(params, steps))
+
+
 def step_float32(params, grads, rate):
     return {name: params[name].float() - rate * grads[name].float() for name in params}
 
@@ -89,8 +94,9 @@ def step_transposed(params, grads, rate):
 def test_sgd_step():
     assert_check(
         checks.sgd_step,
-        right=[step_with_loop, step_float32],
+        right=[step_with_loop, step_by_pairs],
         wrong={
+            "float32": (step_float32, "keep the number format"),
             "ascends": (step_ascends, "this ascends"),
             "no rate": (step_without_rate, "rate is missing"),
             "step alone": (step_alone, "the step alone"),
@@ -127,6 +133,12 @@ def outer_with_loop(forward, theta, episode, *, steps, rate, loss, first_order=F
             phi = {name: phi[name] - rate * g for name, g in zip(phi, grads)}
         total = total + loss(forward(phi, episode.query_x[i]), episode.query_y[i])
     return total / episode.tasks
+
+
+def outer_by_sum(forward, theta, episode, *, steps, rate, loss, first_order=False):
+    settings = {"steps": steps, "rate": rate, "loss": loss, "first_order": first_order}
+    phis = [inner.adapt(forward, theta, sx, sy, **settings) for sx, sy, *_ in rows(episode)]
+    return sum(loss(forward(phi, x), y) for phi, (*_, x, y) in zip(phis, rows(episode))) / len(phis)
 
 
 def outer_float32(forward, theta, episode, *, steps, rate, loss, first_order=False):
@@ -235,8 +247,9 @@ OUTER_MISTAKES = {
 def test_outer_loss():
     assert_check(
         checks.outer_loss,
-        right=[outer_with_loop, outer_float32],
-        wrong={name: (outer_variant(change), words) for name, (change, words) in OUTER_MISTAKES.items()},
+        right=[outer_with_loop, outer_by_sum],
+        wrong={name: (outer_variant(change), words) for name, (change, words) in OUTER_MISTAKES.items()}
+        | {"float32": (outer_float32, "keep the number format")},
     )
 
 
