@@ -55,7 +55,9 @@ class PrototypicalNetwork(MetricLearner):
     scaled: logits are −‖f(x) − c_k‖²/√D for D numbers, as attention divides its products (Vaswani et al., *Attention Is
     All You Need*, 2017, https://arxiv.org/abs/1706.03762). The distances of an untrained network grow with D, so that
     without it training may start from answers that are sure and wrong. The paper has no scale. (Measured on glyphs, 150
-    steps of two 20-way tasks, three seeds, 20-way accuracy on validation classes: 31 to 35 % without, 54 to 61 % with.)
+    steps of two 20-way tasks, three seeds, 20-way accuracy on validation classes: 31 to 35 % without, 54 to 61 % with.
+    A long training makes up for it: the whole recipe `short` on Omniglot, seed 1, 1,000 test episodes, gave 98.45 %
+    ± 0.17 and 94.70 % ± 0.17 (5-way, 20-way) without, 98.42 % ± 0.17 and 94.64 % ± 0.17 with. So recipes have none.)
     """
 
     def __init__(
