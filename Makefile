@@ -2,9 +2,11 @@
 PYTHON ?= python3
 export NB TORCH
 
-# A Python may be there and not run (a shim of pyenv): each is tried before it is taken.
+# A Python may be there and not run (a shim of pyenv): each is tried before it is taken. PYTHON may be a path with blanks,
+# or a command with options (py -3).
 works = -c "import sys; sys.exit(sys.version_info < (3, 6))" 2>/dev/null
-course = @if $(PYTHON) $(works); then exec $(PYTHON) mlcourse/environment.py $@; fi; \
+course = @if "$(PYTHON)" $(works); then exec "$(PYTHON)" mlcourse/environment.py $@; fi; \
+	if $(PYTHON) $(works); then exec $(PYTHON) mlcourse/environment.py $@; fi; \
 	for python in python3 python3.13 python3.12 python3.11 python /usr/bin/python3; do \
 		if $$python $(works); then \
 			echo "mlcourse: PYTHON=$(PYTHON) does not run here; taking $$python" >&2; \

@@ -28,16 +28,16 @@ No figure here is typed by hand. How to measure one again: the commands stand in
 
 ## Accuracy on Omniglot
 
-Omniglot, 1-shot, Vinyals split with rotations, trained for 5-way tasks from random weights by the recipe `short`
-(ANIL with `batch`: half its steps, which validation classes preferred), the best step chosen on validation classes;
-1,000 test episodes, 15 queries per class. There are two 95 % intervals. "Over runs" says how much the
-result changes with another training (Student's t; only where there are several runs). "Over episodes" says how much it
-changes with other test tasks; it is the mean of the runs' own intervals, and more runs do not make it smaller, because
-all runs of a row answered the same episodes. Normalisation: batch normalisation takes its statistics from the training
-(running), from the support images (support), or from all images at hand, queries too (batch). Inductive: each query is
-answered alone. Transductive: the queries of a task influence each other. `data/results/omniglot.json` has each run, the commands and the machine. Seconds: of one
-run on 2 quiet cores, where it was taken. Paper: 5-way and 20-way figures (%) of the method's own paper, after its
-longer training. `data/results/glyphs.json` has the same for the embedded characters.
+Omniglot, 1-shot, Vinyals split with rotations, trained for 5-way tasks from random weights by the recipe `short` (ANIL
+with `batch`: half its steps, which validation classes preferred), the best step chosen on validation classes; 1,000
+test episodes, 15 queries per class. There are two 95 % intervals. "Over runs" says how much the result changes with
+another training (Student's t; only where there are several runs). "Over episodes" says how much it changes with other
+test tasks; it is the mean of the runs' own intervals, and more runs do not make it smaller, because all runs of a row
+answered the same episodes. Normalisation: batch normalisation takes its statistics from the training (running), from
+the support images (support), or from all images at hand, queries too (batch). Inductive: each query is answered alone.
+Transductive: the queries of a task influence each other. `data/results/omniglot.json` has each run, the commands and
+the machine. Seconds: of one run on 2 quiet cores, where it was taken. Paper: 5-way and 20-way figures (%) of the
+method's own paper, after its longer training. `data/results/glyphs.json` has the same for the embedded characters.
 
 | method | 5-way | worst tenth of the 5-way tasks | 20-way | normalisation | training | paper |
 |---|---|---|---|---|---|---|"""
@@ -96,10 +96,10 @@ def rows(runs: list[dict], seconds: dict[str, float]) -> list[str]:
 
 SUMMARIZED = """\
 Omniglot (handwritten characters), 5-way 1-shot (five characters, one picture of each), {episodes:,} test tasks of
-characters that no training saw: {untrained} without training;
-trained by the recipe `short`, from {worst} to {best}. One second-order MAML step of the package on pictures is
-{least:.1f} to {most:.1f} times as fast as a loop over the tasks in plain PyTorch, on two cores. [All methods, their intervals and settings, and
-their papers' figures](docs/results.md)
+characters that no training saw: {untrained} without training; trained by the recipe `short`, from {worst} to {best}.
+One second-order MAML step of the package on pictures is {least:.1f} to {most:.1f} times as fast as a loop over the
+tasks in plain PyTorch, on two cores. [All methods, their intervals and settings, and their papers'
+figures](docs/results.md)
 """
 
 

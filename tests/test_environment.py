@@ -287,10 +287,15 @@ def test_a_python_that_is_too_old_is_not_taken(shims):
     assert environment.newer_python() is None
 
 
+# the last two: a path with a blank, and a command with an option
+NAMES_OF_PYTHON = [("python-gone", "taking"), ("dead", "taking"), (sys.executable, ""), ("a b", ""), ("python3 -B", "")]
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-@pytest.mark.parametrize(("name", "said"), [("python-gone", "taking"), ("dead", "taking"), (sys.executable, "")])
+@pytest.mark.parametrize(("name", "said"), NAMES_OF_PYTHON)
 def test_make_tries_the_python_before_it_takes_it(name, said, tmp_path):
     script(tmp_path / "dead", "exit 127")
+    script(tmp_path / "a b", f'exec "{sys.executable}" "$@"')
     path = f"{tmp_path}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["make", "help", f"PYTHON={name}"]
     outer = {"MAKELEVEL", "MAKEFLAGS", "MFLAGS"}  # `make test` may be running these tests

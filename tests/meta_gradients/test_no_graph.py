@@ -270,7 +270,7 @@ OTHERS = {  # public, and nothing of theirs is a derivative that a lost graph co
     "hypergradients": "Bilevel",
     "implicit": "rows",
     "inner": "Recompute all_parameters by_every_name call gradient leaf "
-    "log_and_sign parameters refuse_inference_mode sgd_step with_gradients",
+    "log_and_sign parameters refuse_inference_mode sgd_step weight_norm with_gradients",
     "learned_optimizers": "SGD LSTMRule MLPRule Rule joined load moved save",
     "linear_solvers": "dot neumann_terms",
     "estimators": "Task as_function find_jump image_task small_network",
