@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -90,7 +90,17 @@ def _twice_differentiable(network: nn.Module) -> Iterator[None]:
     mended = []
     try:
         for module in network.modules():
+            if isinstance(module, parametrize.ParametrizationList) and parametrize._cache_enabled:
+                raise CourseError(
+                    "weights that are computed from others are kept by parametrize.cached(), so no inner step would "
+                    "move them; leave it out"
+                )
             if isinstance(module, WEIGHT_NORM):
+                if type(module) is not WEIGHT_NORM:
+                    raise CourseError(
+                        f"{type(module).__name__} is made from PyTorch's weight normalisation, whose second derivative "
+                        "is wrong; write it as a parametrization of its own"
+                    )
                 module.forward = partial(weight_norm, dim=module.dim)
                 mended.append(module)
             elif isinstance(module, SPECTRAL_NORM) and module.training and torch.is_grad_enabled():
@@ -114,7 +124,8 @@ def weight_norm(g: Tensor, v: Tensor, dim: int) -> Tensor:
 
     Salimans, Kingma, *Weight Normalization*, 2016, https://arxiv.org/abs/1602.07868.
     """
-    others = [other for other in range(v.dim()) if other != dim]
+    kept = dim if dim == -1 else dim % v.dim()  # −2 is the last but one dimension, −1 none
+    others = [other for other in range(v.dim()) if other != kept]
     return v * (g / v.square().sum(others, keepdim=dim != -1).sqrt())
 
 

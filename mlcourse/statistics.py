@@ -251,7 +251,7 @@ def episodes_over_data(
 # ------------------------------------------------------------------ how sure, against how often right
 
 BINS = 15
-COLDEST, HOTTEST = 1e-3, 1e3  # temperatures: where all validation answers are right, none is the best
+COLDEST, HOTTEST = 0.05, 20.0  # temperatures: where all validation answers are right, none is the best
 
 
 def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
@@ -290,7 +290,8 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     """The T for which softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017, section 4.2).
 
     logits [n, way], labels [n], of validation classes. The log-likelihood is concave in 1/T, so its slope
-    Σ (z_right − E_p[z]) changes its sign once, and halving an interval finds where. It stays between 0.001 and 1,000.
+    Σ (z_right − E_p[z]) changes its sign once, and halving an interval finds where. It stays between 0.05 and 20, where
+    all answers are right or none; it is 1 where it changes nothing, for logits that are all alike.
     """
     logits, labels = _answers(logits, labels)
     right = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -299,6 +300,8 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
         return (right - (logits * (logits / math.exp(log_t)).softmax(-1)).sum(-1)).sum().item()
 
     low, high = math.log(COLDEST), math.log(HOTTEST)
+    if slope(low) == slope(high) == 0:
+        return 1.0
     for _ in range(60):  # to 14 digits
         middle = (low + high) / 2
         low, high = (low, middle) if slope(middle) >= 0 else (middle, high)

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from core_helpers import Smooth, flat_gradient, loss_at, random_episode
+from torch import nn
 
 from mlcourse import inner
 from mlcourse.errors import CourseError
@@ -378,3 +379,31 @@ def test_descent_is_on_any_loss_and_has_its_closed_form():
     torch.testing.assert_close(to_centre, torch.tensor(2 * (1 - shrink), dtype=torch.float64))
     with pytest.raises(CourseError, match="steps is -1"):
         inner.descend(lambda p: p["phi"].sum(), {"phi": theta}, -1, 0.1)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1, -2])
+def test_weight_normalisation_over_every_dimension(dim):
+    layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 5).double(), dim=dim)
+    x = torch.rand(3, 4, dtype=torch.float64)
+    found = inner.call(layer, inner.parameters(layer), x)
+    assert torch.allclose(found, layer(x), rtol=1e-12)
+
+
+def test_a_parametrization_made_from_weight_normalisation_is_refused():
+    class Twice(inner.WEIGHT_NORM):
+        def forward(self, g, v):
+            return 2 * super().forward(g, v)
+
+    layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
+    layer.parametrizations.weight[0].__class__ = Twice
+    with pytest.raises(CourseError, match="Twice is made from"):
+        inner.call(layer, inner.parameters(layer), torch.rand(3, 4))
+
+
+def test_weights_that_are_kept_are_refused():
+    layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
+    with torch.nn.utils.parametrize.cached(), pytest.raises(CourseError, match="cached"):
+        inner.call(layer, inner.parameters(layer), torch.rand(3, 4))
+    plain = nn.Linear(4, 5)
+    with torch.nn.utils.parametrize.cached():
+        assert inner.call(plain, inner.parameters(plain), torch.rand(3, 4)).shape == (3, 5)

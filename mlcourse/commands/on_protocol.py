@@ -26,6 +26,19 @@ def check_free(protocol: str, given: dict[str, tuple[Any, Any]]) -> None:
             raise CourseError(f"--{name} is {value}, but protocol {protocol} fixes the episodes: leave --{name} out")
 
 
+def check_replaced(path: Path, seed: int | None) -> None:
+    """Raise CourseError where the file holds the result of another training: two runs of one name are not one."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no result yet, or one that nobody can read
+    if earlier != seed:
+        raise CourseError(
+            f"{path} holds the result of another training (seed {earlier}, this one has {seed}): "
+            "name another file with --out, or rename the run's folder"
+        )
+
+
 def evaluate(
     learner: str,
     protocol: str,
@@ -60,6 +73,8 @@ def evaluate(
     else:
         model, about = learners.load_run(learner, device=place)
         name = Path(learner).resolve().name
+    path = out or protocols.folders(chosen)[1] / f"{name}.json"
+    check_replaced(path, about.get("seed"))
     words = ["mlcourse evaluate", learner if baseline else name, f"--protocol {chosen.name}"]
     words += [f"--seed {seed}"] if baseline and seed else []
     result = protocols.evaluate(
@@ -74,7 +89,6 @@ def evaluate(
         convert=convert,
         device=place,
     )
-    path = out or protocols.folders(chosen)[1] / f"{name}.json"
     protocols.save(result, path)
     row = protocols.Row(result.method, result.title, (result,))
     if as_json:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mlcourse import files
 from mlcourse.errors import CourseError, CourseWarning
@@ -42,6 +43,15 @@ def _check_same(learner: Learner, again: Learner) -> None:
     if type(again) is not type(learner):
         raise CourseError(f"{name} is another class now (was its file read anew?); make the learner again")
     changed = f"{name} was changed after it was made"
+    if lazy := [key for key, value in (*learner.named_parameters(), *again.named_parameters()) if is_lazy(value)]:
+        raise CourseError(f"{lazy[0]} of {name} has no shape before the first pictures come; give the layer its size")
+    moves, again_moves = ({k: v.requires_grad for k, v in one.named_parameters()} for one in (learner, again))
+    for key, moved in moves.items():
+        if again_moves.get(key, moved) != moved:
+            raise CourseError(
+                f"{changed}: {key} is {'trained' if moved else 'frozen'}, made again from its arguments it is "
+                f"{'frozen' if moved else 'trained'}, and a file keeps the arguments; set requires_grad in __init__"
+            )
     mine, other = ({key: tuple(value.shape) for key, value in one.state_dict().items()} for one in (learner, again))
     for key in mine | other:
         if mine.get(key) != other.get(key):

@@ -72,7 +72,7 @@ def truncated_conjugate_gradient(
         _check_finite(curvature, "a product A p")
         slant = curvature / dot(direction, direction)
         highest = torch.maximum(highest, slant.abs())
-        slant = torch.where(slant.abs() <= eps * highest, 0, slant)  # beside the highest one it is rounding
+        slant = torch.where(slant.abs() <= NOISE * eps * highest, 0, slant)  # beside the highest one it is rounding
         # A curvature counts while more than rounding is left to solve. One that is clearly negative counts down to what
         # rounding leaves of b − A v, about eps · (‖A‖‖v‖ + ‖b‖).
         noise = NOISE * eps * (highest * dot(v, v).sqrt() + size_of_b)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlcourse.episodes import Episode
+from mlcourse.evaluation import home_of
 from mlcourse.learners.base import evaluation_mode
 
 
@@ -29,7 +30,7 @@ def count(learner: nn.Module, episode: Episode, about: dict[str, Any], device: A
 
 def of_episode(learner: nn.Module, episode: Episode, device: Any = "cpu") -> int:
     """To adapt to one task and to answer all its queries."""
-    episode = episode.to(device)
+    episode = episode.to(device, home_of(learner)[1])
     with torch.no_grad(), evaluation_mode(learner), FlopCounterMode(display=False) as counter:
         learner(episode.support_x, episode.support_y, episode.query_x)
     return counter.get_total_flops()
@@ -41,10 +42,12 @@ def of_step(learner: nn.Module, about: dict[str, Any], shape: tuple[int, ...], d
     if getattr(learner, "trains_on", None) != "episodes" or not all(isinstance(about.get(one), int) for one in wanted):
         return None
     tasks, way, query, shot = (about[one] for one in wanted)
-    task = noise(way, shot, query, shape).to(device)
+    task = noise(way, shot, query, shape).to(device, home_of(learner)[1])
     twin = copy.deepcopy(learner).train()
     with FlopCounterMode(display=False) as counter:
         loss, _ = twin.outer_loss(task, generator=torch.Generator().manual_seed(0))
+        if not loss.requires_grad:  # all of it is frozen: no step moves anything
+            return None
         loss.backward()
     return tasks * counter.get_total_flops()
 

@@ -57,7 +57,8 @@ def table(notebooks: dict[str, NotebookNode], recorded: dict[str, dict]) -> str:
     for name, notebook in sorted(notebooks.items()):
         kept = recorded.get(name, {}).get("claim", {})
         fresh = kept.get("code") == _mark(notebook)
-        columns = [f"[{name[:2]}]({name}.ipynb)", *of(notebook).values(), kept["printed"] if fresh else "not run"]
+        result = kept.get("printed", "not run") if fresh else "not run"
+        columns = [f"[{name[:2]}]({name}.ipynb)", *of(notebook).values(), result]
         rows.append("| " + " | ".join(map(_in_a_cell, columns)) + " |")
     return "\n".join(rows)
 

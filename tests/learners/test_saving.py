@@ -688,3 +688,23 @@ def test_a_folder_without_a_name_is_not_the_current_one(tmp_path, monkeypatch):
     for attempt in (lambda: mlcourse.load(""), lambda: learners.save(learner, " "), lambda: train(learner, out="")):
         with pytest.raises(CourseError, match="is empty, which would mean the current folder; name a folder"):
             attempt()
+
+
+def test_what_was_frozen_after_it_was_made_is_refused(tmp_path):
+    learner = learners.build("maml", way=2, in_channels=1, size=8, channels=2, seed=0)
+    next(learner.network.parameters()).requires_grad_(False)
+    with pytest.raises(CourseError, match="is frozen, made again from its arguments it is trained"):
+        learners.save(learner, tmp_path)
+
+
+class WithALazyLayer(learners.PrototypicalNetwork):
+    def __init__(self):
+        super().__init__(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)))
+        self.more = torch.nn.LazyLinear(2)
+
+
+def test_a_layer_without_a_size_is_refused_in_one_line(tmp_path):
+    learner = WithALazyLayer()
+    learner.more(torch.rand(1, 3))  # here it gets its size; one that is made again has none
+    with pytest.raises(CourseError, match="has no shape before the first pictures come"):
+        learners.save(learner, tmp_path)
