@@ -11,7 +11,8 @@ from protocol_helpers import small
 from typer.testing import CliRunner
 
 from mlcourse import files, learners, protocols
-from mlcourse.commands import app
+from mlcourse.commands import app, on_protocol
+from mlcourse.errors import CourseError
 
 
 def call(*arguments):
@@ -187,3 +188,14 @@ def test_bad_input_is_one_clear_line(case, inside):
     assert len(lines) == 1, answer.stderr
     assert named in lines[0]
     assert not (inside / "runs" / "results" / "small" / "broken.json").exists()
+
+
+def test_a_result_of_another_training_is_not_replaced(tmp_path):
+    path = tmp_path / "run.json"
+    on_protocol.check_replaced(path, 1)  # nothing there
+    path.write_text("{")
+    on_protocol.check_replaced(path, 1)  # nothing that anyone can read
+    path.write_text('{"seed": 1}')
+    on_protocol.check_replaced(path, 1)  # the same again
+    with pytest.raises(CourseError, match="seed 1, this one has 2"):
+        on_protocol.check_replaced(path, 2)
