@@ -57,7 +57,7 @@ def evaluate(
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
         more |= {"download": download, "convert": convert, "out": out, "as_json": as_json}
         return on_protocol.evaluate(learner, protocol, **more)
-    from mlcourse import devices, evaluation, learners, threads
+    from mlcourse import devices, evaluation, learners, protocols, threads
     from mlcourse.commands import data
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
     from mlcourse.errors import CourseError
@@ -75,7 +75,7 @@ def evaluate(
         protocol = about.get("protocol")
     shot = about.get("shot", 1) if shot is None else shot
     drawn = bool(about.get("drawn")) if drawn is None else drawn
-    shape = None if baseline else _shape(model)
+    shape = None if baseline else protocols.shape_of(model)
     if convert and shape is None:
         raise CourseError(f"--convert is for a trained run of one shape; {learner} takes any pictures: leave it out")
     images = data.load(
@@ -130,14 +130,9 @@ def _baseline(learner: str) -> str | None:
 def _check_way(learner, model, way: int) -> None:
     """Raise CourseError where a run was trained for fewer classes than are asked for."""
     from mlcourse.errors import CourseError
-    from mlcourse.learners import METHODS
+    from mlcourse.protocols import most_ways
 
-    config = model.config
-    if not config:
-        return
-    options = config["options"]
-    fixed = METHODS[config["method"]].head and not options.get("zero_head")
-    most = config["way"] if fixed else options.get("most_ways")
+    most = most_ways(model)
     if most is not None and way > most:
         raise CourseError(
             f"--way is {way}, but {learner} tells {most} classes apart at most: use --way {most} or less, or train "
@@ -184,13 +179,6 @@ def _seen(learner, about, dataset, images) -> list[str]:
             "to what it was, or train again"
         )
     return [f"{words}: if they are the same, this is no figure of unseen classes"]
-
-
-def _shape(model) -> tuple[int, int, int] | None:
-    """(C, H, W) of the pictures that a learner was built for; None when it takes any, or its own class does not say."""
-    if "in_channels" not in model.config or model.trains_on == "nothing":
-        return None
-    return model.config["in_channels"], model.config["size"], model.config["size"]
 
 
 def _dataset(learner, about) -> str:

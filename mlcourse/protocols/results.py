@@ -299,12 +299,17 @@ def shape_of(learner: nn.Module) -> tuple[int, int, int] | None:
     return config["in_channels"], config["size"], config["size"]
 
 
-def check_way(protocol: Protocol, learner: nn.Module, name: str) -> None:
-    """Raise CourseError where a learner has outputs for fewer classes than the protocol's tasks have."""
+def most_ways(learner: nn.Module) -> int | None:
+    """How many classes a learner tells apart at most; None when it takes any number, or does not say."""
     config = getattr(learner, "config", {})
     options, method = config.get("options", {}), METHODS.get(config.get("method"))
     fixed = method is not None and method.head and not options.get("zero_head")
-    most = config.get("way") if fixed else options.get("most_ways")
+    return config.get("way") if fixed else options.get("most_ways")
+
+
+def check_way(protocol: Protocol, learner: nn.Module, name: str) -> None:
+    """Raise CourseError where a learner has outputs for fewer classes than the protocol's tasks have."""
+    most = most_ways(learner)
     if most is not None and protocol.way > most:
         raise CourseError(
             f"protocol {protocol.name} has tasks of {protocol.way} classes, but {name} tells {most} apart at most: "
