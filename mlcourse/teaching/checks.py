@@ -59,6 +59,7 @@ from zlib import crc32
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mlcourse.teaching import progress
 from mlcourse.teaching.oracles import Unnamed, close, gradient_error, relative_error
@@ -182,7 +183,8 @@ class Check:
             if diagnosis is not None:
                 if found_by == "judge":
                     kin = [one for other, one in problems if other == name and one is not given]
-                    diagnosis = self._agreed(diagnosis, answer, kin)
+                    single = self._only_single_precision(answer, given)
+                    diagnosis = single or self._agreed(diagnosis, answer, kin)
                 if isinstance(diagnosis, Unnamed) and (cause := self._common_slip(answer, problems)):
                     diagnosis = f"{diagnosis} {cause}"
                 where = f" (Problem: {name}.)" if name and found_by in ("judge", "outputs") else ""
@@ -201,6 +203,17 @@ class Check:
             other = next(one for one in others if not isinstance(one, Unnamed))
             return unnamed[0] if unnamed else Unnamed(f"{diagnosis} But on another problem of the same kind: {other}")
         return unnamed[0] if len(unnamed) > len(kin) / 2 else diagnosis
+
+    def _only_single_precision(self, answer: Callable, given: dict[str, Tensor]) -> str | None:
+        """Say so when the answer is right once all that it computes is in double precision, else None."""
+        outputs = self.try_answer(_in_double_precision(answer), given)[0]
+        if outputs is None or self.judge_outputs(given, outputs) is not None:
+            return None
+        return (
+            "the formula is right, its numbers are too coarse. Somewhere you compute in single precision (float32, 7 "
+            "digits): `torch.tensor(0.1)` and `torch.zeros(3)` are in float32 unless you give a dtype, and `.float()` "
+            "makes it so. The check computes in float64."
+        )
 
     def _common_slip(self, answer: Callable, problems: list[tuple[str, dict[str, Tensor]]]) -> str | None:
         """The common slip that explains this wrong answer on all problems, in a sentence, or None. Never raises."""
@@ -320,6 +333,33 @@ def _watched(answer: Callable) -> Callable:
     if inspect.isfunction(answer):
         functools.update_wrapper(call, answer)
     return call
+
+
+class _InDoublePrecision(TorchFunctionMode):
+    """While it is on, whatever would be made in float32 is made in float64."""
+
+    def __enter__(self):
+        self.before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        torch.set_default_dtype(self.before)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        function = Tensor.double if function is Tensor.float else function
+        args = [torch.float64 if one is torch.float32 else one for one in args]
+        kwargs = {name: torch.float64 if one is torch.float32 else one for name, one in (kwargs or {}).items()}
+        return function(*args, **kwargs)
+
+
+def _in_double_precision(answer: Callable) -> Callable:
+    def call(*args, **kwargs):
+        with _InDoublePrecision():
+            return answer(*args, **kwargs)
+
+    return functools.update_wrapper(call, answer) if inspect.isfunction(answer) else call
 
 
 def _by_name(answer: Callable, args: tuple, kwargs: dict) -> dict:

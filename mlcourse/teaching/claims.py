@@ -12,11 +12,13 @@ import io
 import tokenize
 from pathlib import Path
 
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 from mlcourse import files
 from mlcourse.errors import CourseError
 
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 WORDS = ("says", "method", "rival", "tuned")  # what a claim cell's metadata must name
 RECORD = Path("results") / "lessons.json"  # below the folder of the data
 BEGIN = "<!-- claims: begin (written by `mlcourse tidy`) -->"
@@ -92,19 +94,42 @@ def without_comments(source: str) -> str:
 
     It cuts them out of the text, because a tree is written differently by different versions of Python.
     """
-    lines = source.replace("\r\n", "\n").split("\n")
-    for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
+    source = source.replace("\r\n", "\n").replace("\r", "\n")
+    lines = source.split("\n")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
-            text = node.body[0]
-            for row in range(text.lineno, text.end_lineno + 1):
-                lines[row - 1] = ""
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            _cut(lines, node.body[0])
     return "\n".join(kept for line in lines if (kept := line.rstrip()))
+
+
+def _cut(lines: list[str], text: ast.stmt) -> None:
+    """Cut a docstring out of the lines, in place; code beside it, on its first or last line, stays."""
+    first, last = text.lineno - 1, text.end_lineno - 1
+    # a tree counts columns in bytes
+    before, after = lines[first].encode()[: text.col_offset], lines[last].encode()[text.end_col_offset :]
+    lines[first : last + 1] = [(before + after).decode(), *[""] * (last - first)]
+
+
+def _python(cell: str) -> str:
+    """The code of a cell as plain Python: a magic, such as `%matplotlib inline`, as the call that it stands for.
+
+    Raises CourseError when it is neither.
+    """
+    try:
+        ast.parse(cell)
+        return cell
+    except SyntaxError:
+        code = TransformerManager().transform_cell(cell)
+    try:
+        ast.parse(code)
+        return code
+    except SyntaxError as error:
+        where = (error.text or cell).strip()
+        raise CourseError(f"a code cell is not Python ({error.msg}), mend it: {where}") from None
 
 
 def _cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -117,7 +142,7 @@ def _cell(notebook: NotebookNode) -> NotebookNode:
 
 def _mark(notebook: NotebookNode) -> str:
     """A mark of the notebook's code: a result is of this code, or it is no result."""
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    code = "\n".join(_python(cell.source) for cell in notebook.cells if cell.cell_type == "code")
     return hashlib.sha256(without_comments(code).encode()).hexdigest()[:16]
 
 

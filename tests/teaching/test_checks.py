@@ -327,3 +327,39 @@ def test_gradients_that_a_cell_before_has_switched_off_are_not_the_answers_fault
         assert not torch.is_grad_enabled()
     with torch.inference_mode():
         assert check.run(check.reference).passed
+
+
+def step_with(rate_of):
+    return lambda w, g, rate: w - rate_of(rate) * g
+
+
+@pytest.mark.parametrize(
+    "coarse",
+    [
+        step_with(lambda rate: torch.tensor(float(rate))),
+        step_with(lambda rate: rate.float().double()),
+        step_with(lambda rate: rate.to(torch.float32).to(torch.float64)),
+        lambda w, g, rate: w - torch.ones(()) * torch.full((), float(rate), dtype=torch.float32) * g,
+    ],
+)
+def test_a_right_formula_in_single_precision_hears_that_and_no_other_cause(coarse):
+    # on the old code the judge named a cause: it knows only "right" and "not right"
+    def blames(inputs, outputs):
+        right = inputs["w"] - inputs["rate"] * inputs["g"]
+        return None if close(outputs["new w"], right) else "the sign of the gradient is wrong"
+
+    for check in (make(), make(judge=blames)):
+        for seed in SEEDS:
+            verdict = check.run(coarse, seed=seed)
+            assert not verdict.passed
+            assert "float32" in verdict.diagnosis, verdict.diagnosis
+            assert "sign" not in verdict.diagnosis
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_wrong_formula_in_single_precision_hears_its_own_cause():
+    verdict = make().run(lambda w, g, rate: w + torch.tensor(float(rate)) * g)
+    assert "float32" not in verdict.diagnosis
+    nearly = make().run(lambda w, g, rate: w - rate * (1 + 2e-7) * g)  # as far off, but in double precision
+    assert not nearly.passed
+    assert "float32" not in nearly.diagnosis

@@ -62,3 +62,25 @@ def test_a_page_that_is_not_there_or_has_no_mark_is_one_line(tmp_path, page, par
         (tmp_path / "README.md").write_text(page, encoding="utf-8")
     with pytest.raises(CourseError, match=part):
         claims.page(tmp_path, tmp_path)
+
+
+def test_code_beside_a_docstring_is_code():
+    one_line = 'class Ä: """Ö"""; x = 1\ndef f(): "say"; return 1\ndef g():\n    """Say\n    more."""; return 2'
+    kept = claims.without_comments(one_line)
+    assert kept == "class Ä: ; x = 1\ndef f(): ; return 1\ndef g():\n    ; return 2"
+    for other in (one_line.replace("x = 1", "x = 3"), one_line.replace("return 2", "return 3")):
+        assert claims.without_comments(other) != kept
+    assert claims.without_comments(one_line.replace("Ö", "other").replace("say", "more")) == kept
+    assert claims.without_comments('def f():\n    """"""\n    return 1') == "def f():\n    return 1"
+
+
+@pytest.mark.parametrize("magic", ["%matplotlib inline\n", "%%time\n", "!ls\n", "print?\n", "x = %pwd\n"])
+def test_a_cell_with_a_magic_has_a_mark(magic):
+    kept = {"07_x": {"claim": claims.record(notebook(magic + "print(1)"), executed("yes"))}}
+    assert claims.table({"07_x": notebook(magic + "print(1)")}, kept).endswith("| yes |")
+    assert claims.table({"07_x": notebook(magic + "print(2)")}, kept).endswith("| not run |")
+
+
+def test_a_cell_that_is_no_code_at_all_is_one_line():
+    with pytest.raises(CourseError, match=r"not Python .*print\(1"):
+        claims.record(notebook("print(1"), executed("yes"))

@@ -37,6 +37,8 @@ def _exact(given: Tensor, right: Tensor) -> bool:
 
 def _one_vector(result) -> Tensor:
     """A tuple of one tensor, as autograd.grad returns it, is the slip that is easiest to mend."""
+    if isinstance(result, tuple | list) and len(result) == 2:
+        raise TypeError("it needs one tensor, and this is a pair: functional.hvp returns (loss, H v), take the second")
     if isinstance(result, tuple | list):
         raise TypeError("it needs one tensor; autograd.grad returns a tuple: take its first element")
     if not isinstance(result, Tensor):
@@ -124,7 +126,18 @@ def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     return (
         _first(given, mistakes)
         or _only_the_length(given, right)
+        or _coarse(given, right)
         or Unnamed(f"This is not H v: it is off by {relative_error(given, right):.1e} of its size.")
+    )
+
+
+def _coarse(given: Tensor, right: Tensor) -> str | None:
+    """What is said of a difference whose step is long, when nothing else explains the numbers."""
+    if not close(given, right, rtol=5e-3):
+        return None
+    return (
+        f"Right to about {relative_error(given, right):.0e} only, as a difference with a long step is. "
+        "Differentiate: then it is exact."
     )
 
 
@@ -260,8 +273,10 @@ def _gradient_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             f"Right to about {relative_error(given, right):.0e} only, as differences are. "
             "By hand it is exact: one Hessian-vector product for each step."
         )
-    return _first(given, gradient_mistakes(task)) or Unnamed(
-        f"This is not the meta-gradient: it is off by {relative_error(given, right):.1e} of its size."
+    return (
+        _first(given, gradient_mistakes(task))
+        or _coarse(given, right)
+        or Unnamed(f"This is not the meta-gradient: it is off by {relative_error(given, right):.1e} of its size.")
     )
 
 
@@ -331,6 +346,12 @@ def gradient_mistakes(task: Closed) -> Tensors:
         / task.steps,
         "Only the last step's factor is there: go on back to θ, one factor for each step.": task.pulled(before[-1:], g),
         "Only the first step's factor is there: every step has one.": task.pulled(before[:1], g),
+        "The first step's factor is missing: the loop must go back to φ_0 = θ.": task.pulled(before[1:], g),
+        "The last step's factor is missing: the loop must begin at φ_{T−1}.": task.pulled(before[:-1], g),
+        "The inner gradient is subtracted from p. It must be H_t p, a Hessian-vector product.": (
+            g - rate * sum(task.slope(phi) for phi in before)
+        ),
+        "This is only what the first-order gradient drops, g minus the meta-gradient.": g - task.pulled(before, g),
         "Each step subtracts αH_t g with the same g: multiply H_t by the new p, which holds the steps behind it.": g
         - rate * sum(task.hessian(phi) @ g for phi in before),
     }
@@ -358,8 +379,35 @@ def _turned(theta: Tensor, task: Task) -> Tensor:
     return signs * estimators.by_hand(theta, task)
 
 
-ASKED = (*LINE_UP, _turned)  # one that the exercise does not show: neither a length nor one entry is enough
-ANSWERS = [ORDERS.index(TRUTH[one.__name__]) for one in LINE_UP] + [ORDERS.index("wrong")]
+def _swept(theta: Tensor, task: Task, places: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
+    """The backward sweep with the factors of other places than φ_{T−1}, …, φ_0."""
+    *before, last = estimators.path(theta, task)
+    p = estimators.gradient(task.outer_loss, last)
+    for phi in places(before):
+        p = p - task.rate * estimators.hessian_vector(task.inner_loss, phi, p)
+    return p
+
+
+def _first_step_first(theta: Tensor, task: Task) -> Tensor:
+    """Factors in the wrong order: right where they commute."""
+    return _swept(theta, task, lambda before: before)
+
+
+def _all_at_theta(theta: Tensor, task: Task) -> Tensor:
+    """Every factor at θ: right where the curvature is the same everywhere."""
+    return _swept(theta, task, lambda before: [before[0] for _ in before])
+
+
+def _a_little_long(theta: Tensor, task: Task) -> Tensor:
+    """The exact gradient, 1 % too long."""
+    return 1.01 * estimators.by_hand(theta, task)
+
+
+# Behind those of the exercise, wrong ones that it does not show. Neither a length nor one entry is enough to find them,
+# nor is a task on which a wrong formula is right.
+HIDDEN = (_turned, _first_step_first, _all_at_theta, _a_little_long)
+ASKED = (*LINE_UP, *HIDDEN)
+ANSWERS = [ORDERS.index(TRUTH[one.__name__]) for one in LINE_UP] + [ORDERS.index("wrong")] * len(HIDDEN)
 
 
 def _detector_inputs(generator: torch.Generator) -> Tensors:
@@ -370,25 +418,27 @@ def _detector_probe(answer: Callable, inputs: Tensors) -> Tensors:
     """Labels by implementation, how often each black box was asked, and how far apart the two gradients were there."""
     count = len(ASKED)
     labels, asked = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
-    apart = torch.zeros(count, dtype=torch.float64)
+    apart, shown = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
     for index in inputs["order"].tolist():
 
         def meta_gradient(theta: Tensor, task: Task, index: int = index) -> Tensor:
             asked[index] += 1
-            apart[index] = torch.maximum(apart[index], _apart(theta, task))
-            return ASKED[index](theta, task)
+            exact = estimators.by_hand(theta, task)
+            apart[index] = torch.maximum(apart[index], _apart(estimators.first_order(theta, task), exact))
+            given = ASKED[index](theta, task)
+            shown[index] = torch.maximum(shown[index], _apart(given, exact))
+            return given
 
         label = answer(meta_gradient)
         if label not in ORDERS:
             raise TypeError(f"it needs one of the words {', '.join(map(repr, ORDERS))}, not {label!r}")
         labels[index] = ORDERS.index(label)
-    return {"labels": labels, "asked": asked, "apart": apart}
+    return {"labels": labels, "asked": asked, "apart": apart, "shown": shown}
 
 
-def _apart(theta: Tensor, task: Task) -> Tensor:
-    """‖first-order − exact‖ / ‖exact‖ on the task that the detector uses; 0 where that is no number."""
-    exact, first = estimators.by_hand(theta, task), estimators.first_order(theta, task)
-    return torch.nan_to_num((first - exact).norm() / exact.norm(), 0.0, 0.0, 0.0).double()
+def _apart(given: Tensor, exact: Tensor) -> Tensor:
+    """‖given − exact‖ / ‖exact‖ on the task that the detector uses; 0 where that is no number."""
+    return torch.nan_to_num((given - exact).norm() / exact.norm(), 0.0, 0.0, 0.0).double()
 
 
 def _detector_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -404,8 +454,35 @@ def _detector_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "its inner loss has no curvature (or α or T is 0). Use a task whose inner loss bends."
         )
     if len(labels.unique()) == 1:
-        return f"Your detector says '{ORDERS[int(labels[0])]}' to all six. Two of them are of each kind."
+        return f"Your detector says '{ORDERS[int(labels[0])]}' to all of them. There are some of each kind."
+    for hidden, words in UNSEEN_FAULTS.items():
+        place = ASKED.index(hidden)
+        others = torch.arange(len(ASKED)).lt(len(LINE_UP) + 1)
+        if torch.equal(labels[others], truth[others]) and labels[place] == ORDERS.index("second-order"):
+            return words[0] if float(outputs["shown"][place]) < 1e-4 else words[1]
     return f"{_detector_mistake(labels, truth)} ({right} of {len(truth)} right.)"
+
+
+ALL_ENTRIES = "A wrong gradient is called 'second-order': compare all entries, and several directions."
+# what is said when only this one is not found: because nothing shows on the task, or though it does
+UNSEEN_FAULTS = {
+    _a_little_long: (
+        ALL_ENTRIES,
+        "A gradient that is 1 % too long is called 'second-order': allow for a relative error of, say, 1e-5.",
+    ),
+    _first_step_first: (
+        "On your task the factors of the steps may stand in any order, so a program that takes them in the wrong one "
+        "is called 'second-order'. Take two or three steps, and an inner loss that bends and couples two weights, such "
+        "as torch.cosh(phi).sum() + phi[0] * phi[1].",
+        ALL_ENTRIES,
+    ),
+    _all_at_theta: (
+        "On your task the curvature is the same everywhere, so a program that takes all Hessians at θ is called "
+        "'second-order'. Take two or three steps, and an inner loss that is no quadratic, such as "
+        "torch.cosh(phi).sum() + phi[0] * phi[1].",
+        ALL_ENTRIES,
+    ),
+}
 
 
 def _detector_mistake(labels: Tensor, truth: Tensor) -> str:
@@ -431,7 +508,7 @@ def _detector_mistake(labels: Tensor, truth: Tensor) -> str:
     if 1 in called[2]:
         return "A wrong gradient is called 'first-order': not exact is not yet first-order. Compare with ∇L_outer(φ_T)."
     if 0 in called[2]:
-        return "A wrong gradient is called 'second-order': compare all entries, and several directions."
+        return ALL_ENTRIES
     return "A first-order gradient is called 'wrong': it is ∇L_outer at φ_T, not at θ and not of the support."
 
 
@@ -473,6 +550,15 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     def total(vectors: list[Tensor], slopes: list[Tensor] = slopes) -> Tensor:
         return -sum(p @ slope for p, slope in zip(vectors, slopes))
 
+    def swept(factor: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        return [task.pulled(task.before[t + 1 :], task.g, factor) for t in range(task.steps)]
+
+    def forward(task: Closed) -> Tensor:
+        p, found = task.g, torch.zeros((), dtype=torch.float64)
+        for phi, slope in zip(task.before, slopes):
+            found, p = found - p @ slope, p - task.rate * task.hessian(phi) @ p
+        return found
+
     mistakes = {
         # on a positive slope a wrong sign is found, on a negative one, which comes later, a lost one
         "This is the size of the slope: keep its sign, it says whether more α helps.": right.abs(),
@@ -490,6 +576,15 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The inner gradients are all taken at φ_{T−1}: take each one at its own φ_t, where the step began.": total(
             ps, [slopes[-1]] * task.steps
         ),
+        "Only the first step counts here, with g itself: α stands in every step.": -(task.g @ slopes[0]),
+        "The sweep runs forward: begin with the LAST step, and go back to the first.": forward(task),
+        "The sweep has the wrong sign: p ← p − αH_t p.": total(
+            swept(lambda phi: task.one + task.rate * task.hessian(phi))
+        ),
+        "α is missing in the sweep: p ← p − αH_t p.": total(swept(lambda phi: task.one - task.hessian(phi))),
+        "All steps count with the meta-gradient, the last p. Step t has its own p_{t+1}.": total(
+            [late[0]] * task.steps
+        ),
         "The pairs are crossed: p_{t+1}, which comes back from step t, belongs to the inner gradient of the same step. "
         "Go backward with both.": total(ps[::-1]),
         "You multiplied by the gradient of the OUTER loss at φ_t. What α stands before is ∇L_inner(φ_t).": total(
@@ -505,7 +600,11 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "α was multiplied in: φ = θ − α·gradient has the derivative −gradient with respect to α.": task.rate * right,
     }
     shown, yours = told_apart(right, given)
-    return _first(given, mistakes) or Unnamed(f"For this problem it is {shown}, yours is {yours}.")
+    return (
+        _first(given, mistakes)
+        or _coarse(given, right)
+        or Unnamed(f"For this problem it is {shown}, yours is {yours}.")
+    )
 
 
 rate_gradient = Check(

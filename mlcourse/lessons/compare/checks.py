@@ -10,6 +10,7 @@ Bertinetto et al., *Meta-learning with differentiable closed-form solvers*, 2019
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -87,6 +88,11 @@ def _layer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             -(c.sum(1) ** 2),
         ),
         "The bias holds the mean of the squares. ‖c‖² is their sum.": (2 * c, -squares / c.shape[1]),
+        "The bias is minus the sum of the numbers. It is minus the sum of their squares, −‖c‖².": (2 * c, -c.sum(1)),
+        "The prototypes are scaled to length 1. Take them as they come.": (
+            2 * F.normalize(c, dim=1),
+            -torch.ones_like(squares),
+        ),
     }
     found = _first(got, {words: says(*layer) for words, layer in mistakes.items()})
     return found or Unnamed(
@@ -195,6 +201,10 @@ def _attention_mistakes(inputs: Tensors, cosine: Tensor, tau: float) -> Tensors:
         ).log_softmax(1),
         "You compare with the mean of each class: that is a prototypical network with cosines. Here every support "
         "image gets attention of its own.": (F.normalize(q, dim=1) @ F.normalize(means, dim=1).T / tau).log_softmax(1),
+        "The temperature divides the logarithms. It divides the cosines, before the softmax.": torch.stack(
+            [torch.stack([_log_sum(row[y == k]) for k in range(way)]) for row in cosine.log_softmax(1) / tau]
+        ),
+        "The cosines have lost their sign: opposite images are not alike.": _by_class(inputs, cosine.abs() / tau),
         "The sign is wrong: the least similar image gets the most attention.": _by_class(inputs, -cosine / tau),
         "You averaged the cosines of each class, and took a softmax over classes. The softmax comes first, over "
         "support images; then their attention is added up.": (summed / counts / tau).log_softmax(1),
@@ -329,6 +339,10 @@ def _ridge_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         @ (gram + lam * torch.eye(n, dtype=F64)).reciprocal()
         @ y,
         "This is XᵀY: nothing is solved.": x.T @ y,
+        "The labels are centred: Y stands in the formula as it is.": x.T
+        @ torch.linalg.solve(gram + lam * torch.eye(n, dtype=F64), y - y.mean(0)),
+        "λ multiplies the diagonal of XXᵀ. It is added to it: λ times the identity.": x.T
+        @ torch.linalg.solve(gram + lam * gram.diagonal().diag(), y),
         "Sign: it is + λI.": x.T @ torch.linalg.solve(gram - lam * torch.eye(n, dtype=F64), y),
     }
     return _first(got, mistakes) or Unnamed(
@@ -379,14 +393,28 @@ def _slope_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "There is one system too many: W solves one, its slope one more, and you solve three.": filtered(
             inputs, lambda s, lam: -s / (s * s + lam) ** 3
         ),
+        "You divide by the diagonal of XᵀX + λI alone: solve with the whole matrix.": -weights
+        / ((x * x).sum(0) + lam)[:, None],
         "λ multiplies W: the term λW* has, by the product rule, the two parts W* and λ dW*/dλ. On the right stands −W* "
         "alone.": lam * right,
         "A factor 2 too many: λ‖W‖² and ‖XW − Y‖² both bring a 2, and they cancel.": 2 * right,
         "A factor ½ too many: λ‖W‖² and ‖XW − Y‖² both bring a 2, and they cancel.": right / 2,
     }
+    if relative_error(got, right) > 1e6:
+        return (
+            "These numbers are huge: the matrix that you solve with has no inverse. XᵀX alone, or XᵀX + λ in every "
+            "entry, has none where there are fewer images than numbers. λ belongs on the diagonal, as λ · identity."
+        )
     if not got.any():
         return "dW/dλ is 0 here, as if W did not depend on λ. It does; and λW* has two terms: W* + λ dW*/dλ."
-    return _first(got, mistakes) or Unnamed(
+    if found := _first(got, mistakes):
+        return found
+    if close(got, right, rtol=5e-3):
+        return (
+            f"Right to about {relative_error(got, right):.0e} only, as a difference of two solutions is. Differentiate "
+            "the condition by hand: then it is exact."
+        )
+    return Unnamed(
         f"dW/dλ is off by {relative_error(got, right):.1e}. Compare with (W(λ + h) − W(λ − h)) / 2h for h = 1e-4."
     )
 
@@ -420,14 +448,32 @@ def _compare(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
 
 
 def _reads_in_turn(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-    """Later images count more."""
+    """Later images count more; the first two count the same, so that to exchange these is not enough."""
     weights = torch.linspace(0.97, 1.03, len(support_x), dtype=support_x.dtype)
+    weights[0] = weights[1]
     return _compare(support_x * weights.unsqueeze(1), support_y, query_x)
 
 
 def _sees_the_others(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
     """All images are centred at the mean of the queries, and a little of it stays."""
     return _compare(support_x, support_y, query_x - 0.05 * query_x.mean(0))
+
+
+def _sees_those_before(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    """Each query is moved a little towards those before it: the first one is answered as if alone."""
+    before = [torch.zeros_like(query_x[0]), *(query_x[:i].mean(0) for i in range(1, len(query_x)))]
+    return _compare(support_x, support_y, query_x - 0.05 * torch.stack(before))
+
+
+def _lifted_by_the_others(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    """All logits of a task are lifted together, by how far the queries spread: a softmax does not see it."""
+    return _compare(support_x, support_y, query_x) + (query_x - query_x.mean(0)).square().mean()
+
+
+def _likes_the_last(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    """A small bias for the last label."""
+    logits = _compare(support_x, support_y, query_x)
+    return logits + 0.1 * (torch.arange(logits.shape[1]) == logits.shape[1] - 1)
 
 
 def _likes_zero(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
@@ -445,17 +491,23 @@ LEARNERS = {
     "class means": (_compare, (True, True, True)),
     "one that weights later images more": (_reads_in_turn, (False, True, True)),
     "one that looks at the mean of the queries": (_sees_the_others, (True, False, True)),
+    "one in which a query sees those before it": (_sees_those_before, (True, False, True)),
+    "one whose logits all move with the other queries": (_lifted_by_the_others, (True, False, True)),
     "one with a bias for label 0": (_likes_zero, (True, True, False)),
+    "one with a bias for the last label": (_likes_the_last, (True, True, False)),
     "one with all three faults": (_all_wrong, (False, False, False)),
 }
 
 
-def symmetry_inputs(way: int, shot: int) -> Callable[[torch.Generator], Tensors]:
+def symmetry_inputs(way: int, shot: int, mixed: bool = True) -> Callable[[torch.Generator], Tensors]:
+    """mixed: the images come in random order, else class by class, as a sampler gives them."""
+
     def make(generator: torch.Generator) -> Tensors:
         labels = torch.arange(way).repeat_interleave(shot)
+        order = torch.randperm(len(labels), generator=generator) if mixed else torch.arange(len(labels))
         return {
             "support_x": randn(generator, len(labels), 5),
-            "support_y": labels[torch.randperm(len(labels), generator=generator)],
+            "support_y": labels[order],
             "query_x": randn(generator, 6, 5),
         }
 
@@ -478,28 +530,33 @@ def _symmetry_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return None
     if torch.equal(got, ~right):
         return "Everything is the wrong way round: True means that nothing changes."
+    if any(torch.equal(got[:, list(places)], right) for places in permutations(range(3))):
+        return "Your three tests are right, but their results stand in another order: return order, company, names."
     honest, wrong = got[0], (got != right).any(0)
     for column, name in enumerate(NAMES):
         if not wrong[column]:
             continue
         if not honest[column]:
             return f"Your test of {name} accuses the class means, which keep this symmetry. {ACCUSED[column]}"
-        chance = CHANCE if column == 2 else ""
         pairs = zip(LEARNERS, got[:, column].tolist(), right[:, column].tolist())
         who, said = next((one, a) for one, a, b in pairs if a != b)
         if not said:
             return f"Your test of {name} is wrong about {who}. It keeps this symmetry."
         return (
             f"Your test of {name} never finds a fault, or not every one. Ask the learner twice, with two inputs that "
-            f"differ in this alone. Compare logits, not the winning class: small changes count.{chance}"
+            "differ in this alone. Compare logits, neither winners nor probabilities: small changes count. "
+            f"{MISSED[column]}"
         )
     return None
 
 
-# three labels: a random permutation leaves label 0 in its place in one case of three
-CHANCE = (
-    " And every label must get another name: a random permutation can leave one as it was. Take "
-    "torch.arange(way).roll(1)."
+MISSED = (
+    "The images may come sorted by class already, or be exchanged where it makes no difference: take a random order of "
+    "all of them, torch.randperm.",
+    "Ask EACH query alone, the last one too. The same queries in another order are still the same company.",
+    # three labels: a random permutation leaves label 0 in its place in one case of three
+    "And every label must get another name: a random permutation can leave one as it was. Take "
+    "torch.arange(way).roll(1).",
 )
 ACCUSED = (
     "Let images and labels move together, and compare with a tolerance (torch.allclose): a sum in another order rounds "
@@ -530,7 +587,10 @@ def _symmetry_reference(
 symmetries = Check(
     exercise="03.5",
     title="What must not change an answer",
-    inputs={"three labels": symmetry_inputs(3, 4), "five labels, as in the lesson": symmetry_inputs(5, 2)},
+    inputs={
+        "three labels": symmetry_inputs(3, 4),
+        "five labels, class by class, as in the lesson": symmetry_inputs(5, 2, mixed=False),
+    },
     probe=_symmetry_probe,
     judge=_symmetry_judge,
     reference=_symmetry_reference,

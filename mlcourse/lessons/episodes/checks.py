@@ -79,10 +79,14 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
             "(cross-entropy wants logits, and does the softmax itself)"
         )
     network = network.float().eval()
-    entries = [m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     outputs = {
         "fits": torch.tensor(False),
-        "channels": torch.tensor(entries[0] if entries else -1),
+        "padded": torch.tensor(all(m.padding in ("same", (1, 1)) for m in convolutions)),
+        "flattens": torch.tensor(any(isinstance(m, nn.Flatten | nn.Unflatten) for m in network.modules())),
+        "noisy": torch.tensor(False),
+        "built as": torch.tensor(0),
+        "channels": torch.tensor(convolutions[0].in_channels if convolutions else -1),
         "rows and columns": torch.zeros(2, dtype=torch.int64),
         "parameters": torch.tensor(0),
         "unbent": torch.tensor(0),
@@ -109,6 +113,10 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
         )
         outputs["idle"] = torch.tensor(sum(g is None or not bool(g.any()) for g in grads))
         outputs |= {"logits": logits, "alone": torch.cat([network(image[None]) for image in images])}
+        outputs["built as"] = torch.tensor(_built_as(network, images, logits.detach()))
+        with torch.no_grad():
+            outputs["noisy"] = torch.tensor(not close(network.train()(images), logits, rtol=RTOL))
+            network.eval()
         with torch.no_grad():  # the head with its signs changed gives minus the logits, if nothing bends them after it
             for value in network[-1].parameters():
                 value.neg_()
@@ -134,12 +142,45 @@ def _logits_and_bends(network: nn.Sequential, images: Tensor) -> tuple[Tensor, T
     return logits, torch.tensor(negative), torch.tensor(smooth)
 
 
+BUILT = {  # what may stand between the layers of the listing: the words say what is wrong with it
+    "": (F.relu, F.max_pool2d, (2, 2)),
+    "You pool by averages. The listing takes the largest of four numbers: nn.MaxPool2d(2).": (
+        F.relu,
+        F.avg_pool2d,
+        (2, 2),
+    ),
+    "Both poolings come after the second convolution. Pool after EACH of the two.": (F.relu, F.max_pool2d, (1, 4)),
+    "Both poolings come after the first convolution. Pool after EACH of the two.": (F.relu, F.max_pool2d, (4, 1)),
+}
+
+
+def _built_as(network: nn.Sequential, images: Tensor, logits: Tensor) -> int:
+    """The place in BUILT of the network that has the same weights and the same logits, or -1."""
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    if [type(m) for m in layers] != [nn.Conv2d, nn.Conv2d, nn.Linear, nn.Linear]:
+        return -1
+    for place, (bend, pool, sides) in enumerate(BUILT.values()):
+        x = images
+        for layer, side in zip(layers, sides):
+            x = pool(bend(layer(x)), side)
+        if x[0].numel() == layers[2].in_features and close(layers[3](bend(layers[2](x.flatten(1)))), logits, rtol=RTOL):
+            return place
+    return -1
+
+
 def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     images, classes = inputs["images"], int(inputs["classes"])
     channels, size = images.shape[1], images.shape[2]
     if not outputs["fits"]:
         if outputs["channels"] not in (-1, channels):
             return f"Its first convolution takes {int(outputs['channels'])} channels, but the images have {channels}."
+        if not outputs["padded"]:
+            return (
+                "A 3×3 convolution without padding loses a pixel at each border, so fewer numbers arrive. "
+                "The listing has padding=1, which keeps the size."
+            )
+        if not outputs["flattens"]:
+            return "There is no nn.Flatten(): the maps come as [n, 128, rows, columns], and a Linear takes rows."
         return (
             f"It cannot take images of {channels}×{size}×{size}: a layer gets more or fewer numbers than it expects. "
             "Print the shape before the layer of 1024. The images must stand first (nn.Flatten() keeps them apart), "
@@ -164,6 +205,11 @@ def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         )
     if not _close(-outputs["mirrored"], logits):
         return "Something bends the logits after the head, a ReLU for instance. It hides half of what the head can say."
+    if outputs["noisy"]:
+        return (
+            "In training it answers otherwise than in testing: it holds dropout or batch normalisation. The "
+            "listing has neither."
+        )
     return _network_size(channels, size, classes, int(outputs["parameters"])) or _network_layers(outputs)
 
 
@@ -181,7 +227,12 @@ def _network_layers(outputs: Tensors) -> str | None:
             f"Into {int(outputs['smooth'])} of its layers goes no 0 at all, so what stands before them is no ReLU. "
             "The listing has ReLUs: nn.ReLU()."
         )
-    return None
+    if outputs["built as"] == -1:
+        return (
+            "It has the listing's layers, but something else stands between them: it is a ReLU and a 2×2 max pooling "
+            "after each convolution, and a ReLU after the layer of 1024."
+        )
+    return list(BUILT)[int(outputs["built as"])] or None
 
 
 def _network_size(channels: int, size: int, classes: int, parameters: int) -> str | None:
@@ -226,13 +277,14 @@ def moved_parameters(module: nn.Module, train: Callable[[], object]) -> set[str]
     return {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
 
 
-MOVED_NAMES = ("inner.weight", "inner.bias", "head.weight", "head.bias")
+MOVED_NAMES = ("scale", "inner.weight", "inner.bias", "head.weight", "head.bias")
+MOVED_BUFFER = "inner.seen"
 
 
 def _moved_inputs(size: float, kind: str = "") -> Callable[[torch.Generator], Tensors]:
     def make(generator: torch.Generator) -> Tensors:
-        steps = size * randn(generator, 4, 6)
-        values = randn(generator, 4, 6)
+        steps = size * randn(generator, 5, 6)
+        values = randn(generator, 5, 6)
         if kind == "balanced":  # the entries of each parameter move, their sum does not
             steps = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64) * steps[:, :1]
         if kind == "single":  # one entry of each parameter moves, the others stay
@@ -240,8 +292,11 @@ def _moved_inputs(size: float, kind: str = "") -> Callable[[torch.Generator], Te
         if kind == "turned":  # all signs change: no length does
             steps = -2 * values
         # a weight and a bias, and sometimes a third: whoever looks at one kind only misses the other
-        which = torch.tensor([2 * _whole(generator, 0, 1), 2 * _whole(generator, 0, 1) + 1, _whole(generator, 0, 3)])
-        chosen = torch.zeros(4, 1, dtype=torch.bool).index_fill(0, which, True)
+        which = (
+            torch.tensor([2 * _whole(generator, 0, 1), 2 * _whole(generator, 0, 1) + 1, _whole(generator, 0, 3)]) + 1
+        )
+        # and the module's own parameter: whoever stays on its first floor reports that one alone
+        chosen = torch.zeros(5, 1, dtype=torch.bool).index_fill(0, which, True).index_fill(0, torch.tensor([0]), True)
         return {"values": values, "steps": steps * chosen}
 
     return make
@@ -250,13 +305,15 @@ def _moved_inputs(size: float, kind: str = "") -> Callable[[torch.Generator], Te
 def _moved_probe(answer: Callable, inputs: Tensors) -> Tensors:
     module = nn.ModuleDict({"inner": nn.Module(), "head": nn.Module()})
     for name, values in zip(MOVED_NAMES, inputs["values"], strict=True):
-        where, what = name.split(".")
-        setattr(module[where], what, nn.Parameter(values.clone()))
+        *where, what = name.split(".")
+        setattr(module[where[0]] if where else module, what, nn.Parameter(values.clone()))
+    module["inner"].register_buffer("seen", torch.zeros(()))  # such as the counter of a batch normalisation
     calls = 0
 
     def train() -> None:
         nonlocal calls
         calls += 1
+        module["inner"].seen += 1
         for value, step in zip(module.parameters(), inputs["steps"], strict=True):
             value.grad = torch.ones_like(value)  # as after loss.backward(): every parameter has a gradient
             value.data.add_(step)
@@ -267,7 +324,8 @@ def _moved_probe(answer: Callable, inputs: Tensors) -> Tensors:
     names = set(names)
     return {
         "moved": torch.tensor([name in names for name in MOVED_NAMES]),
-        "unknown": torch.tensor(len(names - set(MOVED_NAMES))),
+        "unknown": torch.tensor(len(names - {*MOVED_NAMES, MOVED_BUFFER})),
+        "buffer": torch.tensor(MOVED_BUFFER in names),
         "calls": torch.tensor(calls),
     }
 
@@ -279,6 +337,11 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return f"train() was called {int(outputs['calls'])} times. Copy the values, call it once, compare."
     if outputs["unknown"]:
         return "Some names are none of module.named_parameters(): return those names, such as 'head.weight'."
+    if outputs["buffer"]:
+        return (
+            "You report a buffer, 'inner.seen'. state_dict() holds buffers too, such as the counters of a batch "
+            "normalisation; parameters are what module.named_parameters() gives."
+        )
     if torch.equal(got, right):
         return None
     if torch.equal(got, ~right):
@@ -289,7 +352,14 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "You report parameters whose values stayed the same. A gradient is not a movement: "
             "after backward() all have one, but an optimizer moves only those it was given. Compare values."
         )
+    if got[0] and not got[1:].any():
+        return (
+            "You report parameters of the module itself only. The names go down into its parts ('head.weight'): "
+            "module.named_parameters() without recurse=False."
+        )
     steps = inputs["steps"][missing]
+    if bool((steps <= 0).all()) and bool(got.any()):
+        return "You report only what became larger. A parameter that became smaller has moved, too: compare with !=."
     if bool((steps.sum(1).abs() < 1e-9).all()):
         return "You compare sums or means: entries that move in opposite directions cancel. Compare entry by entry."
     if bool(torch.isclose(steps, -2 * inputs["values"][missing]).all()):
@@ -303,8 +373,8 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return "A small movement is a movement: compare exactly (torch.equal), not within a tolerance."
     if not bool(got.any()):
         return (
-            "You report nothing, but something moved. A reference to a parameter moves along with it: "
-            "keep a copy from before, .detach().clone()."
+            "You report nothing, but something moved. Is the copy made before train() is called, and is it a copy? A "
+            "reference to a parameter moves along with it: .detach().clone()."
         )
     return "You miss parameters that moved: compare every name in module.named_parameters()."
 
@@ -409,6 +479,12 @@ def _sample_judge(inputs: Tensors, outputs: Tensors) -> str | None:
 def _sample_form(inputs: Tensors, outputs: Tensors) -> str | None:
     """Shapes and types."""
     names = ("support_x", "support_y", "query_x", "query_y")
+    shapes = [[n for n in shape if n >= 0] for shape in outputs["shapes"].tolist()]
+    wanted = [[n for n in shape if n >= 0] for shape in _right_shapes(inputs)]
+    if shapes != wanted and shapes == [wanted[2], wanted[3], wanted[0], wanted[1]]:
+        return "The numbers of images are exchanged: shot in each class of the support, query in each of the queries."
+    if shapes != wanted and sorted(shapes) == sorted(wanted):
+        return f"The four results stand in another order: return {', '.join(names)}."
     for name, got, right in zip(names, outputs["shapes"].tolist(), _right_shapes(inputs), strict=True):
         got, right = [n for n in got if n >= 0], [n for n in right if n >= 0]
         if got == [1, *right]:
@@ -449,10 +525,10 @@ def _sample_task(inputs: Tensors, outputs: Tensors) -> str | None:
         )
     if any(len(set(row)) < way for row in owner.tolist()):
         return "Two labels of one task mean the same class: draw classes without replacement (torch.randperm)."
+    if any(len(set(row)) < len(row) for row in [*support_x.tolist(), *query_x.tolist()]):
+        return "An image occurs twice in one task: draw the samples of a class without replacement (torch.randperm)."
     if any(set(s) & set(q) for s, q in zip(support_x.tolist(), query_x.tolist(), strict=True)):
         return "Support and query share images: the exam was seen before. Draw shot + query samples at once, then cut."
-    if any(len(set(row)) < len(row) for row in [*support_x.tolist(), *query_x.tolist()]):
-        return "An image occurs twice in one task: draw the samples of a class without replacement."
     return None
 
 
@@ -474,14 +550,34 @@ def _sample_many(inputs: Tensors, outputs: Tensors) -> str | None:
             "Labels are not shuffled per task: they follow the order of the classes in the data set, "
             "so a label gives its class away. Keep the random order in which the classes were drawn."
         )
+    if _neighbours(owner.sort(1).values, len(counts)):
+        return (
+            "The classes of a task are always neighbours in the data set, which are often of one script: draw each by "
+            "itself, with torch.randperm."
+        )
+    by_class = drawn.gather(1, class_of[drawn].argsort(dim=1, stable=True)).view(DRAWS * owner.shape[1], -1)
+    last = counts.cumsum(0) - 1
+    if _neighbours(by_class.sort(1).values) and bool(torch.isin(last, drawn).all()):
+        return (
+            "The images of a class are always neighbours in the data set: draw each by itself, with torch.randperm, "
+            "not one window of them."
+        )
     if len(support.unique()) < 0.6 * len(class_of):
         return "The same images of a class are always the support: draw the samples at random too."
-    last = counts.cumsum(0) - 1
     if not bool(torch.isin(last, drawn).all()):
         return "The last sample of some class is never drawn: classes may differ in size, use the size of each."
     if float(torch.isin(last, queries).double().mean()) < 0.5:
         return "The queries are always the first of the images that are left: draw them at random too, as the support."
     return None
+
+
+def _neighbours(numbers: Tensor, round_of: int | None = None) -> bool:
+    """Whether every row of sorted numbers follows one on the other, on a line or around a circle of `round_of`."""
+    gaps = numbers.diff(dim=1).ne(1).sum(1)
+    if round_of is None:
+        return not bool(gaps.any())
+    closes = (numbers[:, 0] == 0) & (numbers[:, -1] == round_of - 1)
+    return bool(((gaps == 0) | ((gaps == 1) & closes)).all())
 
 
 sample_episode = Check(
@@ -528,7 +624,7 @@ def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     (mean, half), got_mean, got = mean_interval(a - b), outputs["mean"], outputs["half width"]
     # where b is the better one, a lost sign is found: b minus a has been found before, where a is
     ends = {"size": abs(mean), "sizes": (a - b).abs().mean(), "two ends": mean - half, "b minus a": -mean}
-    ends |= {"a": a.mean(), "b": b.mean()}
+    ends |= {"a": a.mean(), "b": b.mean(), "middle": (a - b).median(), "percent": 100 * mean}
     found = next((name for name, value in ends.items() if _close(got_mean, value)), None)
     if not _close(got_mean, mean):
         return {
@@ -536,15 +632,29 @@ def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "sizes": "The sign of each difference is lost: where b is the better one, a − b is negative.",
             "size": "The sign of the mean is lost: where b is the better one, it is negative.",
             "b minus a": "The sign: it is a − b, positive when a is the better one.",
+            "middle": "This is the median of the differences. Take their mean.",
+            "percent": "This is in percent. Leave it as it is: accuracies and differences from 0 to 1.",
             "a": "This is the mean of a alone. Subtract first: one difference for each episode.",
             "b": "This is the mean of b alone. Subtract first: one difference for each episode.",
             None: Unnamed("The mean difference is {}, you return {}.".format(*told_apart(mean, got_mean))),
         }[found]
-    if 1.955 / Z95 * half <= got <= 2.05 / Z95 * half:  # 1.96, 2 and Student's t are right within their meaning
+    # 1.96, 2 and Student's t are right within their meaning; a slip may lie as near as that
+    student = _student(len(a) - 1)
+    if (
+        any(_close(got, quantile / Z95 * half) for quantile in (Z95, 1.96, 2.0))
+        or abs(got * Z95 / half / student - 1) < 4e-3
+    ):
         return None
     mistakes = _paired_mistakes(a, b)
     shown, yours = told_apart(half, got)
     return _first(got, mistakes) or Unnamed(f"The half width is {shown} (1.96 · s / √n), you return {yours}.")
+
+
+def _student(freedom: int) -> float:
+    """The quantile of 97.5 % of Student's t, by its series around the normal one (from 20 degrees of freedom on)."""
+    z = Z95
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2 + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / freedom**3
 
 
 def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -561,6 +671,15 @@ def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
         ),
         "You subtract the two half widths. Take the difference in each episode first, then one interval of it.": (
             torch.tensor(abs(of_a - of_b))
+        ),
+        "You subtract the two half widths, and a width below zero is none. Take the difference in each episode first, "
+        "then one interval of it.": torch.tensor(min(of_a - of_b, of_b - of_a)),
+        "You divide by √(n − 1): s has its n − 1 already, here it is √n.": Z95 * spread / math.sqrt(n - 1),
+        "You count 2n episodes: both learners saw the same n, and there are n differences.": Z95
+        * spread
+        / math.sqrt(2 * n),
+        "The pairs are torn apart: each list was sorted by itself. Episode i of a belongs to episode i of b.": (
+            torch.tensor(mean_interval(a.sort().values - b.sort().values)[1])
         ),
         "This is the half width of a alone. Use the differences a − b.": torch.tensor(of_a),
         "This is the half width of b alone. Use the differences a − b.": torch.tensor(of_b),
@@ -728,6 +847,27 @@ def _outer_value(task: _Task, got: Tensor, centres: Tensor) -> str:
         ),
         "The softmax is missing: F.nll_loss takes log-probabilities. F.cross_entropy takes the logits as they are.": (
             ((task.queries - centres[task.qy]) ** 2).sum(1).mean()
+        ),
+        "These are cosines. The logit is minus the squared distance to the mean.": F.cross_entropy(
+            F.normalize(task.queries, dim=1) @ F.normalize(centres, dim=1).T, task.qy
+        ),
+        "These are absolute differences. The logit is minus the squared distance, Σ (difference)².": F.cross_entropy(
+            -torch.cdist(task.queries, centres, p=1), task.qy
+        ),
+        "The features are scaled to length 1. Compare them as the body gives them.": task.loss(
+            task.means(F.normalize(task.support, dim=1), task.sy), F.normalize(task.queries, dim=1), task.qy
+        ),
+        "These are the pixels: body was never asked. Compare features, body(support_x) and body(query_x).": task.loss(
+            task.means(task.inputs["support_x"], task.sy), task.inputs["query_x"], task.qy
+        ),
+        "This is the rate of wrong answers. It has no slope: take the cross-entropy.": (
+            (torch.cdist(task.queries, centres).argmin(1) != task.qy).to(right.dtype).mean()
+        ),
+        "The squares are summed over the classes. Sum over the features, the last dimension.": F.cross_entropy(
+            -((task.queries[:, None] - centres) ** 2).sum(1), task.qy
+        ),
+        "The softmax goes over the queries. Each query shares its probability among the classes: dimension 1.": (
+            -(-(torch.cdist(task.queries, centres) ** 2)).log_softmax(0)[torch.arange(len(task.qy)), task.qy].mean()
         ),
         "Only the first image of each class counts: average the features of all of them.": task.loss(
             torch.stack([task.support[task.sy == k][0] for k in range(task.way)]), task.queries, task.qy

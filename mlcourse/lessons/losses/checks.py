@@ -30,23 +30,27 @@ Tensors = dict[str, Tensor]
 # ------------------------------------------------------------------ 01.1 one inner step
 
 
-NAMES = ("weight", "bias")
+def _step_inputs(shapes: dict[str, tuple[int, ...]]) -> Callable[[torch.Generator], Tensors]:
+    def make(generator: torch.Generator) -> Tensors:
+        params = {name: randn(generator, *shape) for name, shape in shapes.items()}
+        # the gradients in another order: a name says which is whose
+        grads = {f"{name}_grad": randn(generator, *shapes[name]) for name in reversed(shapes)}
+        return {"rate": uniform(generator, 0.12, 0.6), **params, **grads}
+
+    return make
 
 
-def _step_inputs(generator: torch.Generator) -> Tensors:
-    shapes = {"weight": (3, 2), "bias": (3,)}
-    params = {name: randn(generator, *shape) for name, shape in shapes.items()}
-    grads = {f"{name}_grad": randn(generator, *shape) for name, shape in shapes.items()}
-    return {"rate": uniform(generator, 0.1, 0.6), **params, **grads}
+def _names(inputs: Tensors) -> list[str]:
+    return [name for name in inputs if f"{name}_grad" in inputs]
 
 
 def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    names = NAMES
+    names = _names(inputs)
     start = {name: inputs[name].clone().requires_grad_() for name in names}
     slopes = {name: inputs[f"{name}_grad"].clone().requires_grad_() for name in names}
     # copies that are no leaves: an answer that writes into them is not stopped by autograd, and gets our diagnosis
     params = {name: start[name] * 1 for name in names}
-    grads = {name: slopes[name] * 1 for name in names}
+    grads = {name: slopes[name] * 1 for name in reversed(names)}
     new = answer(params, grads, float(inputs["rate"]))
     if not isinstance(new, dict) or not all(isinstance(new.get(name), Tensor) for name in names):
         raise TypeError("it needs a new dictionary with a tensor for each name in params")
@@ -59,13 +63,20 @@ def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
 
 
 def _step_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    rate = inputs["rate"]
-    wrong = [n for n in NAMES if not close_enough(outputs[n], inputs[n] - rate * inputs[f"{n}_grad"])]
+    rate, names = inputs["rate"], _names(inputs)
+    wrong = [n for n in names if not close_enough(outputs[n], inputs[n] - rate * inputs[f"{n}_grad"])]
     if wrong:
         name = wrong[0]
         told = _step_mistake(outputs[name], inputs[name], inputs[f"{name}_grad"], rate)
-        return told if len(wrong) == len(NAMES) else type(told)(f"In {name!r} alone: {told}")
-    for name in NAMES:
+        others = [inputs[f"{other}_grad"] for other in names if other != name]
+        if any(
+            close_enough(outputs[name], inputs[name] - rate * one) for one in others if one.shape == outputs[name].shape
+        ):
+            return (
+                "The gradient of another parameter was taken: the two dictionaries may have another order. Ask by name."
+            )
+        return told if len(wrong) == len(names) else type(told)(f"In {name!r} alone: {told}")
+    for name in names:
         ones = torch.ones_like(inputs[name])
         cut = not close_enough(outputs[f"path to {name}"], ones)
         if cut or not close_enough(outputs[f"path to the gradient of {name}"], -rate * ones):
@@ -83,7 +94,14 @@ def _step_mistake(new: Tensor, start: Tensor, slope: Tensor, rate: Tensor) -> st
         "This is the step alone, −α·g. Add it to the parameters.": -rate * slope,
         "These are the parameters as they came: nothing moved.": start,
         "You multiplied the parameters into the step. It is α·g, whatever φ is.": start - rate * slope * start,
+        "The rate multiplies φ too: α·(φ − g). Only the gradient is multiplied: φ − α·g.": rate * (start - slope),
+        "The rate is taken from φ, and the gradient multiplies: (φ − α)·g. It is φ − α·g.": (start - rate) * slope,
+        "This is the sign of the gradient only: its size counts too.": start - rate * slope.sign(),
+        "This shrinks φ by itself, φ − α·φ: the gradient is not used.": start - rate * start,
     }
+    for number in (0.001, 0.01, 0.05, 0.1, 0.5):
+        words = f"You step by {number} times the gradient, whatever the rate: write `rate` in place of the number."
+        mistakes[words] = start - number * slope
     return first_slip(new, mistakes) or Unnamed(
         f"This is not φ − α·g: it is off by {relative_error(new, start - rate * slope):.1e}."
     )
@@ -92,7 +110,10 @@ def _step_mistake(new: Tensor, start: Tensor, slope: Tensor, rate: Tensor) -> st
 sgd_step = Check(
     exercise="01.1",
     title="One inner step",
-    inputs=_step_inputs,
+    inputs={
+        "a layer": _step_inputs({"weight": (3, 2), "bias": (3,)}),
+        "other names": _step_inputs({"slope": (3,), "centre": (3,)}),
+    },
     probe=_step_probe,
     judge=_step_judge,
     reference=inner.sgd_step,
@@ -110,8 +131,14 @@ def _outer_probe(answer: Callable, inputs: Tensors) -> Tensors:
     def call(steps: int, **options: bool) -> tuple[Tensor | None, Tensor | None]:
         theta = {name: inputs[name].clone().requires_grad_() for name in ("w", "b")}
         value = answer(forward, theta, episode, steps=steps, rate=float(inputs["rate"]), loss=tilted, **options)
-        if not isinstance(value, Tensor):
-            raise TypeError("a Python number has no graph; return the tensor itself, without .item() or float()")
+        if isinstance(value, list | tuple):
+            raise TypeError("it needs one tensor, and this is a list of them: torch.stack(losses).mean()")
+        if not isinstance(value, Tensor) or (value.dtype != theta["w"].dtype and not value.requires_grad):
+            raise TypeError("a plain number has no graph; return the tensor itself, without .item() or float()")
+        if value.dim():
+            raise TypeError(
+                f"it needs one number, and this has shape {tuple(value.shape)}: take the mean of the losses"
+            )
         keep_precision(value, theta["w"], "the outer loss")
         return value, flat(dict(zip(theta, slopes_of(value, list(theta.values())), strict=True)))
 
@@ -128,7 +155,7 @@ def _outer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     phis = [task.adapted(theta, rate, OUTER_STEPS) for task in support]
     expected = torch.stack([q.loss(phi) for q, phi in zip(query, phis, strict=True)]).mean()
     if not close(outputs["loss"], expected):
-        mistakes = outer_mistakes(theta, rate, support, query, phis)
+        mistakes = outer_mistakes(theta, rate, support, query, phis) | _mixed_up(theta, rate, inputs, phis)
         shown, yours = told_apart(expected, outputs["loss"])
         return first_slip(outputs["loss"], mistakes) or Unnamed(
             f"The outer loss of this problem is {shown}, yours is {yours}."
@@ -146,6 +173,30 @@ def _outer_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if not close_enough(outputs["loss, T = 0"], torch.stack([q.loss(theta) for q in query]).mean()):
         return "With steps=0 the outer loss is the query loss at θ, yours is not: pass steps on to adapt."
     return None
+
+
+def _mixed_up(theta: Tensor, rate: Tensor, inputs: Tensors, phis: list[Tensor]) -> Tensors:
+    """Values of mistakes that mix tasks, losses or sets."""
+    parts = [inputs[name] for name in ("support_x", "support_y", "query_x", "query_y")]
+    pooled, asked = (
+        LeastSquares(*(one.flatten(0, 1) for one in parts[:2])),
+        LeastSquares(*(one.flatten(0, 1) for one in parts[2:])),
+    )
+    queries = [LeastSquares(x, y) for x, y in zip(*parts[2:], strict=True)]
+    supports = [LeastSquares(x, y) for x, y in zip(*parts[:2], strict=True)]
+    after = torch.stack([q.loss(phi) + s.loss(phi) for q, s, phi in zip(queries, supports, phis, strict=True)]).mean()
+    half = torch.stack([((q.x @ phi - q.y) ** 2).mean() / 2 for q, phi in zip(queries, phis, strict=True)]).mean()
+    middle = torch.stack(phis).mean(0)
+    return {
+        "All tasks are thrown together into one support set. Each task adapts by itself, from θ.": (
+            asked.loss(pooled.adapted(theta, rate, OUTER_STEPS))
+        ),
+        "The support loss is added to the query loss. The outer loss is taken on the queries alone.": after,
+        "The query loss is half the squared error, whatever loss was given: call `loss` there too.": half,
+        "The fast weights of the tasks are averaged. Ask each task's own, and average the losses.": (
+            torch.stack([q.loss(middle) for q in queries]).mean()
+        ),
+    }
 
 
 def _gradient_mistake(gradient: Tensor, exact: Tensor, first_order: Tensor) -> str | None:
@@ -247,6 +298,7 @@ def _derivative_judge(inputs: Tensors, outputs: Tensors) -> str | None:
                 inputs["decay"] * phi
             ),
             "Your first term is zero, but θ also stands in L_outer itself: hold φ fixed and move θ.": 0 * direct,
+            "The two arguments of outer have changed places: it is outer(theta, phi).": curvature @ (theta - centre),
         }
         return first_slip(first, mistakes) or Unnamed(
             f"The direct term ∂L_outer/∂θ is off by {relative_error(first, direct):.1e}. Hold φ fixed there."
@@ -263,6 +315,10 @@ def _derivative_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         @ (curvature @ (theta - centre)),
         "The second term is zero, but φ moves when θ moves. This is the gradient that many texts print.": 0 * through,
         "Your second term is the total: it holds the direct term too. Take it through φ alone.": direct + through,
+        "You differentiated the sum of φ, and ∂L_outer/∂φ came in too late: hand it over as grad_outputs.": (
+            response.sum(0) * pulled
+        ),
+        "This is the diagonal of dφ/dθ alone: each entry of φ depends on all of θ.": response.diagonal() * pulled,
     }
     return first_slip(second, mistakes) or Unnamed(
         f"The term through φ, (dφ/dθ)ᵀ ∂L_outer/∂φ, is off by {relative_error(second, through):.1e}."
@@ -328,6 +384,11 @@ def _start_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     starts, expected = outputs["starts"], means(lambda s: a * s**2)
     if close_enough(starts, expected):
         return None
+
+    def powers(weight: Callable[[int], Tensor]) -> Tensor:
+        rows = [weight(steps) for steps in START_STEPS]
+        return torch.stack([(w * c).sum() / w.sum() for w in rows])
+
     unnormalised = torch.stack([(a * (1 - rate * a) ** (2 * t) * c).sum() for t in START_STEPS])
     mistakes = {
         "These are the weights of joint training, a: the inner steps are missing. (A factor that all tasks share, "
@@ -343,6 +404,16 @@ def _start_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is the plain mean of c: weigh each c by how hard its task pulls.": means(lambda s: s**0),
         "You divided by the number of tasks, not by the sum of the weights.": unnormalised / len(c),
         "The steps do not count here: the exponent is 2T.": expected[:1].repeat(3),
+        "The curvature is raised to the power, too: the bracket is (1 − αa) alone, and one a stands before it.": (
+            powers(lambda t: (a * (1 - rate * a)) ** (2 * t))
+        ),
+        "The exponent is T²: the square of a power doubles its exponent, it is 2T.": (
+            powers(lambda t: a * (1 - rate * a) ** (t * t))
+        ),
+        "The steps stand inside the bracket: T steps give (1 − αa) to the power of T, not 1 − Tαa.": (
+            powers(lambda t: a * (1 - t * rate * a) ** 2)
+        ),
+        "This is one of the centres: where the flattest task wants to be. Every task pulls.": c[a.argmin()].repeat(3),
     }
     place = int((starts - expected).abs().argmax())  # for some T it may be right
     shown, yours = told_apart(expected[place], starts[place])
@@ -411,8 +482,10 @@ def _adapt_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     for steps in ADAPT_STEPS:
         phi, expected = outputs[f"φ, T = {steps}"], support.adapted(theta, rate, steps)
         if not close_enough(phi, expected):
-            return _landing_mistake(phi, steps, theta, rate, support) or Unnamed(
-                f"After {steps} steps φ is off by {relative_error(phi, expected):.1e}."
+            return (
+                _miscounted(outputs, theta, rate, support)
+                or _landing_mistake(phi, steps, theta, rate, support)
+                or Unnamed(f"After {steps} steps φ is off by {relative_error(phi, expected):.1e}.")
             )
     plain = query.gradient(support.adapted(theta, rate, last))
     exact = support.response(rate, last) @ plain
@@ -429,15 +502,33 @@ def _adapt_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     return "With first_order=True the gradient is not ∂L_outer/∂φ: treat the inner gradients as constants, no more."
 
 
+def _miscounted(outputs: Tensors, theta: Tensor, rate: Tensor, support: LeastSquares) -> str | None:
+    """One step too many, or always as many, is seen best where none is asked, and some are."""
+    none, many = outputs["φ, T = 0"], outputs[f"φ, T = {MANY}"]
+    if close_enough(none, support.adapted(theta, rate, 1)) and close_enough(
+        many, support.adapted(theta, rate, MANY + 1)
+    ):
+        return "One step too many was taken, with any number of steps: range(steps) gives as many as it says."
+    if close_enough(none, many) and not close_enough(none, theta):
+        return "As many steps are taken, whatever `steps` says: loop over range(steps)."
+    return None
+
+
 def _landing_mistake(phi: Tensor, steps: int, theta: Tensor, rate: Tensor, support: LeastSquares) -> str | None:
     if steps == 0:
         return "With steps=0 the parameters come back as they are."
-    up = theta
+    up = again = added = theta
+    total = torch.zeros_like(theta)
     for _ in range(steps):
         up = up + rate * support.gradient(up)
+        again = theta - rate * support.gradient(again)
+        total = total + support.gradient(added)
+        added = added - rate * total
     mistakes = {
         "Sign: this ascends the inner loss.": up,
         "Nothing moved: return the new parameters.": theta,
+        "Each step starts from θ again: sgd_step gets the parameters of the step before.": again,
+        "The gradients add up from step to step: each step uses its own gradient alone.": added,
         "Only one step was taken, whatever steps says.": support.adapted(theta, rate, 1),
         "Each step uses the gradient at θ: take it anew, at the parameters of the step before.": theta
         - steps * rate * support.gradient(theta),

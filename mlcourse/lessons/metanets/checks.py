@@ -44,6 +44,8 @@ def _network(sizes: Tensor, own: Tensor) -> nn.Sequential:
     inputs, hidden, outputs = sizes.tolist()
     network = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs)).double()
     nn.utils.vector_to_parameters(own.clone(), network.parameters())
+    # as of a batch normalisation: state_dict() holds it too, named_parameters() does not
+    network.register_buffer("seen", torch.zeros(2, dtype=own.dtype))
     return network
 
 
@@ -97,6 +99,13 @@ def _cut_from_behind(numbers: Tensor, inputs: int, hidden: int, outputs: int) ->
 def _cut_each_from_the_start(numbers: Tensor, inputs: int, hidden: int, outputs: int) -> tuple[Tensor, ...]:
     a, c = numbers[: hidden * inputs], numbers[: outputs * hidden]
     return a.reshape(hidden, inputs), numbers[:hidden], c.reshape(outputs, hidden), numbers[:outputs]
+
+
+def _cut_on_by_rows(numbers: Tensor, inputs: int, hidden: int, outputs: int) -> tuple[Tensor, ...]:
+    starts = (0, hidden, 2 * hidden, 2 * hidden + outputs)
+    lengths = (hidden * inputs, hidden, outputs * hidden, outputs)
+    a, b, c, d = (numbers[start:][:length] for start, length in zip(starts, lengths))
+    return a.reshape(hidden, inputs), b, c.reshape(outputs, hidden), d
 
 
 def _cut_from_the_last_length(numbers: Tensor, inputs: int, hidden: int, outputs: int) -> tuple[Tensor, ...]:
@@ -153,6 +162,9 @@ def _written_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "You cut from the end, or go through the parameters backwards.": _by_hand(sizes, numbers, x, _cut_from_behind),
         "Every parameter is cut from the beginning of the vector. Go on where the last one ended.": _by_hand(
             sizes, numbers, x, _cut_each_from_the_start
+        ),
+        "Your counter goes on by the rows of a weight, len(value). Go on by all of its numbers, value.numel().": (
+            _by_hand(sizes, numbers, x, _cut_on_by_rows)
         ),
         "Your counter forgets the earlier pieces: add the length of each piece to it (start += …, not start = …).": (
             _by_hand(sizes, numbers, x, _cut_from_the_last_length)
@@ -259,6 +271,12 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             torch.stack([z[row[0]] for row in rows])
         ),
     }
+    mistakes[
+        "This is the formula of the prototypes, 2c and −‖c‖²: the writer was not called. Hand the means to it."
+    ] = torch.cat([2 * means, -means.square().sum(1, keepdim=True)], 1)
+    if len({len(row) for row in rows}) > 1:
+        words = "Every sum is divided by the same number. Divide it by the number of images of its own class."
+        mistakes[words] = write(sums * way / len(labels))
     if len(labels) % way == 0:
         words = "You averaged the images in the order in which they come. Go by their labels: features[labels == k]."
         mistakes[words] = write(z.view(way, -1, z.shape[1]).mean(1))
@@ -333,6 +351,13 @@ def _modulate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "β is subtracted. It is added.": (1 + g) * x - b,
         "γ is subtracted: 1 + γ multiplies.": (1 - g) * x + b,
         "This is γ·x alone: multiply by 1 + γ, then add β.": g * x,
+        "All tasks got the numbers of the first one. Each task has its own γ and β.": (1 + g[:1]) * x + b[:1],
+        "All channels of a task got the same numbers, the means of γ and β. Each channel has its own.": (
+            (1 + g.mean(2, keepdim=True)) * x + b.mean(2, keepdim=True)
+        ),
+        "The scale is e^γ. It is 1 + γ.": g.exp() * x + b,
+        "The 1 stands at β, too. It is (1 + γ)·x + β.": (1 + g) * x + 1 + b,
+        "There is a ReLU around the result. It comes later, in the network.": F.relu((1 + g) * x + b),
     }
     square = len(set(x.shape)) == 1
     places = [(t, c) for t in range(5) for c in range(5) if t != c and (t, c) != (0, 2)] if square else []
@@ -416,12 +441,31 @@ def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "and at nothing else.": support_alone | eye,
     }
     found = next((diagnosis for diagnosis, wrong in mistakes.items() if torch.equal(got, wrong)), None)
-    if found:
+    if found := found or _mask_columns(got, s, q):
         return found
     row, column = (got != right).nonzero()[0].tolist()
     who = [f"support image {i}" if i < s else f"query {i - s}" for i in (row, column)]
     may = "may" if right[row, column] else "must not"
     return Unnamed(f"{who[0]} {may} look at {who[1]} (row {row}, column {column}); your mask says the opposite.")
+
+
+def _mask_columns(got: Tensor, support: int, queries: int) -> str | None:
+    """What is said of a mask in which all rows look at the same columns, and these are not the support's."""
+    columns = torch.arange(support + queries)
+    if torch.equal(got, (columns >= queries).expand_as(got)):
+        return "The support images stand last in your mask. They come first: the first columns are theirs."
+    for many, words in (
+        (support + 1, "Everybody looks at the first query, too: there is one column too many, `:support` is enough."),
+        (support - 1, "Nobody looks at the last support image: there is one column too few, take `:support`."),
+        (
+            queries,
+            "As many columns as there are QUERIES are looked at: they must be as many as there are support images.",
+        ),
+        (5, "The first five columns are looked at, whatever the sizes: write `support` in place of the number."),
+    ):
+        if torch.equal(got, (columns < many).expand_as(got)):
+            return words
+    return None
 
 
 def mask_reference(support: int, queries: int) -> Tensor:
@@ -433,7 +477,8 @@ def mask_reference(support: int, queries: int) -> Tensor:
 mask = Check(
     exercise="04.4",
     title="Who may look at whom",
-    inputs={"three support images, two queries": _sizes(3, 2), "two support images, four queries": _sizes(2, 4)},
+    # no size is five, and none is another one plus or minus 1: each slip shows its own columns
+    inputs={"three support images, six queries": _sizes(3, 6), "seven support images, two queries": _sizes(7, 2)},
     probe=_mask_probe,
     judge=_mask_judge,
     reference=mask_reference,
@@ -490,6 +535,16 @@ def _augmented_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The fast bias is missing.": relu(slow) + relu(fast - inputs["fast_bias"]),
         "The slow bias is missing.": relu(slow - inputs["slow_bias"]) + relu(fast),
         "Both biases are missing.": relu(slow - inputs["slow_bias"]) + relu(fast - inputs["fast_bias"]),
+        "The biases are added after the ReLU. They belong inside: ReLU(W x + b).": (
+            relu(slow - inputs["slow_bias"])
+            + inputs["slow_bias"]
+            + relu(fast - inputs["fast_bias"])
+            + inputs["fast_bias"]
+        ),
+        "The two biases have changed places.": relu(slow - inputs["slow_bias"] + inputs["fast_bias"])
+        + relu(fast - inputs["fast_bias"] + inputs["slow_bias"]),
+        "These are leaky ReLUs: they let a hundredth of the negative numbers through. Take F.relu.": F.leaky_relu(slow)
+        + F.leaky_relu(fast),
         "There is one more ReLU around the sum, and none around the fast layer. Each layer has its own, then add.": (
             relu(relu(slow) + fast)
         ),
@@ -566,6 +621,18 @@ def _read_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "There is no softmax: the shares do not sum to 1.": cosines @ memory,
         "You take the nearest key only. The reading is a mixture, which has a slope.": memory[cosines.argmax(1)],
         "These are distances. The similarity is the cosine.": shares(-distances) @ memory,
+        "These are distances, not squared. The similarity is the cosine.": shares(-distances.sqrt()) @ memory,
+        "The softmax runs over all pairs at once. Each query has shares of its own, along the slots.": (
+            (cosines.exp() / cosines.exp().sum()) @ memory
+        ),
+        "What is stored is scaled to length 1. Only keys and queries are, for the cosine.": shares(cosines)
+        @ F.normalize(memory, dim=1),
+        "The first query's shares are used for all. Each query reads with its own.": (
+            (shares(cosines)[0] @ memory).expand_as(got)
+        ),
+        "The cosines are divided by a temperature of 0.1, as in matching networks. Here there is none.": (
+            shares(cosines / 0.1) @ memory
+        ),
         "Only the keys are scaled to length 1. Scale the queries too.": shares(dots / key_lengths) @ memory,
         "Only the queries are scaled to length 1. Scale the keys too.": shares(dots / queries.norm(dim=1)[:, None])
         @ memory,

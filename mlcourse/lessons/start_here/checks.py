@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mlcourse import learners
 from mlcourse.statistics import Z95, mean_interval
@@ -23,7 +24,9 @@ def _distances(queries: int, way: int):
         while True:  # no two answers may be the same by chance: two faults with one face
             distances = 10 * torch.rand(queries, way, generator=generator, dtype=torch.float64)
             nearest, ranks = distances.argmin(1), distances.argsort(1).argmin(1)
-            if len({tuple(one.tolist()) for one in (nearest, nearest + 1, distances.argmax(1), ranks)}) == 4:
+            faces = len({tuple(one.tolist()) for one in (nearest, nearest + 1, distances.argmax(1), ranks)})
+            # and the last class is somewhere the nearest: an answer that looks at some columns only is found out
+            if faces == 4 and way - 1 in nearest:
                 return {"distances": distances}
 
     return make
@@ -45,13 +48,18 @@ def _judge_nearest(inputs, outputs):
         return "one place in the whole table is no label: look for the smallest distance in each row (dim=1)"
     if torch.equal(labels, distances.argsort(1).argmin(1)):
         return "these are ranks: argsort gives the columns in their order, and its first entry is the label"
+    if torch.equal(labels, distances.argsort(1)[:, 1]):
+        return "these are the second nearest: places are counted from 0"
+    for columns in range(2, distances.shape[1]):
+        if torch.equal(labels, distances[:, :columns].argmin(1)):
+            return f"you look at the first {columns} classes only, and here are {distances.shape[1]}: take all columns"
     return Unnamed(f"{int((labels != distances.argmin(1)).sum())} of {len(labels)} labels are wrong")
 
 
 nearest = Check(
     exercise="00.1",
     title="The nearest prototype",
-    inputs={"three queries, four classes": _distances(3, 4), "seven queries, five classes": _distances(7, 5)},
+    inputs={"three queries, four classes": _distances(3, 4), "seven queries, eight classes": _distances(7, 8)},
     probe=_nearest_probe,
     judge=_judge_nearest,
     reference=reference_nearest,
@@ -108,6 +116,14 @@ def _judge_prototypes(inputs, outputs):
         return "only the last image of each class is used: average over all of them"
     if close(got, torch.stack([one.median(0).values for one in members])):
         return "these are medians: a prototype is the mean"
+    if close(got, torch.stack([one.sum(0) / (len(one) + 1) for one in members])):
+        return "you divide by one image too many: does a zero that you began with count too (include_self=False)?"
+    if close(got, F.normalize(torch.stack([one.mean(0) for one in members]), dim=1)):
+        return "the prototypes are scaled to length 1: a mean is left as long as it is"
+    if len({len(one) for one in members}) > 1:
+        same = torch.stack([one.sum(0) for one in members])
+        if close(got * (same[0, 0] / got[0, 0]), same):
+            return "you divide every class by the same number: here classes have different numbers of images"
     wrong = [k for k in range(way) if not close(got[k], members[k].mean(0))]
     return Unnamed(f"the prototypes of the classes {', '.join(map(str, wrong))} are not the means of their images")
 
@@ -160,6 +176,8 @@ def _judge_interval(inputs, outputs):
     if any(_near(mean, values.mean() - w) and _near(half, values.mean() + w) for w in (width, 2 * width / Z95)):
         return "these are the two ends of the interval: return the mean and the half-width"
     if not _near(mean, values.mean()):
+        if _near(mean, values.median()):
+            return "this is the median, the value in the middle: take the mean"
         return (
             "the mean is in percent: leave it in [0, 1]"
             if _near(mean, 100 * values.mean())
@@ -175,6 +193,12 @@ def _judge_interval(inputs, outputs):
         2.58 * spread / math.sqrt(n): "2.58 gives an interval of 99 %: for 95 % it is 1.96",
         Z95 * values.var() / math.sqrt(n): "this uses the variance: take its root, the standard deviation",
         Z95 * values.std(correction=0) / math.sqrt(n): "the standard deviation divides by n: for a sample it is n - 1",
+        Z95 * spread / math.sqrt(n - 1): "you divide by √(n - 1): s has its n - 1 already, here it is √n",
+        Z95 * (spread / n).sqrt(): "the root goes over s, too: it belongs to n alone, s / √n",
+        Z95 * (values.mean() * (1 - values.mean()) / n).sqrt(): (
+            "this is the formula for single right or wrong answers: each value here is the accuracy of an episode, "
+            "take their standard deviation"
+        ),
     }
     # Some write 2 for 1.96; that is close enough for an interval, and much farther from every fault above.
     if _near(half, Z95 * spread / math.sqrt(n)) or _near(half, 2 * spread / math.sqrt(n)):

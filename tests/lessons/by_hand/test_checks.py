@@ -310,12 +310,29 @@ def detector_by_directions(meta_gradient):
 
 
 def detector_on_own_task(meta_gradient):
-    """Two weights, one step, float64, entries one by one."""
+    """Two weights, two steps, float64, entries one by one."""
     theta = torch.tensor([0.5, -1.0], dtype=torch.float64)
-    task = Task(lambda p: (p**4).sum() + p[0] * p[1], lambda p: ((p - 1) ** 2).sum() + p.prod(), steps=1, rate=0.05)
+    task = Task(lambda p: (p**4).sum() + p[0] * p[1], lambda p: ((p - 1) ** 2).sum() + p.prod(), steps=2, rate=0.05)
     given, exact, first = numbers(meta_gradient, theta, task)
     labels = [("second-order", exact), ("first-order", first)]
     return next((name for name, value in labels if torch.allclose(given, value, rtol=1e-5, atol=1e-7)), "wrong")
+
+
+def detector_on(steps, inner_loss, theta=(0.5, -1.0), tolerance=1e-5):
+    """Right on its own task, where some wrong gradients are right, too."""
+
+    def detector(meta_gradient):
+        start = torch.tensor(theta, dtype=torch.float64)
+        task = Task(inner_loss, lambda p: ((p - 1) ** 2).sum() + p.prod(), steps=steps, rate=0.1)
+        given, exact, first = numbers(meta_gradient, start, task)
+        near = [(given - one).norm() < tolerance * one.norm() for one in (exact, first)]
+        return "second-order" if near[0] else "first-order" if near[1] else "wrong"
+
+    return detector
+
+
+def coupled(p):
+    return torch.cosh(p).sum() + p[0] * p[1]
 
 
 def detector_flat(meta_gradient):
@@ -387,7 +404,7 @@ def test_detector():
             "swapped": (detector_swapped, "are swapped"),
             "strict": (detector_too_strict, "less precise than you demand"),
             "slope at θ": (detector_with_the_slope_at_theta, "is called 'wrong': it is ∇L_outer at φ_T"),
-            "constant": (detector_constant, "to all six"),
+            "constant": (detector_constant, "to all of them"),
             "blind": (detector_blind, "never calls meta_gradient"),
             "zeros": (detector_of_zeros, "A wrong gradient is called 'second-order'"),
             "other words": (detector_in_other_words, "one of the words"),
@@ -550,3 +567,22 @@ def test_places_that_are_one_tensor_are_told():
 def test_a_list_of_one_number_is_not_what_the_lesson_prints():
     said = checks.rate_gradient.run(lambda theta, task: estimators.rate_gradient(theta, task).reshape(1)).diagnosis
     assert "it needs one number, of shape []" in said
+
+
+@pytest.mark.parametrize(
+    ("weak", "words"),
+    [
+        (detector_on(1, coupled), "in any order"),
+        (detector_on(2, lambda p: torch.cosh(p).sum(), theta=(0.5,)), "in any order"),
+        (detector_on(3, lambda p: torch.cosh(p).sum()), "in any order"),
+        (detector_on(3, lambda p: (p - 2).square().sum() + p[0] * p[1]), "in any order"),
+        (detector_on(2, coupled, tolerance=0.02), "1 % too long"),
+        (detector_on(2, coupled, tolerance=0.1), "Not yet"),
+    ],
+)
+def test_a_detector_whose_task_hides_a_mistake_is_told_so(weak, words):
+    for seed in SEEDS:
+        verdict = checks.detector.run(weak, seed=seed)
+        assert not verdict.passed
+        assert words in repr(verdict), verdict.diagnosis
+    assert checks.detector.run(detector_on(2, coupled)).passed

@@ -77,7 +77,7 @@ def test_linear_layer():
             "mixed sign": (layer_of(lambda c: -2 * c, lambda c: -squares(c)), "two minus signs meet"),
             "square of sum": (layer_of(lambda c: 2 * c, lambda c: -(c.sum(1) ** 2)), "the square of a sum"),
             "mean": (layer_of(lambda c: 2 * c, lambda c: -c.square().mean(1)), "the mean of the squares"),
-            "unit": (layer_of(lambda c: 2 * F.normalize(c, dim=1), lambda c: 0 * squares(c) - 1), "term by term"),
+            "unit": (layer_of(lambda c: 2 * F.normalize(c, dim=1), lambda c: 0 * squares(c) - 1), "scaled to length 1"),
             "transposed": (layer_transposed, "shape"),
             "weights only": (layer_weights_only, "two tensors, the weights"),
             "in place": (layer_in_place, "in place"),

@@ -183,9 +183,9 @@ def moved_with_loop(module, train):
 
 
 def moved_by_distance(module, train):
-    old = {name: value.clone() for name, value in module.state_dict().items()}
+    old = {name: value.detach().clone() for name, value in module.named_parameters()}
     train()
-    return {name for name, value in module.state_dict().items() if (value - old[name]).abs().max() > 0}
+    return {name for name, value in module.named_parameters() if (value - old[name]).abs().max() > 0}
 
 
 def moved_without_copy(module, train):
