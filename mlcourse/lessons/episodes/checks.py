@@ -114,13 +114,12 @@ def _network_probe(answer: Callable, inputs: Tensors) -> Tensors:
         outputs["idle"] = torch.tensor(sum(g is None or not bool(g.any()) for g in grads))
         outputs |= {"logits": logits, "alone": torch.cat([network(image[None]) for image in images])}
         outputs["built as"] = torch.tensor(_built_as(network, images, logits.detach()))
-        with torch.no_grad():
-            outputs["noisy"] = torch.tensor(not close(network.train()(images), logits, rtol=RTOL))
-            network.eval()
         with torch.no_grad():  # the head with its signs changed gives minus the logits, if nothing bends them after it
             for value in network[-1].parameters():
                 value.neg_()
             outputs["mirrored"] = network(images)
+            # last: in training a batch normalisation changes
+            outputs["noisy"] = torch.tensor(not close(network.train()(images), outputs["mirrored"], rtol=RTOL))
     return outputs
 
 
@@ -203,13 +202,13 @@ def _network_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return (
             "The rows add up to 1: there is a softmax at the end. Cross-entropy wants logits, it has its own softmax."
         )
-    if not _close(-outputs["mirrored"], logits):
-        return "Something bends the logits after the head, a ReLU for instance. It hides half of what the head can say."
     if outputs["noisy"]:
         return (
             "In training it answers otherwise than in testing: it holds dropout or batch normalisation. The "
             "listing has neither."
         )
+    if not _close(-outputs["mirrored"], logits):
+        return "Something bends the logits after the head, a ReLU for instance. It hides half of what the head can say."
     return _network_size(channels, size, classes, int(outputs["parameters"])) or _network_layers(outputs)
 
 
@@ -373,8 +372,8 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return "A small movement is a movement: compare exactly (torch.equal), not within a tolerance."
     if not bool(got.any()):
         return (
-            "You report nothing, but something moved. Is the copy made before train() is called, and is it a copy? A "
-            "reference to a parameter moves along with it: .detach().clone()."
+            "You report nothing, but something moved. A reference to a parameter moves along with it, and a copy made "
+            "after train() comes too late: keep a copy from before, .detach().clone()."
         )
     return "You miss parameters that moved: compare every name in module.named_parameters()."
 
@@ -410,7 +409,8 @@ def one_task(
 
 def _sample_inputs(generator: torch.Generator) -> Tensors:
     classes = _whole(generator, 6, 8)
-    shot, query = _whole(generator, 1, 2), _whole(generator, 2, 3)
+    shot = _whole(generator, 1, 2)
+    query = shot + _whole(generator, 1, 2)  # not as many: who exchanges the two is found out
     counts = shot + query + 1 + torch.randint(0, 4, (classes,), generator=generator)
     return {
         "counts": counts,
@@ -556,14 +556,15 @@ def _sample_many(inputs: Tensors, outputs: Tensors) -> str | None:
             "itself, with torch.randperm."
         )
     by_class = drawn.gather(1, class_of[drawn].argsort(dim=1, stable=True)).view(DRAWS * owner.shape[1], -1)
-    last = counts.cumsum(0) - 1
-    if _neighbours(by_class.sort(1).values) and bool(torch.isin(last, drawn).all()):
+    moving = len(drawn.unique()) > len(counts) * by_class.shape[1]  # not always the same ones, which is said below
+    if moving and _neighbours(by_class.sort(1).values):
         return (
             "The images of a class are always neighbours in the data set: draw each by itself, with torch.randperm, "
             "not one window of them."
         )
     if len(support.unique()) < 0.6 * len(class_of):
         return "The same images of a class are always the support: draw the samples at random too."
+    last = counts.cumsum(0) - 1
     if not bool(torch.isin(last, drawn).all()):
         return "The last sample of some class is never drawn: classes may differ in size, use the size of each."
     if float(torch.isin(last, queries).double().mean()) < 0.5:
@@ -624,7 +625,7 @@ def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     (mean, half), got_mean, got = mean_interval(a - b), outputs["mean"], outputs["half width"]
     # where b is the better one, a lost sign is found: b minus a has been found before, where a is
     ends = {"size": abs(mean), "sizes": (a - b).abs().mean(), "two ends": mean - half, "b minus a": -mean}
-    ends |= {"a": a.mean(), "b": b.mean(), "middle": (a - b).median(), "percent": 100 * mean}
+    ends |= {"a": a.mean(), "b": b.mean(), "middle": (a - b).median()}
     found = next((name for name, value in ends.items() if _close(got_mean, value)), None)
     if not _close(got_mean, mean):
         return {
@@ -633,7 +634,6 @@ def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "size": "The sign of the mean is lost: where b is the better one, it is negative.",
             "b minus a": "The sign: it is a − b, positive when a is the better one.",
             "middle": "This is the median of the differences. Take their mean.",
-            "percent": "This is in percent. Leave it as it is: accuracies and differences from 0 to 1.",
             "a": "This is the mean of a alone. Subtract first: one difference for each episode.",
             "b": "This is the mean of b alone. Subtract first: one difference for each episode.",
             None: Unnamed("The mean difference is {}, you return {}.".format(*told_apart(mean, got_mean))),
@@ -645,7 +645,7 @@ def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         or abs(got * Z95 / half / student - 1) < 4e-3
     ):
         return None
-    mistakes = _paired_mistakes(a, b)
+    mistakes = _paired_mistakes(a, b, got)
     shown, yours = told_apart(half, got)
     return _first(got, mistakes) or Unnamed(f"The half width is {shown} (1.96 · s / √n), you return {yours}.")
 
@@ -657,7 +657,7 @@ def _student(freedom: int) -> float:
     return z + first / freedom + second / freedom**2 + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / freedom**3
 
 
-def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+def _paired_mistakes(a: Tensor, b: Tensor, got: Tensor) -> dict[str, Tensor]:
     """Diagnosis -> the half width that this mistake gives."""
     n, spread = len(a), (a - b).std()
     of_a, of_b = mean_interval(a)[1], mean_interval(b)[1]
@@ -669,11 +669,8 @@ def _paired_mistakes(a: Tensor, b: Tensor) -> dict[str, Tensor]:
         "You add the two half widths. Take the difference in each episode first, then one interval of it.": (
             torch.tensor(of_a + of_b)
         ),
-        "You subtract the two half widths. Take the difference in each episode first, then one interval of it.": (
-            torch.tensor(abs(of_a - of_b))
-        ),
-        "You subtract the two half widths, and a width below zero is none. Take the difference in each episode first, "
-        "then one interval of it.": torch.tensor(min(of_a - of_b, of_b - of_a)),
+        "You subtract the two half widths. Take the difference in each episode first, "
+        "then one interval of it.": torch.tensor(math.copysign(of_a - of_b, got)),
         "You divide by √(n − 1): s has its n − 1 already, here it is √n.": Z95 * spread / math.sqrt(n - 1),
         "You count 2n episodes: both learners saw the same n, and there are n differences.": Z95
         * spread

@@ -52,7 +52,7 @@ def _judge_nearest(inputs, outputs):
         return "these are the second nearest: places are counted from 0"
     for columns in range(2, distances.shape[1]):
         if torch.equal(labels, distances[:, :columns].argmin(1)):
-            return f"you look at the first {columns} classes only, and here are {distances.shape[1]}: take all columns"
+            return f"you look at the first classes only, and here are {distances.shape[1]}: take all columns"
     return Unnamed(f"{int((labels != distances.argmin(1)).sum())} of {len(labels)} labels are wrong")
 
 

@@ -110,6 +110,20 @@ def rate_by_scan(theta, task):
     return jvp(after, (alpha,), (torch.ones_like(alpha),))[1]
 
 
+def rate_swept(step, forward=False):
+    """The sum of the sweep, with slips: step(p, H_t p, task) → the next p."""
+
+    def slope(theta, task):
+        *before, last = path(theta, task)
+        p, total = gradient(task.outer_loss, last), 0.0
+        for phi in before if forward else before[::-1]:
+            total = total - p @ gradient(task.inner_loss, phi)
+            p = step(p, hessian_vector(task.inner_loss, phi, p), task)
+        return total
+
+    return slope
+
+
 def rate_of_losses(theta, task):
     """`.backward()` into an own rate."""
     alpha = torch.tensor(task.rate, dtype=theta.dtype, requires_grad=True)
@@ -133,6 +147,7 @@ RIGHT = {
 WRONG = {
     "hessian_vector": {
         "adds up": (product_that_adds_up, "`.grad` adds up"),
+        "a pair": (torch.autograd.functional.hvp, "take the second"),
         "v Hv": (lambda loss, phi, v: v * estimators.hessian_vector(loss, phi, v), ""),
         "H(v²)": (lambda loss, phi, v: estimators.hessian_vector(loss, phi, v * v), ""),
         "unit v": (lambda loss, phi, v: estimators.hessian_vector(loss, phi, v / v.norm()), "with a wrong length"),
@@ -140,6 +155,18 @@ WRONG = {
     },
     "by_hand": {
         "subtracts H p, not α H p twice": (meta_swept(lambda p, hp, task, phi: p - 2 * task.rate * hp), ""),
+        "first step left out": (
+            meta_swept(lambda p, hp, task, phi: p - task.rate * hp, steps=lambda phis: phis[-2:0:-1]),
+            "The first step's factor is missing",
+        ),
+        "last step left out": (
+            meta_swept(lambda p, hp, task, phi: p - task.rate * hp, steps=lambda phis: phis[:-2][::-1]),
+            "The last step's factor is missing",
+        ),
+        "α in float32": (
+            meta_swept(lambda p, hp, task, phi: p - torch.tensor(task.rate) * hp),
+            "you compute in single precision",
+        ),
         "α²": (meta_swept(lambda p, hp, task, phi: p - task.rate**2 * hp), "α is squared"),
         "a step less": (meta_of_more_steps(-1), "One inner step is missing"),
         "a step more": (meta_of_more_steps(1), "One inner step too many"),
@@ -161,8 +188,11 @@ WRONG = {
         ),
         "of the first-order": (
             lambda theta, task: -gradient(task.outer_loss, path(theta, task)[-1]) @ gradient(task.inner_loss, theta),
-            "",
+            "Only the first step counts here, with g itself",
         ),
+        "forward": (rate_swept(lambda p, hp, task: p - task.rate * hp, forward=True), "The sweep runs forward"),
+        "plus": (rate_swept(lambda p, hp, task: p + task.rate * hp), "The sweep has the wrong sign"),
+        "no α": (rate_swept(lambda p, hp, task: p - hp), "α is missing in the sweep"),
         "length": (lambda theta, task: estimators.rate_gradient(theta, task).abs(), "This is the size of the slope"),
         "times T": (lambda theta, task: task.steps * estimators.rate_gradient(theta, task), "a factor T too many"),
     },

@@ -108,7 +108,7 @@ def test_hessian_vector():
             "entry by entry": (lambda loss, phi, v: slope_of(loss, phi) * v, "entry by entry times v"),
             "H g": (lambda loss, phi, v: dense(loss, phi) @ slope_of(loss, phi), "H times the gradient"),
             "at v": (lambda loss, phi, v: product_dense(loss, v, v), "taken at v, not at φ"),
-            "difference": (product_difference, "a difference of two gradients"),
+            "difference": (product_difference, "only, as a difference is"),
             "tuple": (product_tuple, "returns a tuple"),
             "no graph": (product_without_graph, "does not require grad"),
             "a number": (lambda loss, phi, v: slope_of(loss, phi) @ v, "expected (3,)"),
@@ -210,7 +210,7 @@ MISTAKES = {
         meta_variant(lambda task, phi, p: p - task.rate * hv(task, phi, gradient(task.inner_loss, phi))),
         "H_t is multiplied by the INNER gradient",
     ),
-    "differences": (meta_differences, "only, as differences are"),
+    "differences": (meta_differences, "only, as a difference is"),
     "half": (lambda theta, task: estimators.by_hand(theta, task) / 2, "This is not the meta-gradient"),
 }
 LONGER = {  # with one step these are right
@@ -517,7 +517,7 @@ def test_rate_gradient():
                 lambda theta, task: task.rate * estimators.rate_gradient(theta, task),
                 "α was multiplied in",
             ),
-            "difference": (rate_central, "only, as differences are"),
+            "difference": (rate_central, "only, as a difference is"),
             "vector": (lambda theta, task: theta, "it needs one number"),
             "half": (lambda theta, task: estimators.rate_gradient(theta, task) / 2, "For this problem it is"),
         },

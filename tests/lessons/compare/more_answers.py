@@ -99,11 +99,22 @@ WRONG = {
         "4c": (lambda c: (4 * c, -c.square().sum(1)), "The weights are twice too large"),
         "all twice": (lambda c: (4 * c, -2 * c.square().sum(1)), "every logit is twice"),
         "bias of all": (lambda c: (2 * c, -c.square().sum(0)), "has shape"),
+        "not squared": (lambda c: (2 * c, -c.sum(1)), "minus the sum of the numbers"),
         "(2c)²": (lambda c: (2 * c, -(2 * c).square().sum(1)), "The bias is −‖2c‖²"),
     },
     "attention": {
         "√τ": (attention_with(lambda q, s, t: cosines(q, s, t**0.5)), "√`temperature`"),
         "twice": (attention_with(cosines, share=lambda s: s.softmax(1).log_softmax(1)), "There are two softmaxes"),
+        "τ late": (
+            lambda s, y, q, way, t: torch.stack(
+                [(cosines(q, s, 1.0).log_softmax(1) / t)[:, y == k].logsumexp(1) for k in range(way)], 1
+            ),
+            "The temperature divides the logarithms",
+        ),
+        "sizes of cosines": (
+            attention_with(lambda q, s, t: cosines(q, s, t).abs()),
+            "The cosines have lost their sign",
+        ),
         "minus": (
             lambda s, y, q, way, t: -attention_with(cosines)(s, y, q, way, t),
             "with the other sign",
@@ -129,6 +140,14 @@ WRONG = {
             lambda x, y, lam: (checks.ridge.reference(x, y, lam + 0.1) - checks.ridge.reference(x, y, lam)) / 0.1,
             "",
         ),
+        "a short difference": (
+            lambda x, y, lam: (checks.ridge.reference(x, y, lam + 1e-3) - checks.ridge.reference(x, y, lam)) / 1e-3,
+            "as a difference of two solutions is",
+        ),
+        "λ everywhere": (
+            lambda x, y, lam: -torch.linalg.pinv(x.T @ x) @ torch.linalg.pinv(x.T @ x + 1e-13) @ x.T @ y * 1e9,
+            "These numbers are huge",
+        ),
         "over λ": (lambda x, y, lam: checks.ridge_slope.reference(x, y, lam) / lam, "divided by `lam`"),
     },
     "symmetries": {
@@ -137,6 +156,33 @@ WRONG = {
             "Let images and labels move together",
         ),
         "same queries": (symmetries_with(company=lambda f, x, y, q, z: torch.allclose(f(x, y, q), z)), "never finds"),
+        "first query": (
+            symmetries_with(company=lambda f, x, y, q, z: torch.allclose(f(x, y, q[:1]), z[:1])),
+            "Ask EACH query alone",
+        ),
+        "probabilities": (
+            symmetries_with(
+                company=lambda f, x, y, q, z: torch.allclose(
+                    torch.cat([f(x, y, one[None]) for one in q]).softmax(1), z.softmax(1)
+                )
+            ),
+            "neither winners nor probabilities",
+        ),
+        "sorted images": (
+            symmetries_with(
+                order=lambda f, x, y, q, z: torch.allclose(f(x[y.argsort()], y.sort().values, q), z, atol=1e-6)
+            ),
+            "The images may come sorted by class",
+        ),
+        "two labels": (
+            symmetries_with(
+                names=lambda f, x, y, q, z: torch.allclose(
+                    f(x, torch.where(y < 2, 1 - y, y), q)[:, [1, 0, *range(2, z.shape[1])]], z, atol=1e-6
+                )
+            ),
+            "every label must get another name",
+        ),
+        "other places": (lambda *a: checks.symmetries.reference(*a)[::-1], "their results stand in another order"),
         "exactly": (
             symmetries_with(company=lambda f, x, y, q, z: torch.equal(f(x, y, q.flip(0)).flip(0), z)),
             "Compare logits",

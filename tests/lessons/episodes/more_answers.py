@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mlcourse.lessons.episodes import checks
+
 
 def network(channels, size, classes, *, bend=nn.ReLU, pool=lambda side: nn.MaxPool2d(2), kernel=3, extra=()):
     features = 128 * (size // 4) ** 2
@@ -21,6 +23,28 @@ def network(channels, size, classes, *, bend=nn.ReLU, pool=lambda side: nn.MaxPo
 def network_by_name(channels, size, classes):
     parts = OrderedDict((f"layer{i}", layer) for i, layer in enumerate(network(channels, size, classes)))
     return nn.Sequential(parts)
+
+
+def network_pooled_late(channels, size, classes):
+    layers = list(network(channels, size, classes))
+    layers[2], layers[5] = nn.Identity(), nn.MaxPool2d(4)
+    return nn.Sequential(*layers)
+
+
+def average(side):
+    return nn.AvgPool2d(2)
+
+
+def moved_with_buffers(module, train):
+    old = copy.deepcopy(module.state_dict())
+    train()
+    return {name for name, value in module.state_dict().items() if not torch.equal(value, old[name])}
+
+
+def moved_on_top(module, train):
+    old = {name: value.detach().clone() for name, value in module.named_parameters(recurse=False)}
+    train()
+    return {name for name, value in module.named_parameters(recurse=False) if not torch.equal(value, old[name])}
 
 
 def moved_by_deep_copy(module, train):
@@ -76,6 +100,27 @@ def task_by_columns(data, way, shot, query, generator):
     rows = [torch.stack([data.of_class(c)[p[k]] for c, p in zip(chosen, places)]) for k in range(shot + query)]
     labels = torch.arange(way)
     return torch.cat(rows[:shot]), labels.repeat(shot), torch.cat(rows[shot:]), labels.repeat(query)
+
+
+def window(n, many, generator):
+    return int(torch.randint(n - many + 1, (), generator=generator)) + torch.arange(many)
+
+
+def task_of_neighbours(data, way, shot, query, generator):
+    """A random first class, and those behind it."""
+    start, support, queries = int(torch.randint(data.classes, (), generator=generator)), [], []
+    for k in range(way):
+        images = data.of_class((start + k) % data.classes)
+        places = torch.randperm(len(images), generator=generator)
+        support.append(images[places[:shot]])
+        queries.append(images[places[shot : shot + query]])
+    labels = torch.arange(way)
+    return torch.cat(support), labels.repeat_interleave(shot), torch.cat(queries), labels.repeat_interleave(query)
+
+
+def task_in_another_order(*given):
+    support_x, support_y, query_x, query_y = task(*given)
+    return support_x, query_x, support_y, query_y
 
 
 def first_of_the_rest(n, many, generator):
@@ -137,8 +182,11 @@ WRONG = {
     "inner_network": {
         "sigmoid": (lambda *sizes: network(*sizes, bend=nn.Sigmoid), "no ReLU"),
         "leaky": (lambda *sizes: network(*sizes, bend=nn.LeakyReLU), "a ReLU is missing"),
+        "pooled late": (network_pooled_late, "Both poolings come after the second convolution"),
+        "averages": (lambda *sizes: network(*sizes, pool=average), "You pool by averages"),
+        "dropout": (lambda *sizes: network(*sizes, extra=[nn.Dropout(0.5)]), "dropout or batch normalisation"),
         "kernel 5": (lambda *sizes: network(*sizes, kernel=5), "the listing's layers"),
-        "batch norm": (lambda *sizes: network(*sizes, extra=[nn.BatchNorm2d(128)]), "the listing's layers"),
+        "batch norm": (lambda *sizes: network(*sizes, extra=[nn.BatchNorm2d(128)]), "dropout or batch normalisation"),
         "a list": (lambda *sizes: list(network(*sizes)), "nn.Sequential"),
     },
     "moved": {
@@ -148,6 +196,8 @@ WRONG = {
             moved_by(lambda new, old, name: bool(new.flatten()[0] != old.flatten()[0])),
             "as soon as one of its entries",
         ),
+        "buffers": (moved_with_buffers, "You report a buffer"),
+        "first floor": (moved_on_top, "parameters of the module itself only"),
         "copied late": (moved_copied_late, "keep a copy from before"),
         "weights only": (
             moved_by(lambda new, old, name: "weight" in name and not torch.equal(new, old)),
@@ -157,7 +207,11 @@ WRONG = {
     },
     "sample_episode": {
         "first of the rest": (lambda *a: task(*a, pick=first_of_the_rest), "The queries are always the first"),
-        "with replacement": (lambda *a: task(*a, pick=drawn_twice), "image"),
+        "with replacement": (lambda *a: task(*a, pick=drawn_twice), "An image occurs twice"),
+        "a window": (lambda *a: task(*a, pick=window), "The images of a class are always neighbours"),
+        "neighbours": (task_of_neighbours, "The classes of a task are always neighbours"),
+        "another order": (task_in_another_order, "The four results stand in another order"),
+        "shot and query": (lambda data, way, shot, query, g: task(data, way, query, shot, g), "are exchanged"),
         "labels shuffled alone": (
             lambda *a: task(*a, order=lambda y, g: y[torch.randperm(len(y), generator=g)]),
             "label",
@@ -168,6 +222,22 @@ WRONG = {
             paired_of(lambda a, b: (a - b).mean(), lambda a, b: 1.645 * (a - b).std() / len(a) ** 0.5),
             "an interval of 90 %",
         ),
+        "n − 1": (
+            paired_of(lambda a, b: (a - b).mean(), lambda a, b: 1.96 * (a - b).std() / (len(a) - 1) ** 0.5),
+            "s has its n − 1 already",
+        ),
+        "2n": (
+            paired_of(lambda a, b: (a - b).mean(), lambda a, b: 1.96 * (a - b).std() / (2 * len(a)) ** 0.5),
+            "You count 2n episodes",
+        ),
+        "widths subtracted": (
+            paired_of(lambda a, b: (a - b).mean(), lambda a, b: standard(a, 0) - standard(b, 0)),
+            "You subtract the two half widths",
+        ),
+        "torn": (
+            paired_of(lambda a, b: (a - b).mean(), lambda a, b: standard(a.sort().values, b.sort().values)),
+            "torn",
+        ),
         "ratio": (paired_of(lambda a, b: (a / b).mean(), standard), ""),
         "absolute": (paired_of(lambda a, b: (a - b).abs().mean(), standard), "The sign of each difference is lost"),
         "percent": (
@@ -177,7 +247,13 @@ WRONG = {
         "other order": (paired_of(standard, lambda a, b: (a - b).mean()), "have changed places"),
     },
     "outer_loss": {
-        "cosines": (outer_with(lambda z, c: F.normalize(z, dim=1) @ F.normalize(c, dim=1).T), ""),
+        "cosines": (outer_with(lambda z, c: F.normalize(z, dim=1) @ F.normalize(c, dim=1).T), "These are cosines"),
+        "absolute": (outer_with(lambda z, c: -torch.cdist(z, c, p=1)), "These are absolute differences"),
+        "over the queries": (
+            outer_with(minus_squares, lambda z, y: F.nll_loss(z.log_softmax(0), y)),
+            "The softmax goes over the queries",
+        ),
+        "pixels": (lambda body, *rest: checks.outer_loss.reference(lambda x: x, *rest), "These are the pixels"),
         "dot products": (outer_with(lambda z, c: z @ c.T), "These are dot products"),
         "no log": (outer_with(minus_squares, F.nll_loss), "The softmax is missing"),
         "minus": (outer_with(minus_squares, lambda z, y: -F.cross_entropy(z, y)), "with the other sign"),

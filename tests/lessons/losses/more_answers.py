@@ -124,13 +124,28 @@ WRONG = {
     "sgd_step": {
         "over α": (lambda p, g, rate: {k: p[k] - g[k] / rate for k in p}, "for 1 / `rate`"),
         "α²": (lambda p, g, rate: {k: p[k] - rate**2 * g[k] for k in p}, "for `rate`²"),
-        "weight only": (lambda p, g, rate: {**p, "weight": p["weight"] - rate * g["weight"]}, "In 'bias' alone"),
+        "weight only": (
+            lambda p, g, rate: {k: p[k] - rate * g[k] if k.endswith("weight") else p[k] for k in p},
+            "In 'layer.bias' alone",
+        ),
+        "names known": (lambda p, g, rate: {k: p[k] - rate * g[k] for k in ("weight", "bias")}, "KeyError: 'weight'"),
+        "a number for α": (lambda p, g, rate: {k: p[k] - 0.1 * g[k] for k in p}, "You step by 0.1 times"),
+        "α(φ − g)": (lambda p, g, rate: {k: rate * (p[k] - g[k]) for k in p}, "The rate multiplies φ too"),
+        "(φ − α)g": (lambda p, g, rate: {k: (p[k] - rate) * g[k] for k in p}, "The rate is taken from φ"),
+        "sign of g": (lambda p, g, rate: {k: p[k] - rate * g[k].sign() for k in p}, "the sign of the gradient only"),
+        "shrinks": (lambda p, g, rate: {k: p[k] - rate * p[k] for k in p}, "This shrinks φ by itself"),
         "decay": (lambda p, g, rate: {k: (1 - rate) * p[k] - rate * g[k] for k in p}, ""),
     },
     "outer_loss": {
         "cut at φ": (outer_of(change=lambda phi: {k: v.detach() for k, v in phi.items()}), "no gradient reaches θ"),
         "one step more": (outer_of(more=1), "One inner step too many"),
         "own rate": (outer_of(at=0.01), ""),
+        "a list": (lambda *a, **k: [checks.outer_loss.reference(*a, **k)], "this is a list of them"),
+        "one loss a task": (lambda *a, **k: checks.outer_loss.reference(*a, **k).expand(3) * 1, "take the mean of the"),
+        "item": (
+            lambda *a, **k: torch.tensor(checks.outer_loss.reference(*a, **k).item()),
+            "a plain number has no graph",
+        ),
         "rate 1": (outer_of(at=1.0), "for `rate` = 1"),
     },
     "total_derivative": {
@@ -140,6 +155,11 @@ WRONG = {
             "Your first term is taken at φ",
         ),
         "total twice": (derivative_with(lambda d, t, J, p, outer, phi: (d + t, d + t)), "first term holds the total"),
+        "sum of φ": (
+            derivative_with(lambda d, t, J, p, outer, phi: (d, J.sum(0) * p)),
+            "You differentiated the sum of φ",
+        ),
+        "diagonal": (derivative_with(lambda d, t, J, p, outer, phi: (d, J.diagonal() * p)), "the diagonal of dφ/dθ"),
         "no identity": (derivative_with(lambda d, t, J, p, outer, phi: (d, t - p)), "lacks the identity"),
     },
     "common_start": {
@@ -148,6 +168,9 @@ WRONG = {
             "The exponent is one too small",
         ),
         "a²": (start_with(lambda a, rate, steps: a**2 * (1 - rate * a) ** (2 * steps)), "The curvature counts twice"),
+        "T²": (start_with(lambda a, rate, steps: a * (1 - rate * a) ** steps**2), "The exponent is T²"),
+        "bracket": (start_with(lambda a, rate, steps: (a * (1 - rate * a)) ** (2 * steps)), "raised to the power, too"),
+        "1 − Tαa": (start_with(lambda a, rate, steps: a * (1 - rate * steps * a) ** 2), "inside the bracket"),
         "1 − α": (start_with(lambda a, rate, steps: a * (1 - rate) ** (2 * steps)), "weights of joint training"),
     },
     "adapt": {

@@ -101,7 +101,7 @@ def test_sgd_step():
             "no rate": (step_without_rate, "rate is missing"),
             "step alone": (step_alone, "the step alone"),
             "nothing": (step_of_nothing, "nothing moved"),
-            "in place": (step_in_place, "changes its input (params['weight'], params['bias']) in place"),
+            "in place": (step_in_place, "changes its input (params['layer.weight'], params['layer.bias']) in place"),
             "detached": (step_detached, "cut from the graph"),
             "scaled": (step_scaled_by_itself, "multiplied the parameters"),
             "list": (step_as_list, "a new dictionary with a tensor for each name"),

@@ -6,6 +6,8 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from mlcourse.lessons.metanets import checks
+
 
 def run_by_iterator(network, written, x):
     numbers, made = iter(written), {}
@@ -38,6 +40,30 @@ def layers_swapped(pieces, network):
     """Exchanged where the shapes allow it."""
     other = {name: ("2" if name[0] == "0" else "0") + name[1:] for name in pieces}
     return {name: pieces[other[name]] if pieces[other[name]].shape == v.shape else v for name, v in pieces.items()}
+
+
+def run_by_rows(network, written, x):
+    """The counter goes on by the length of each parameter, not by its numbers."""
+    params, at = {}, 0
+    for name, value in network.named_parameters():
+        params[name] = written[at : at + value.numel()].view_as(value)
+        at += len(value)
+    return functional_call(network, params, (x,))
+
+
+def run_by_state(network, written, x):
+    """state_dict() holds buffers, too."""
+    state = network.state_dict()
+    pieces = written.split([value.numel() for value in state.values()])
+    params = {name: piece.view_as(value) for (name, value), piece in zip(state.items(), pieces)}
+    return functional_call(network, params, (x,))
+
+
+def columns(many):
+    """A mask whose rows all look at the same first columns."""
+    return lambda support, queries: (torch.arange(support + queries) < many(support, queries)).repeat(
+        support + queries, 1
+    )
 
 
 def head_by_index_add(writer, features, labels, way):
@@ -131,6 +157,8 @@ WRONG = {
             "The biases are 0",
         ),
         "layers swapped": (run_with(layers_swapped), ""),
+        "by rows": (run_by_rows, "Your counter goes on by the rows"),
+        "with buffers": (run_by_state, "RuntimeError"),
         "last layer only": (
             run_with(lambda p, n: {k: v for k, v in p.items() if k.startswith("2")}),
             "The first layer is still",
@@ -142,6 +170,12 @@ WRONG = {
     },
     "written_head": {
         "no mean, last image": (head_with(centre=lambda z: z[-1]), "Only the last image"),
+        "formula": (
+            lambda writer, z, y, way: head_with()(
+                lambda c: torch.cat([2 * c, -c.square().sum(1, keepdim=True)], 1), z, y, way
+            ),
+            "This is the formula of the prototypes",
+        ),
         "largest": (head_with(centre=lambda z: z.amax(0)), ""),
         "minus bias": (head_with(change=lambda w, b: (w, -b)), "The bias has the wrong sign"),
         "unit mean": (head_with(centre=lambda z: F.normalize(z.mean(0), dim=0)), ""),
@@ -149,12 +183,26 @@ WRONG = {
     },
     "modulate": {
         "1 − γ": (lambda x, gamma, beta: (1 - over(gamma)) * x + over(beta), "γ is subtracted"),
+        "first task": (
+            lambda x, gamma, beta: (1 + over(gamma[:1])) * x + over(beta[:1]),
+            "the numbers of the first one",
+        ),
+        "mean channel": (
+            lambda x, gamma, beta: (1 + over(gamma.mean(1, keepdim=True))) * x + over(beta.mean(1, keepdim=True)),
+            "All channels of a task got the same",
+        ),
+        "e^γ": (lambda x, gamma, beta: over(gamma.exp()) * x + over(beta), "The scale is e^γ"),
         "half": (lambda x, gamma, beta: ((1 + over(gamma)) * x + over(beta)) / 2, "half of the right ones"),
         "γ alone": (lambda x, gamma, beta: over(gamma) * x, "This is γ·x alone"),
         "no brackets": (lambda x, gamma, beta: 1 + over(gamma) * x + over(beta), "put 1 + γ in brackets"),
     },
     "mask": {
         "first only": (mask_with(only_first_support), ""),
+        "five": (columns(lambda s, q: 5), "The first five columns"),
+        "one more": (columns(lambda s, q: s + 1), "one column too many"),
+        "one less": (columns(lambda s, q: s - 1), "one column too few"),
+        "of queries": (columns(lambda s, q: q), "as there are QUERIES"),
+        "queries first": (lambda s, q: (torch.arange(s + q) >= q).repeat(s + q, 1), "stand last in your mask"),
         "nothing": (mask_with(lambda made, support: made & False), "0 everywhere"),
         "upper triangle": (mask_with(lambda made, support: torch.ones_like(made).triu()), "This is a triangle"),
         "blocks": (mask_with(lambda made, support: made & made.T), "The queries look at nothing"),
@@ -162,12 +210,30 @@ WRONG = {
     "augmented": {
         "difference": (layers(lambda s, f: s.relu() - f.relu()), "The fast layer is subtracted"),
         "larger": (layers(lambda s, f: torch.maximum(s.relu(), f.relu())), "This is the larger"),
+        "leaky": (layers(lambda s, f: F.leaky_relu(s) + F.leaky_relu(f)), "These are leaky ReLUs"),
+        "biases exchanged": (
+            lambda x, sw, sb, fw, fb: checks.augmented.reference(x, sw, fb, fw, sb),
+            "The two biases have changed places",
+        ),
+        "biases outside": (
+            lambda x, sw, sb, fw, fb: (x @ sw.T).relu() + sb + (x @ fw.T).relu() + fb,
+            "added after the ReLU",
+        ),
         "sigmoid": (layers(lambda s, f: s.sigmoid() + f.sigmoid()), ""),
         "joined": (layers(lambda s, f: torch.cat([s.relu(), f.relu()], 1)), "has shape"),
     },
     "read_memory": {
         "twice": (read_with(cosine, lambda s: s.softmax(1).softmax(1)), "There are two softmaxes"),
         "of distances": (read_with(torch.cdist), "the farthest key is read most"),
+        "minus distances": (read_with(lambda q, k: -torch.cdist(q, k)), "These are distances, not squared"),
+        "all pairs": (
+            read_with(cosine, lambda s: s.flatten().softmax(0).view_as(s)),
+            "The softmax runs over all pairs",
+        ),
+        "first query": (
+            read_with(cosine, lambda s: s.softmax(1)[:1].expand_as(s)),
+            "The first query's shares",
+        ),
         "no exp": (read_with(cosine, lambda s: s.relu() / s.relu().sum(1, keepdim=True).clamp_min(1e-9)), ""),
         "sigmoid": (read_with(cosine, torch.sigmoid), ""),
     },
