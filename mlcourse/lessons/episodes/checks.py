@@ -154,10 +154,12 @@ BUILT = {  # what may stand between the layers of the listing: the words say wha
 
 
 def _built_as(network: nn.Sequential, images: Tensor, logits: Tensor) -> int:
-    """The place in BUILT of the network that has the same weights and the same logits, or -1."""
+    """The place in BUILT of the network that has the same weights and the same logits; else -1, with strides -2."""
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     if [type(m) for m in layers] != [nn.Conv2d, nn.Conv2d, nn.Linear, nn.Linear]:
         return -1
+    if any(m.stride != (1, 1) for m in layers[:2]):
+        return -2
     for place, (bend, pool, sides) in enumerate(BUILT.values()):
         x = images
         for layer, side in zip(layers, sides):
@@ -225,6 +227,10 @@ def _network_layers(outputs: Tensors) -> str | None:
         return (
             f"Into {int(outputs['smooth'])} of its layers goes no 0 at all, so what stands before them is no ReLU. "
             "The listing has ReLUs: nn.ReLU()."
+        )
+    if outputs["built as"] == -2:
+        return (
+            "A convolution moves on by more than one pixel (stride). The listing's do not: its poolings halve the side."
         )
     if outputs["built as"] == -1:
         return (
@@ -351,11 +357,6 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "You report parameters whose values stayed the same. A gradient is not a movement: "
             "after backward() all have one, but an optimizer moves only those it was given. Compare values."
         )
-    if got[0] and not got[1:].any():
-        return (
-            "You report parameters of the module itself only. The names go down into its parts ('head.weight'): "
-            "module.named_parameters() without recurse=False."
-        )
     steps = inputs["steps"][missing]
     if bool((steps <= 0).all()) and bool(got.any()):
         return "You report only what became larger. A parameter that became smaller has moved, too: compare with !=."
@@ -370,6 +371,11 @@ def _moved_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         )
     if bool((steps.abs() < 1e-5).all()):
         return "A small movement is a movement: compare exactly (torch.equal), not within a tolerance."
+    if got[0] and not got[1:].any():
+        return (
+            "You report parameters of the module itself only. The names go down into its parts ('head.weight'): "
+            "module.named_parameters() without recurse=False."
+        )
     if not bool(got.any()):
         return (
             "You report nothing, but something moved. A reference to a parameter moves along with it, and a copy made "
@@ -562,6 +568,8 @@ def _sample_many(inputs: Tensors, outputs: Tensors) -> str | None:
             "The images of a class are always neighbours in the data set: draw each by itself, with torch.randperm, "
             "not one window of them."
         )
+    if len(queries.unique()) == len(counts) * int(inputs["query"]) < len(support.unique()):
+        return "The same images of a class are always the queries: draw these at random too."
     if len(support.unique()) < 0.6 * len(class_of):
         return "The same images of a class are always the support: draw the samples at random too."
     last = counts.cumsum(0) - 1

@@ -183,6 +183,18 @@ def _mixed_up(theta: Tensor, rate: Tensor, inputs: Tensors, phis: list[Tensor]) 
         "You divide by the number of queries in a task. Divide by the number of tasks.": (
             torch.stack([q.loss(phi) for q, phi in zip(queries, phis, strict=True)]).sum() / len(queries[0].y)
         ),
+        "This is the largest loss of the tasks. Take their mean.": (
+            torch.stack([q.loss(phi) for q, phi in zip(queries, phis, strict=True)]).max()
+        ),
+        "The rate is written as a number, 0.1: pass `rate` on to adapt.": torch.stack(
+            [q.loss(s.adapted(theta, torch.tensor(0.1), OUTER_STEPS)) for q, s in zip(queries, supports, strict=True)]
+        ).mean(),
+        "The loss at θ is subtracted: this is how much adaptation helps. The outer loss is the loss after it.": (
+            torch.stack([q.loss(phi) - q.loss(theta) for q, phi in zip(queries, phis, strict=True)]).mean()
+        ),
+        "Each task is asked the queries of another one. Ask φ of task i about the queries of task i.": torch.stack(
+            [q.loss(phi) for q, phi in zip(queries[1:] + queries[:1], phis, strict=True)]
+        ).mean(),
         "The fast weights of the tasks are averaged. Ask each task's own, and average the losses.": (
             torch.stack([q.loss(middle) for q in queries]).mean()
         ),

@@ -264,7 +264,7 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Only the last image of each class was read. Take the mean of all of them.": write(
             torch.stack([z[row[-1]] for row in rows])
         ),
-        "The sum of a class is divided by the number of ALL images. Divide it by the images of this class.": write(
+        "The sum of a class is divided by the number of ALL images or classes. Divide it by those of its own.": write(
             sums / len(labels)
         ),
         "Only the first image of each class was read. Take the mean of all of them.": write(

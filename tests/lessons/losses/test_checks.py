@@ -83,12 +83,14 @@ def step_as_list(params, grads, rate):
 
 
 def step_of_one_name(params, grads, rate):
-    return {"weight": params["weight"] - rate * grads["weight"]}
+    name = next(iter(params))
+    return {name: params[name] - rate * grads[name]}
 
 
 def step_transposed(params, grads, rate):
     new = inner.sgd_step(params, grads, rate)
-    return new | {"weight": new["weight"].T}
+    name = next(iter(new))
+    return new | {name: new[name].T}
 
 
 def test_sgd_step():

@@ -65,7 +65,7 @@ def test_prototypes():
             "first": (lambda e, y, n: torch.stack([e[y == k][0] for k in range(n)]), "only the first image"),
             "one mean": (lambda e, y, n: e.mean(0).expand(n, -1).clone(), by_class),
             "all images": (lambda e, y, n: torch.stack([e[y == k].sum(0) / len(y) for k in range(n)]), "of all images"),
-            "median": (lambda e, y, n: torch.stack([e[y == k].amax(0) for k in range(n)]), "not the means"),
+            "largest": (lambda e, y, n: torch.stack([e[y == k].amax(0) for k in range(n)]), "the largest numbers"),
             "turned": (lambda e, y, n: torch.stack([e[y == k].mean(0) for k in range(n)], 1), "has shape"),
         },
     )
