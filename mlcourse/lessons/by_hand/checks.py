@@ -490,8 +490,8 @@ def _detector_mistake(labels: Tensor, truth: Tensor) -> str:
     if 2 in called[0]:
         return (
             "An exact gradient is called 'wrong': your differences are less precise than you demand, or taken at "
-            "another place. Use estimators.by_differences at the θ that meta_gradient gets, float64, a smooth task, and "
-            "allow a relative error of, say, 1e-5."
+            "another place. Use estimators.by_differences at the θ that meta_gradient gets, float64, a smooth task,"
+            " and allow a relative error of, say, 1e-5."
         )
     if called[0] == {1}:
         return "An exact gradient is called 'first-order': you compare with the slope at φ_T before that of θ."
