@@ -31,7 +31,7 @@ END = "<!-- results: end -->"
 UNTRAINED = "untrained-"
 SHORT = ("rank", "method", "accuracy", "over episodes", "over the data", "seeds", "normalisation", "steps")
 DARK = {"text.color": "white", "axes.labelcolor": "white", "xtick.color": "white", "ytick.color": "white"}
-DARK |= {name: "#0d1117" for name in ("figure.facecolor", "axes.facecolor", "savefig.facecolor")}
+DARK |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#0d1117")
 DARK |= {"axes.edgecolor": "#999999", "grid.color": "#333333"}
 HEAD = """# Results
 

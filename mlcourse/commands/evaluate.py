@@ -28,9 +28,7 @@ def evaluate(
     query: Annotated[
         int | None, typer.Option(help="query images per class (default: the run's, else 15, or as many as there are)")
     ] = None,
-    episodes: Annotated[
-        int | None, typer.Option(help="1,000 or more for a figure to report (default: 1,000)")
-    ] = None,
+    episodes: Annotated[int | None, typer.Option(help="1,000 or more for a figure to report (default: 1,000)")] = None,
     inner_steps: Annotated[
         int | None, typer.Option(help="steps of descent on a task, for methods that descend (default: the run's)")
     ] = None,

@@ -2,8 +2,8 @@
 
 Yosinski et al., *How transferable are features in deep neural networks?*, 2014, https://arxiv.org/abs/1411.1792;
 as a few-shot baseline: Chen et al., *A Closer Look at Few-shot Classification*, 2019, https://arxiv.org/abs/1904.04232.
-The method `fine-tune` is the bottom of such a comparison: nothing was trained before. (The Baseline of Chen et al. trains
-on all base classes first, so their figures are none of this method.)
+The method `fine-tune` is the bottom of such a comparison: nothing was trained before. (The Baseline of Chen et al. is
+trained on all base classes first, so their figures are none of this method.)
 """
 
 from types import MappingProxyType
