@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shlex
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -261,7 +262,7 @@ def test_out_is_looked_at_before_the_work(case, inside, monkeypatch):
     files.write_json(inside / "other.json", kept | {"protocol": "other"})
     monkeypatch.setattr(protocols, "evaluate", lambda *_, **__: pytest.fail("the work was done first"))
     out, named = OUT[case]
-    before = (inside / out).read_bytes() if (inside / out).is_file() else None
+    before = (inside / out).read_bytes() if os.path.isfile(inside / out) else None  # not Path: a name may be too long
     answer = call("evaluate", "net", "--protocol", "small.json", "--out", out)
     assert answer.exit_code == 2, answer.output
     assert len(answer.stderr.strip().splitlines()) == 1

@@ -243,7 +243,7 @@ def test_a_file_that_is_no_result_of_this_protocol_is_one_line(changes, named, p
         ({"answers": -1, "sure": -1}, "answers of 600"),
         ({"sure": 50}, "confidences that its row"),
         ({"sure": -50}, "confidences that its row"),
-        ({"loss": -500}, "has a loss of"),
+        ({"loss": -1e6}, "has a loss of"),
     ],
 )
 def test_typed_figures_do_not_follow_from_the_answers(moved, named, protocol, pixels, tmp_path):
