@@ -57,8 +57,8 @@ def test_a_result_is_kept_where_the_table_looks(inside):
 
 
 TRAININGS = {
-    "one": "prototypical --recipe smoke --seed 3 --optimizer adamw --precision bfloat16 --query 5 --train-way 8",
-    "two": "maml --recipe smoke --way 4 --shot 2 --accumulate 2 --normalisation support --optimizer sgd --drawn",
+    "one": "prototypical --recipe smoke --seed 3 --optimizer adamw --query 5 --train-way 8",
+    "two": "maml --recipe smoke --way 4 --shot 2 --accumulate 2 --normalisation support --optimizer sgd",
 }
 
 
@@ -93,6 +93,8 @@ def test_rows_are_made_again_by_the_commands_that_the_table_prints(tmp_path, mon
 def test_a_run_that_no_command_makes_has_no_command(inside):
     model, about = learners.load_run("net")
     assert protocols.results.made_by(about, model).startswith("mlcourse train prototypical")
+    assert " --precision bfloat16 " in protocols.results.made_by(about | {"precision": "bfloat16"}, model)
+    assert protocols.results.made_by(about | {"drawn": True}, model).endswith(" --drawn")
     for changes in ({"tasks": 2}, {"rate": 0.5}, {"budget": "mine"}, {"finished": False}):
         assert protocols.results.made_by(about | changes, model) is None
     model.config["options"]["scaled"] = True
