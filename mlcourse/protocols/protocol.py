@@ -214,6 +214,8 @@ def read(name_or_file: str | Path) -> Protocol:
         made.check_digest()
     except CourseError as error:
         raise CourseError(f"protocol {path.name}: {error}") from None
+    if str(name_or_file) in known and made.name != str(name_or_file):
+        raise CourseError(f"protocol {path.name}: name is {made.name!r}, and has to be that of its file; take it anew")
     own = folder() / f"{made.name}.json"
     if made.name in known and path.resolve() != own.resolve() and read(made.name).digest != made.digest:
         raise CourseError(

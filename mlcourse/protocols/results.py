@@ -101,13 +101,18 @@ def fitted_temperature(validation: Answers, tested: frozenset[str]) -> float:
 
     Raises CourseError where a class of them is tested, too: a temperature that has seen the test flatters itself.
     """
-    both = sorted(validation.names & tested)
+    check_apart(validation.names, tested, validation.where)
+    return statistics.temperature(validation.logits, validation.labels)
+
+
+def check_apart(validation: frozenset[str], tested: frozenset[str], where: str) -> None:
+    """Raise CourseError where a class of `validation` is tested. where: what those classes are of."""
+    both = sorted(validation & tested)
     if both:
         raise CourseError(
-            f"a temperature is fitted on validation classes, but {len(both)} classes of {validation.where} are tested, "
-            f"such as {both[0]!r}; take classes that are not"
+            f"a temperature is fitted on validation classes, but {len(both)} classes of {where} are tested, such as "
+            f"{both[0]!r}; take classes that are not"
         )
-    return statistics.temperature(validation.logits, validation.labels)
 
 
 # ------------------------------------------------------------------ a learner on a protocol
@@ -211,11 +216,13 @@ def evaluate(
     check_unseen(protocol, images, about, name, root)
     check_way(protocol, learner, name)
     converted = fitting(protocol, learner, images, name, convert=convert, root=root)
+    known = protocol.sampler(protocol.validation(root=root, shape=converted.shape), device)
+    where = f"{known.data.name} {known.data.split}"
+    check_apart(frozenset(map(upright, known.data.names)), frozenset(map(upright, images.names)), where)
     alone = {"one_by_one": protocol.one_by_one}
     answers, result = ask(protocol.sampler(converted, device), learner, protocol.episodes, protocol.seed, **alone)
     if result.digest != protocol.index_digest:
         raise CourseError(f"{name} was asked other episodes than those of protocol {protocol.name}; report this fault")
-    known = protocol.sampler(protocol.validation(root=root, shape=converted.shape), device)
     episodes, seed = min(VALIDATION_EPISODES, protocol.episodes), (protocol.seed + 10**6) % 2**64
     validation, _ = ask(known, learner, episodes, seed, **alone)
     example = protocol.sampler(converted).sample(1, torch.Generator().manual_seed(protocol.seed))

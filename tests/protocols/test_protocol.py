@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from core_helpers import squares
-from protocol_helpers import small
+from protocol_helpers import damaged, small
 
 from mlcourse import datasets, places, protocols
 from mlcourse.errors import CourseError
@@ -191,6 +191,23 @@ def test_a_file_whose_fields_were_changed_is_refused_without_its_data(field, gly
     path = changed(tmp_path / "mine.json", glyphs_protocol, **{field: FIGURES[field]})
     with pytest.raises(CourseError, match=r"mine\.json: protocol small was changed: its fields have the digest"):
         protocols.read(path)
+
+
+def test_whatever_is_damaged_in_a_file_is_one_line_or_changes_no_figure(glyphs_protocol, tmp_path):
+    tried = 0
+    for do, (field, *inside), copy in damaged(json.loads(json.dumps(glyphs_protocol.as_json()))):
+        (tmp_path / "mine.json").write_text(json.dumps(copy))
+        tried += 1
+        try:
+            found = protocols.read(tmp_path / "mine.json")
+        except CourseError as error:
+            text = error.args[0]
+            assert "mine.json" in text, (do, field)
+            assert "\n" not in text, (do, field)
+            continue
+        assert field in ("name", "what", "rows"), (do, field, inside)
+        assert replace(found, **{field: getattr(glyphs_protocol, field)}) == glyphs_protocol
+    assert tried > 200
 
 
 def test_every_field_that_a_figure_depends_on_is_in_the_digest(glyphs_protocol, tmp_path):

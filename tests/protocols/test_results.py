@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from protocol_helpers import small
+from protocol_helpers import damaged, small
 
 from mlcourse import datasets, learners, protocols, statistics
 from mlcourse.errors import CourseError
@@ -160,6 +160,14 @@ def test_learners_that_do_not_fit_are_one_line(make, about, changes, named):
     assert named in str(error.value)
 
 
+def test_what_the_temperature_is_fitted_on_is_looked_at_before_the_work(monkeypatch):
+    monkeypatch.setattr(results, "ask", lambda *_, **__: pytest.fail("the work was done first"))
+    for split, named in (("test", "are tested"), ("nowhere", "nowhere")):
+        protocol = small(calibrate_on={"dataset": "glyphs", "lists": None, "split": split})
+        with pytest.raises(CourseError, match=named):
+            protocols.evaluate(protocol, learners.build("pixels", way=5), name="pixels")
+
+
 def test_pictures_of_another_shape_are_converted_when_asked():
     learner = learners.build("prototypical", way=5, size=32, channels=8, seed=0)
     stored = protocols.evaluate(small(), learner, name="large", convert=True)
@@ -272,44 +280,6 @@ def test_ties_count_the_same_in_all_tables(protocol):
 
 
 # ------------------------------------------------------------------ a hundred damaged files
-
-WRONG = (None, True, "text", [], {}, -1, 1.5, math.nan, math.inf, 10**30)
-
-
-def places_in(value, place=()):
-    """Every place in a JSON value; of long lists the first two."""
-    if place:
-        yield place
-    if isinstance(value, dict):
-        for name in value:
-            yield from places_in(value[name], (*place, name))
-    if isinstance(value, (list, tuple)):
-        for index in range(min(2, len(value))):
-            yield from places_in(value[index], (*place, index))
-
-
-def damaged(whole):
-    """(what was done, the field, the damaged file): a key deleted, another type or value, another length."""
-    for *outer, last in list(places_in(whole)):
-        for do in ("delete", "longer", "shorter", *WRONG):
-            copy = json.loads(json.dumps(whole))
-            parent = copy
-            for name in outer:
-                parent = parent[name]
-            before = parent[last]
-            if do == "delete":
-                del parent[last]
-            elif do in ("longer", "shorter"):
-                if not isinstance(before, list) or not before:
-                    continue
-                parent[last] = [*before, before[-1]] if do == "longer" else before[:-1]
-            else:
-                if isinstance(before, float) and do == 1.5:  # a number that may be right
-                    continue
-                parent[last] = do
-            if json.dumps(copy) != json.dumps(whole):
-                yield (do, (*outer, last), copy)
-
 
 FREE = ("settings", "command", "made_by", "learner", "method", "network", "normalisation", "trained_on", "budget")
 FREE += ("seed", "steps", "transductive", "shape")  # what a file may say of its learner, in the right type
