@@ -258,7 +258,7 @@ def comparison(protocol: protocols.Protocol, rows: list[protocols.Row]) -> list[
         f"| {' | '.join(SHORT)} |",
         f"|{'---|' * len(SHORT)}",
         *(f"| {' | '.join(one[column] for column in SHORT)} |" for one in made),
-        *(["", *textwrap.wrap(f"Not run yet: {', '.join(waiting)}.", 120)] if waiting else []),
+        *(["", *textwrap.wrap(f"Not run yet: {'; '.join(waiting)}.", 120, break_on_hyphens=False)] if waiting else []),
     ]
 
 
