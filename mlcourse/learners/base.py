@@ -54,16 +54,6 @@ class Learner(Recorded):
         """What `learners.load` makes this learner from again: the arguments of `build`, or class and arguments."""
         return self.config or super().recorded()
 
-    def check_images(self, shape: tuple[int, ...]) -> None:
-        """Raise CourseError when images of `shape` (C, H, W) are not what this learner was built for."""
-        if "in_channels" not in self.config or self.trains_on == "nothing":
-            return
-        built = (self.config["in_channels"], self.config["size"], self.config["size"])
-        if tuple(shape) != built:
-            raise CourseError(
-                f"the images are {tuple(shape)}, but the learner was built for {built}; choose fitting data"
-            )
-
     # ------------------------------------------------------------------ the inner process
 
     def adapt(

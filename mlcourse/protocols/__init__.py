@@ -9,7 +9,7 @@ comparison.py   rows, ranks with ties, pairs
 
 from mlcourse.protocols.comparison import Pair, Row, pairs, rows
 from mlcourse.protocols.protocol import Protocol, names, read
-from mlcourse.protocols.results import Stored, evaluate, folders, load, most_ways, save, shape_of, stored
+from mlcourse.protocols.results import Stored, evaluate, folders, load, save, stored
 
-__all__ = ["Pair", "Protocol", "Row", "Stored", "evaluate", "folders", "load", "most_ways", "names", "pairs",
-           "read", "rows", "save", "shape_of", "stored"]  # fmt: skip
+__all__ = ["Pair", "Protocol", "Row", "Stored", "evaluate", "folders", "load", "names", "pairs", "read", "rows",
+           "save", "stored"]  # fmt: skip
