@@ -23,7 +23,8 @@ WEIGHTS, CONFIG = "learner.safetensors", "config.json"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 PLAIN = (bool, int, float, str, type(None))
 FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, type)
-LIBRARIES = ("torch.", "mlcourse.")  # their classes keep in plain attributes only what they compute with
+# Of their classes: what has no underscore before its name is what they compute with, not what they find out.
+LIBRARIES = ("torch.", "mlcourse.")
 HOOKS = (
     "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks", "_state_dict_pre_hooks",
     "_state_dict_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_post_accumulate_grad_hooks",

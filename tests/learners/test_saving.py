@@ -863,3 +863,26 @@ def test_a_layer_without_a_size_is_refused_in_one_line(tmp_path):
     learner.more(torch.rand(1, 3))  # here it gets its size; one that is made again has none
     with pytest.raises(CourseError, match="has no shape before the first pictures come"):
         learners.save(learner, tmp_path)
+
+
+class Unmappable(learners.MAML):
+    """Its network branches on numbers, which `vmap` does not take: the learner finds it out in its first step."""
+
+    def __init__(self):
+        super().__init__(Branching(), inner_steps=1)
+
+
+class Branching(nn.Linear):
+    def __init__(self):
+        super().__init__(256, 4)
+
+    def forward(self, x):
+        z = super().forward(x.flatten(1))
+        return z if z.sum() > 0 else 2 * z
+
+
+def test_what_a_learner_finds_out_in_training_is_no_change(tmp_path):
+    learner = Unmappable()
+    train(learner, out=tmp_path / "run")
+    assert not learner.mappable
+    assert torch.equal(answers(mlcourse.load(tmp_path / "run")), answers(learner))
