@@ -62,7 +62,7 @@ def evaluate(
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
         more |= {"download": download, "convert": convert, "out": out, "as_json": as_json}
         return on_protocol.evaluate(learner, protocol, **more)
-    from mlcourse import devices, evaluation, learners, protocols, threads
+    from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
     from mlcourse.errors import CourseError
 
@@ -80,7 +80,7 @@ def evaluate(
         protocol = about.get("protocol")
     shot = about.get("shot", 1) if shot is None else shot
     drawn = bool(about.get("drawn")) if drawn is None else drawn
-    shape = None if baseline else protocols.shape_of(model)
+    shape = None if baseline else learners.shape_of(model)
     if convert and shape is None:
         raise CourseError(f"--convert is for a trained run of one shape; {learner} takes any pictures: leave it out")
     images = data.load(
@@ -135,7 +135,7 @@ def _baseline(learner: str) -> str | None:
 def _check_way(learner, model, way: int) -> None:
     """Raise CourseError where a run was trained for fewer classes than are asked for."""
     from mlcourse.errors import CourseError
-    from mlcourse.protocols import most_ways
+    from mlcourse.learners import most_ways
 
     most = most_ways(model)
     if most is not None and way > most:

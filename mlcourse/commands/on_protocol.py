@@ -90,9 +90,11 @@ def evaluate(
         print(json.dumps(row_numbers(row) | {"protocol": chosen.name, "digest": chosen.digest, "file": str(path)}))
         return
     half, data = row.over_episodes.upper - row.accuracy, row.over_data
-    over_data = f", {100 * data.lower:.2f} to {100 * data.upper:.2f} over {chosen.clusters}" if data else ""
+    over_data = f"no interval over the {chosen.clusters} (too few, or all of them in each episode)"
+    if data:
+        over_data = f"{100 * data.lower:.2f} to {100 * data.upper:.2f} over {chosen.clusters}"
     print(
         f"{learner} on protocol {chosen.name}: {100 * row.accuracy:.2f} ± {100 * half:.2f} % over "
-        f"{chosen.episodes} episodes{over_data}; worst tenth {100 * row.worst_tenth:.1f} %"
+        f"{chosen.episodes} episodes, {over_data}; worst tenth {100 * row.worst_tenth:.1f} %"
     )
     print(f"the result is in {path}. Next: mlcourse table {protocol}")

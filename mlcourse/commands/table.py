@@ -26,9 +26,10 @@ WIDE = 240  # letters of a line where no terminal says how many it has
 
 ROWS_SAY = (
     "Accuracy in percent; both intervals are of 95 %. Over episodes: other episodes of the same pictures. Over the "
-    "data: other {clusters}, by a bootstrap of those that there are. Methods whose paired interval over episodes, "
-    "against the first of their rank, holds 0 share the rank. ECE and NLL: before > after one temperature that is "
-    "fitted on validation classes. FLOP: counted, of the training and of one episode."
+    "data: other {clusters}, by Student's t over those that there are; none where they are fewer than 5, or all "
+    "of them in each episode. Methods whose paired interval over episodes, against the first of their rank, holds 0 "
+    "share the rank. ECE and NLL: before > after one temperature that is fitted on validation classes. FLOP: counted, "
+    "of the training and of one episode."
 )
 PAIRS_SAY = (
     "Differences in points, a minus b, on the same episodes; both intervals are of 95 %. Over the data: of other "

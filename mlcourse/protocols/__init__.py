@@ -12,7 +12,7 @@ comparison.py    rows, ranks with ties, pairs
 from mlcourse.protocols.comparison import Pair, Row, pairs, rows
 from mlcourse.protocols.protocol import Protocol, names, read
 from mlcourse.protocols.result_files import check_place, folders, load, save, stored
-from mlcourse.protocols.results import Stored, evaluate, most_ways, of_training, shape_of
+from mlcourse.protocols.results import Stored, evaluate, of_training
 
-__all__ = ["Pair", "Protocol", "Row", "Stored", "check_place", "evaluate", "folders", "load", "most_ways", "names",
-           "of_training", "pairs", "read", "rows", "save", "shape_of", "stored"]  # fmt: skip
+__all__ = ["Pair", "Protocol", "Row", "Stored", "check_place", "evaluate", "folders", "load", "names",
+           "of_training", "pairs", "read", "rows", "save", "stored"]  # fmt: skip

@@ -71,7 +71,8 @@ class Row:
 
     @cached_property
     def over_data(self) -> Interval | None:
-        """What other alphabets (scripts, classes) would give; None where there is only one."""
+        """What other alphabets (scripts, classes) would give; None where these say nothing of others: too few, or all
+        in each episode (`statistics.NoInterval`)."""
         return _over_data(self.first, self.per_episode, self.sums)
 
     @cached_property
@@ -191,10 +192,11 @@ def _pair(a: Row, b: Row, difference: Paired, p: float) -> Pair:
 
 def _over_data(one: Stored, values: Tensor, sums: Tensor) -> Interval | None:
     """The interval over the data of a mean, or of a difference: all results of a protocol have the same episodes."""
-    if len(sums) < 2:
-        return None
     more = {"crowding": one.crowding, "scale": one.scale}
-    return Interval(*statistics.episodes_over_data(values, one.counts[:, 0], sums, **more))
+    try:
+        return Interval(*statistics.episodes_over_data(values, one.counts[:, 0], sums, **more))
+    except statistics.NoInterval:
+        return None
 
 
 def published(protocol: Protocol, row: Row) -> str:

@@ -23,7 +23,7 @@ from mlcourse.datasets import ClassImages
 from mlcourse.episodes import Episode, EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS, options_of, recipe
-from mlcourse.learners.building import DEFAULT_NETWORK
+from mlcourse.learners.building import DEFAULT_NETWORK, most_ways, shape_of
 from mlcourse.protocols import embedded, flop
 from mlcourse.protocols.protocol import UNTRAINED, Protocol, WithinGroups, content_digest, without_pictures
 
@@ -353,22 +353,6 @@ def fitting(
             f"built for {shape}: add --convert, or evaluate a fitting run"
         )
     return protocol.images(root=root, shape=shape)
-
-
-def shape_of(learner: nn.Module) -> tuple[int, int, int] | None:
-    """(C, H, W) of the pictures that a learner was built for; None when it takes any, or does not say."""
-    config = getattr(learner, "config", {})
-    if "in_channels" not in config or getattr(learner, "trains_on", None) == "nothing":
-        return None
-    return config["in_channels"], config["size"], config["size"]
-
-
-def most_ways(learner: nn.Module) -> int | None:
-    """How many classes a learner tells apart at most; None when it takes any number, or does not say."""
-    config = getattr(learner, "config", {})
-    options, method = config.get("options", {}), METHODS.get(config.get("method"))
-    fixed = method is not None and method.head and not options.get("zero_head")
-    return config.get("way") if fixed else options.get("most_ways")
 
 
 def check_way(protocol: Protocol, learner: nn.Module, name: str) -> None:

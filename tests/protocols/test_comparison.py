@@ -25,10 +25,9 @@ def result(method, accuracy, seed=0, noise=0, **more):
     hard = torch.rand(EPISODES, generator=torch.Generator().manual_seed(7))
     own = torch.rand(EPISODES, generator=torch.Generator().manual_seed(1000 + noise))
     right = (QUERIES * (accuracy + 0.3 * (hard - 0.5) + 0.1 * (own - 0.5))).round().clamp(0, QUERIES).int()
-    one = torch.arange(EPISODES) % 2
-    groups = {
-        name: [int(member.sum()), int((member * right).sum())] for name, member in (("one", 2 + one), ("two", 3 - one))
-    }
+    left_out = torch.arange(EPISODES) % 6  # of six groups each episode has five, with one class of each
+    members = {name: (left_out != number).int() for number, name in enumerate("abcdef")}
+    groups = {name: [int(member.sum()), int((member * right).sum())] for name, member in members.items()}
     every = float(EPISODES * QUERIES)
     table = [[0.0, 0.0, 0.0, 0.0]] * 15 + [[every, 0.9 * every, float(right.sum()), 0.5 * every]]
     fields = {
@@ -36,7 +35,7 @@ def result(method, accuracy, seed=0, noise=0, **more):
         "weights": f"{method} {seed} {noise}", "network": "conv4", "normalisation": "running", "transductive": False,
         "trained_on": "glyphs", "seed": seed, "budget": "short", "steps": 10, "shape": (1, 28, 28),
         "settings": {}, "queries": QUERIES,
-        "right": tuple(right.tolist()), "groups": groups, "crowding": 13.0, "scale": 1.0,
+        "right": tuple(right.tolist()), "groups": groups, "crowding": 5.0, "scale": 1.0,
         "temperature": 2.0, "fitted_on": "glyphs val",
         "reliability": {"before": table, "after": table},
         "flop": {"episode": 10**9, "step": 10**10, "training": 10**11}, "command": "mlcourse evaluate x",
@@ -223,3 +222,11 @@ def test_math_of_an_infinite_effect_is_no_number_in_json():
     a, b = (protocols.Row("m", "m", (result("m", level),)) for level in (0.9, 0.5))
     pair = comparison.Pair(a, b, statistics.Paired(0.4, 0.0, 2), None, math.inf, 1.0, 0.0, 0.0)
     assert pair_numbers(pair)["effect_size"] is None
+
+
+def test_too_few_groups_have_no_interval_over_the_data(protocol):
+    one = result("pixels", 0.4)
+    few = dict(list(one.groups.items())[:4])
+    row = protocols.Row("pixels", "pixels", (replace(one, groups=few),))
+    assert row.over_data is None
+    assert comparison.pairs([row, row])[0].over_data is None
