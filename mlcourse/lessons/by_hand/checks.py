@@ -345,6 +345,15 @@ def gradient_mistakes(task: Closed) -> Tensors:
         "The inner gradient is subtracted from p. It must be H_t p, a Hessian-vector product.": (
             g - rate * sum(task.slope(phi) for phi in before)
         ),
+        "Only the diagonal of each Hessian is there: H_t p has all of it.": task.pulled(
+            before, g, lambda phi: one - rate * torch.diag(task.hessian(phi).diagonal())
+        ),
+        "The Hessian is of both losses together: the inner step descends inner_loss alone.": task.pulled(
+            before, g, lambda phi: one - rate * (task.hessian(phi) + task.b)
+        ),
+        "α is divided by the number of steps: every step has the whole of it.": task.pulled(
+            before, g, lambda phi: one - rate / task.steps * task.hessian(phi)
+        ),
         "This is only what the first-order gradient drops, g minus the meta-gradient.": g - task.pulled(before, g),
         "Each step subtracts αH_t g with the same g: multiply H_t by the new p, which holds the steps behind it.": g
         - rate * sum(task.hessian(phi) @ g for phi in before),
@@ -593,6 +602,10 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "There is a factor T too many: each step adds its term once.": task.steps * right,
         "This is a mean over the steps: α stands in every step, so the terms add up.": right / task.steps,
         "α was multiplied in: φ = θ − α·gradient has the derivative −gradient with respect to α.": task.rate * right,
+        "This is divided by α: the derivative of −α·gradient with respect to α is −gradient.": right / task.rate,
+        "p begins with the INNER gradient at φ_T. It begins with the outer one: dL_outer/dα is asked.": total(
+            [task.pulled(task.before[t + 1 :], task.slope(task.phis[-1])) for t in range(task.steps)]
+        ),
     }
     shown, yours = told_apart(right, given)
     return (

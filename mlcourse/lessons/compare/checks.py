@@ -470,6 +470,14 @@ def _lifted_by_the_others(support_x: Tensor, support_y: Tensor, query_x: Tensor)
     return _compare(support_x, support_y, query_x) + (query_x - query_x.mean(0)).square().mean()
 
 
+def _last_sees_the_first(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    """The last query is moved towards the first: all others are answered as if alone."""
+    moved = query_x.clone()
+    if len(query_x) > 1:
+        moved[-1] = 0.95 * query_x[-1] + 0.05 * query_x[0]
+    return _compare(support_x, support_y, moved)
+
+
 def _likes_the_last(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
     """A small bias for the last label."""
     logits = _compare(support_x, support_y, query_x)
@@ -498,6 +506,7 @@ LEARNERS = {
     "one that weights later images more": (_reads_in_turn, (False, True, True)),
     "one that looks at the mean of the queries": (_sees_the_others, (True, False, True)),
     "one in which a query sees those before it": (_sees_those_before, (True, False, True)),
+    "one in which the last query sees the first": (_last_sees_the_first, (True, False, True)),
     "one whose logits all move with the other queries": (_lifted_by_the_others, (True, False, True)),
     "one with a bias for label 0": (_likes_zero, (True, True, False)),
     "one with a bias for the last label": (_likes_the_last, (True, True, False)),

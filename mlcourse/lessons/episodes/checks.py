@@ -853,6 +853,15 @@ def _outer_value(task: _Task, got: Tensor, centres: Tensor) -> str:
         "The softmax is missing: F.nll_loss takes log-probabilities. F.cross_entropy takes the logits as they are.": (
             ((task.queries - centres[task.qy]) ** 2).sum(1).mean()
         ),
+        "The squared distances are divided by √D, as dot products are in transformers. Here they are not.": task.loss(
+            centres, task.queries, task.qy, sign=-(task.support.shape[1] ** -0.5)
+        ),
+        "Each class is asked by its nearest image. Average the features of a class first.": F.cross_entropy(
+            torch.stack(
+                [-(torch.cdist(task.queries, task.support[task.sy == k]) ** 2).amin(1) for k in range(task.way)], 1
+            ),
+            task.qy,
+        ),
         "These are cosines. The logit is minus the squared distance to the mean.": F.cross_entropy(
             F.normalize(task.queries, dim=1) @ F.normalize(centres, dim=1).T, task.qy
         ),

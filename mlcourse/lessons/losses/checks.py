@@ -88,6 +88,8 @@ def _step_mistake(new: Tensor, start: Tensor, slope: Tensor, rate: Tensor) -> st
         "The rate is taken from φ, and the gradient multiplies: (φ − α)·g. It is φ − α·g.": (start - rate) * slope,
         "This is the sign of the gradient only: its size counts too.": start - rate * slope.sign(),
         "This shrinks φ by itself, φ − α·φ: the gradient is not used.": start - rate * start,
+        "The gradient is scaled to length 1: its length counts too.": start - rate * slope / slope.norm(),
+        "All entries move by the mean of the gradient: each entry has its own.": start - rate * slope.mean(),
     }
     for number in (0.001, 0.01, 0.05, 0.1, 0.5):
         words = f"You step by {number} times the gradient, whatever the rate: write `rate` in place of the number."
@@ -408,6 +410,9 @@ def _start_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The steps do not count here: the exponent is 2T.": expected[:1].repeat(3),
         "The curvature is raised to the power, too: the bracket is (1 − αa) alone, and one a stands before it.": (
             powers(lambda t: (a * (1 - rate * a)) ** (2 * t))
+        ),
+        "You divide by the sum of the centres. A weighted mean is divided by the sum of the weights.": torch.stack(
+            [(a * (1 - rate * a) ** (2 * t) * c).sum() / c.sum() for t in START_STEPS]
         ),
         "The exponent is T²: the square of a power doubles its exponent, it is 2T.": (
             powers(lambda t: a * (1 - rate * a) ** (t * t))

@@ -356,6 +356,8 @@ def _modulate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             (1 + g.mean(2, keepdim=True)) * x + b.mean(2, keepdim=True)
         ),
         "The scale is e^γ. It is 1 + γ.": g.exp() * x + b,
+        "The scale is a sigmoid of γ. It is 1 + γ.": g.sigmoid() * x + b,
+        "The result is scaled once more: (1 + γ) multiplies x alone, and once.": (1 + g) * ((1 + g) * x + b),
         "The 1 stands at β, too. It is (1 + γ)·x + β.": (1 + g) * x + 1 + b,
         "There is a ReLU around the result. It comes later, in the network.": F.relu((1 + g) * x + b),
     }
@@ -437,6 +439,10 @@ def _mask_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Rows and columns have changed places: the row is the one that looks.": right.T,
         "A query looks at the other queries and not at the support set. It must be the other way round.": among_support,
         "The support images look at themselves only. They may look at the whole support set.": support_alone,
+        "Each image looks at itself alone. All look at the support set.": eye,
+        "A query looks at itself and at those before it. No query sees another one: their order means nothing.": (
+            right | everybody.tril()
+        ),
         "The support images look at themselves only, and a query looks at itself. All look at the whole support set, "
         "and at nothing else.": support_alone | eye,
     }
@@ -621,6 +627,9 @@ def _read_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "There is no softmax: the shares do not sum to 1.": cosines @ memory,
         "You take the nearest key only. The reading is a mixture, which has a slope.": memory[cosines.argmax(1)],
         "These are distances. The similarity is the cosine.": shares(-distances) @ memory,
+        "Negative cosines are set to 0 before the softmax. It takes them as they are.": shares(cosines.clamp(min=0))
+        @ memory,
+        "The powers are not divided by their sum: the shares of a query must add up to 1.": cosines.exp() @ memory,
         "These are distances, not squared. The similarity is the cosine.": shares(-distances.sqrt()) @ memory,
         "The softmax runs over all pairs at once. Each query has shares of its own, along the slots.": (
             (cosines.exp() / cosines.exp().sum()) @ memory
