@@ -88,6 +88,8 @@ def _step_mistake(new: Tensor, start: Tensor, slope: Tensor, rate: Tensor) -> st
         "The rate is taken from φ, and the gradient multiplies: (φ − α)·g. It is φ − α·g.": (start - rate) * slope,
         "This is the sign of the gradient only: its size counts too.": start - rate * slope.sign(),
         "This shrinks φ by itself, φ − α·φ: the gradient is not used.": start - rate * start,
+        "This is the gradient itself: no step was taken. Return φ − α·g.": slope,
+        "The rate is added to the gradient: it multiplies it, α·g.": start - (rate + slope),
         "The gradient is scaled to length 1: its length counts too.": start - rate * slope / slope.norm(),
         "All entries move by the mean of the gradient: each entry has its own.": start - rate * slope.mean(),
     }

@@ -111,7 +111,7 @@ def _judge_prototypes(inputs, outputs):
     if close(got, embeddings.mean(0).expand(way, -1)):
         return "all prototypes are the same: average over the images of one class only, not over all images"
     if close(got, torch.stack([one.sum(0) for one in members]) / len(labels)):
-        return "you divide by the number of all images: divide by the number of images of the class"
+        return "you divide by the number of all images, or of classes: divide by the number of images of the class"
     if close(got, torch.stack([one.sum(0) for one in members]) * way / len(labels)):
         return "you divide every class by the same number: here classes have different numbers of images"
     if close(got, torch.stack([one[-1] for one in members])):
