@@ -363,3 +363,13 @@ def test_a_wrong_formula_in_single_precision_hears_its_own_cause():
     nearly = make().run(lambda w, g, rate: w - rate * (1 + 2e-7) * g)  # as far off, but in double precision
     assert not nearly.passed
     assert "float32" not in nearly.diagnosis
+
+
+def test_an_answer_that_is_right_by_luck_does_not_hear_of_precision():
+    def gambles(w, g, rate):
+        return w - rate * g * (1 if torch.rand(()) < 0.5 else -1)
+
+    torch.manual_seed(0)
+    said = [make(repeats=1, inputs=one_tensor).run(gambles, seed=seed) for seed in range(40)]
+    assert {verdict.passed for verdict in said} == {True, False}
+    assert not any("float32" in verdict.diagnosis for verdict in said)
