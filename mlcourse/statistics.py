@@ -313,7 +313,7 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
     three columns are the number of answers, the sum of their confidences, and the number that is right.
     """
     logits, labels = _answers(logits, labels)
-    confidence, answer = logits.softmax(-1).max(-1)
+    confidence, answer = logits.softmax(-1).amax(-1), logits.argmax(-1)  # not that of softmax, which may round to ties
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     row = torch.bucketize(confidence, edges, right=True) - 1
     table = torch.zeros(bins + 1, 3, dtype=torch.float64)
