@@ -599,8 +599,11 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The bias is averaged away, too. Only the spread shrinks with n: bias² + spread² / n.": _choices(
             inputs, lambda bias, spread, n, cost: (bias**2 + spread**2) / n
         ),
-        "A negative bias counts as good here. Take its square.": _choices(
-            inputs, lambda bias, spread, n, cost: bias + spread / n**0.5
+        "A negative bias counts as good here. Take its square.": torch.stack(  # either of two gives this
+            [
+                _choices(inputs, lambda bias, spread, n, cost: bias + spread / n**0.5),
+                _choices(inputs, lambda bias, spread, n, cost: bias + spread**2 / n),
+            ]
         ),
         "n divides the variance, which is spread² already: spread² / n, not (spread / n)².": (
             _choices(inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / n**2)
@@ -617,9 +620,6 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             inputs,
             lambda bias, spread, n, cost: bias**2 + (spread**2 / math.floor(n) if n >= 1 else math.inf),
             first_of_infinite=True,
-        ),
-        "The bias is not squared, and a negative one counts as good: bias² + spread² / n.": _choices(
-            inputs, lambda bias, spread, n, cost: bias + spread**2 / n
         ),
         "n is rounded. Take n = budget / cost as it is.": _choices(
             inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / max(1, round(n))
@@ -638,8 +638,9 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             _choices(inputs, lambda bias, spread, n, cost: (bias + spread / n**0.5) ** 2)
         ),
     }
-    if fitting := next((said for said, wrong in mistakes.items() if torch.equal(got, wrong)), None):
-        return fitting
+    for said, wrong in mistakes.items():
+        if any(torch.equal(got, one) for one in wrong.view(-1, CASES)):
+            return said
     fits = inputs["memory"].gather(1, got[:, None])[:, 0] <= inputs["limit"]
     if torch.equal(got[fits], right[fits]):
         return (

@@ -462,7 +462,9 @@ def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if float(row.median()) <= float(losses[means.isfinite()].median(1).values.min()):
         return "This rate is best on MOST tasks, or on the last one, and bad on others. Take the mean over the tasks."
     if float(row.min()) == float(losses[losses.isfinite() & means.isfinite().unsqueeze(-1)].min()):
-        return "This rate is best on ONE task, which must not decide. Take the plain mean over the tasks, then the best."
+        return (
+            "This rate is best on ONE task, which must not decide. Take the plain mean over the tasks, then the best."
+        )
     return Unnamed(f"The rate {got:g} has the mean loss {float(row.mean()):.3f}; another one has a lower mean.")
 
 

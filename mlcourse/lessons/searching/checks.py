@@ -3,6 +3,7 @@
 Oracles share no code with the package: differences of the loss after the step, plain loops over trials and steps.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -147,6 +148,13 @@ def _trials(count: int, *, equal: bool, late: bool) -> Callable[[torch.Generator
     """late: one point of the grid lies before the first trial has finished. Some points lie exactly where one ends."""
 
     def inputs(generator: torch.Generator) -> Tensors:
+        while True:
+            drawn = draw(generator)
+            curves = [by_loop(**drawn, slip=slip) for slip in ("", "sorted", "trials", "start", "own")]
+            if equal or not any(torch.equal(a, b) for a, b in itertools.combinations(curves, 2)):
+                return drawn
+
+    def draw(generator: torch.Generator) -> Tensors:
         costs = torch.full((count,), 3, dtype=F64)
         if not equal:
             costs = torch.randint(2, 9, (count,), generator=generator).double()
