@@ -200,7 +200,8 @@ def _particles(inputs: Tensors, slip: str = "") -> Tensors:
         for k in range(pairs):
             plus, minus = (2 * k, 2 * k + 1) if slip == "in turn" else (k, k + pairs)
             weight = {"after": shift[k], "current": eps[k], "current, forgets": eps[k]}.get(slip, shift[k] + eps[k])
-            gradient = gradient + weight * (losses[plus] - losses[minus]) / (2 * sigma**2) / pairs
+            rise = 2 * losses[plus] if slip == "one side" else losses[plus] - losses[minus]
+            gradient = gradient + weight * rise / (2 * sigma**2) / pairs
         shift = list(eps) if slip == "current, forgets" else after
         for name, value in (("gradient", gradient), ("states", torch.stack(states)), ("shift", torch.stack(shift))):
             found[name].append(value)
@@ -217,6 +218,7 @@ PES_SLIPS = {
     "forgets": "The returned shift is this window's noise. Return the sum: from the third window on, the first "
     "perturbation is forgotten.",
     "moves by ξ": "λ is moved by the whole shift. It is moved by this window's ε only; the sum is only the weight.",
+    "one side": "Only the losses at λ + ε are used. The difference of a pair takes away what is alike on both sides.",
     "in turn": "The losses are taken in turn, +, −, +, −. The first half of them is that of all λ + ε, the second half "
     "that of all λ − ε: losses.chunk(2).",
     "stands still": "The returned states are the old ones: a particle goes on from where it stands. Return those that "

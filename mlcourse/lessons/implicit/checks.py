@@ -124,6 +124,8 @@ def _cg_judge(inputs: Tensors, outputs: Tensors) -> str | None:
 def _cg_mistake(path: Tensor, right: Tensor, matrix: Tensor, b: Tensor, wrong: int) -> str:
     n = len(b)
     before = path[wrong - 2] if wrong > 1 else 0 * b  # where v stood one iteration earlier
+    if n > 2 and wrong == 2 and b.norm() > SHORT and all(torch.equal(row, path[0]) for row in path):
+        return "v stands still after one iteration, whatever `iterations` is. Is the `return` inside the loop?"
     if torch.equal(path[wrong - 1], before) and (wrong > 1 or b.norm() < SHORT):
         return (
             f"You stop too early: v stands still from iteration {wrong} on, though it is off by "

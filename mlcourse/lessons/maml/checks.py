@@ -89,7 +89,12 @@ def _more_outer_mistakes(
     for _ in range(STEPS):
         merged = merged - rate * torch.stack([task.gradient(merged) for task in support]).mean(0)
     swapped = [s.loss(q.adapted(theta, rate, STEPS)) for s, q in zip(support, query, strict=True)]
+    phis = [s.adapted(theta, rate, STEPS) for s in support]
+    both = [s.loss(phi) + q.loss(phi) for s, q, phi in zip(support, query, phis, strict=True)]
     return {
+        "The support loss is added to the query loss: the outer loss is that of the queries alone.": (
+            torch.stack(both).mean()
+        ),
         "Support and queries have changed places: adapt on the support set, and take the loss on the queries.": (
             torch.stack(swapped).mean()
         ),
@@ -568,6 +573,9 @@ def _labels_mistakes(classes: Tensor) -> Tensors:
         ),
         "This rule gives each class the label of its last task. The best rule gives the one that comes most often.": (
             _by_place(classes, first=False)
+        ),
+        "This is the label that comes LEAST often for each class: take the largest of each row.": (
+            sum(min(counts[label] for label in range(classes.shape[1])) for counts in seen.values()) / classes.numel()
         ),
         "This is 0, as `//` gives it: it rounds down to a whole number. Divide with `/`.": exact.floor(),
     }

@@ -169,6 +169,8 @@ def adam_of(slip: str = "") -> Callable:
         last = 1 if slip == "t forgotten" else last
         tall = m if slip in ("none", "square only") else m / (1 - b1**last)
         wide = v if slip in ("none", "mean only") else v / (1 - b2**last)
+        if slip == "multiplied":
+            tall, wide = m * (1 - b1**last), v * (1 - b2**last)
         if slip == "kept":
             m, v = tall, wide
         below = (wide + eps).sqrt() if slip == "eps inside" else wide if slip == "no root" else wide.sqrt() + eps
@@ -202,6 +204,7 @@ ADAM_SLIPS = {
     "no means": "These are sums, not means: the new gradient counts with 1 − β",
     "t forgotten": "Bias correction divides by 1 − β^t, not by 1 − β: t is the number of the step",
     "step alone": "This is the step alone. Add it to φ",
+    "multiplied": "Bias correction divides by 1 − β^t: m and v are too small at first. You multiplied",
     "turned": "β and 1 − β have changed places: the old moment counts with β, what is new with 1 − β",
     "g alone": "The step goes along g. Adam's goes along the corrected mean, m / (1 − β₁^t)",
     "old moments": "The step is made with the moments as they came. First make m and v new, then the step",
@@ -287,15 +290,17 @@ def _forward_mode(inputs: Tensors, *, slip: str = "") -> Tensors:
         value, gradient = torch.zeros((), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
         if slip != "whole":
             sens = torch.zeros_like(sens)
-        for k in range(1, WINDOW if slip == "short" else WINDOW + 1):
+        begin = s
+        for k in range(1, WINDOW + 1 + {"short": -1, "long": 1}.get(slip, 0)):
             t = {"clock": k, "behind": t0 + k - 1, "ahead": t0 + k + 1, "step's clock": k}.get(slip, t0 + k)
             at = {"loss's clock": k, "step's clock": t0 + k}.get(slip, t)
             if slip == "early":
                 value, gradient = value + t * s @ a @ s / 2, gradient + t * (a @ s) @ sens
+            s = begin if slip == "restarts" else s
             rate = lam[0].exp() / math.sqrt(t + 1)
             jacobian = torch.eye(3, dtype=torch.float64) - rate * a + 0.1 * lam[1] * torch.diag(s.cos())
             direct = torch.stack([-rate * (a @ s), 0.1 * s.sin()], -1)
-            carried = torch.zeros_like(sens) if slip == "cut" else sens
+            carried = torch.zeros_like(sens) if slip in ("cut", "restarts") else sens
             s, sens = s - rate * (a @ s) + 0.1 * lam[1] * s.sin(), jacobian @ carried + direct
             if slip != "early":
                 if slip in ("last", "last gradient"):
@@ -315,6 +320,8 @@ WINDOW_SLIPS = {
     "behind": "Every step has a number too small by one: range(t + 1, t + length + 1) begins after step t",
     "ahead": "Every step has a number too large by one: after step t comes step t + 1",
     "short": "The window's last step is missing: range(t + 1, t + length) ends before step t + length",
+    "long": "One step too many: the window's last step is t + length, where range(t + 1, t + length + 1) ends",
+    "restarts": "Each step starts from the window's first state. It goes on from where the step before ended",
     "step's clock": "Each `step` is told its number in the window, and the loss that in the whole. Both get t + k",
     "loss's clock": "Each `loss` is told its number in the window, and the step that in the whole. Both get t + k",
     "last gradient": "The gradient is that of the window's last loss alone. Differentiate the sum of them",
@@ -390,7 +397,9 @@ def _rates_inputs(best: str, diverge: bool) -> Callable:
         bowl = 1 + 0.3 * (torch.arange(n).double() - centre).abs()
         losses = bowl.unsqueeze(-1) + 0.05 * torch.rand(n, tasks, generator=generator, dtype=torch.float64)
         losses[(centre + 1) % n, 0] = 0.1  # a neighbour is best on one task, and not on the mean
-        losses[(centre - 1) % n] = torch.tensor([3.0, 0.8, 0.8, 3.0, 0.8])  # the other one on most, and on the last
+        losses[(centre - 1) % n] = torch.tensor([3.5, 0.5, 0.5, 3.5, 0.5])  # the other one on most, and on the last
+        # the best has one large loss: by squares the first neighbour would win
+        losses[centre] += torch.tensor([-0.4, 1.5, -0.4, -0.4, -0.4])
         if diverge:
             losses = losses.repeat(1, 8)
             losses[-3:] = torch.tensor([[0.01], [0.01], [0.02]]) * losses[-3:]
@@ -524,13 +533,14 @@ def _number(g: float, p: float, slip: str = "") -> tuple[float, float]:
         return max(math.log(abs(g)) / p if g else -math.inf, -1.0), math.copysign(float(g != 0), g)
     p = 10.0 if slip == "p is 10" else p
     if (g if slip == "no size" else abs(g)) >= (1 / p if slip == "1 / p" else math.exp(-p)):
-        log = math.log(abs(g)) / {"no p": 1, "times p": 1 / p}.get(slip, p)
+        log = math.log(abs(g)) / {"no p": 1, "times p": 1 / p, "minus log": -p}.get(slip, p)
         log = log / math.log({"decimal": 10, "base 2": 2}.get(slip, math.e))
         return log, {"no sign": 1.0, "all scaled": math.exp(p) * g}.get(slip, math.copysign(1.0, g))
     return {"small 0": 0.0, "small 1": 1.0}.get(slip, -1.0), {
         "not scaled": g,
         "no sign": abs(g) * math.exp(p),
         "down": g * math.exp(-p),
+        "p g": p * g,
     }.get(slip, math.exp(p) * g)
 
 
@@ -546,6 +556,8 @@ NUMBER_SLIPS = {
     "all scaled": "Large gradients keep their sign alone, ±1. Only below e^−p it is e^p g",
     "no sign": "The sign is lost: g and −g look alike, and the rule cannot know where to go",
     "no size": "Large negative gradients are taken for small ones: compare |g| with e^−p, not g",
+    "minus log": "The logarithm has the other sign: log |g| / p is negative for |g| below 1",
+    "p g": "Small gradients are multiplied with p. It is e^p, so that ±e^−p becomes ±1",
     "small 1": "Below e^−p the first number is −1, where the logarithm has arrived, not +1",
     "1 / p": "The threshold is 1/p here. It is e^−p, where log |g| / p is −1",
     "p is 10": "These are the numbers for p = 10, whatever p is: use `p`",

@@ -134,6 +134,9 @@ BLOCK_SLIPS: dict[str, tuple[Callable[[int, int, int], float], ...]] = {
         lambda t, g, p: math.ceil(math.sqrt(t * p / g)),
         lambda t, g, p: min(_beside(math.sqrt(t * p / g), t), key=lambda n: block_bytes(n, t, g, p)),
     ),
+    "T is missing under the root, √(T P/G); and with ⌈T/n⌉ a neighbour can be better. Try the whole numbers.": (
+        lambda t, g, p: round(math.sqrt(p / g)),
+    ),
     "Only blocks that divide T were tried. The last block may be shorter: compare all n from 1 to T.": (
         lambda t, g, p: min((n for n in range(1, t + 1) if t % n == 0), key=lambda n: block_bytes(n, t, g, p)),
     ),
@@ -498,6 +501,7 @@ def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = TERM_STEPS) -> 
             "The MAML term lacks H_s g_q, the part through the inner step.": right["first-order MAML"],
             "The MAML term lacks H_q g_s: the query gradient itself moves with φ.": gq - a * hs @ gq,
             "MAML: the factor T is missing, this is the term of one inner step.": gq - rate * (hq @ gs + hs @ gq),
+            "MAML: the factor is T, one for each inner step, not T − 1.": gq - (a - rate) * (hq @ gs + hs @ gq),
             "MAML: α is missing, this is the term for a rate of 1.": gq - steps * (hq @ gs + hs @ gq),
             "This is the query gradient at θ. MAML's line has two terms with α.": gq,
             "MAML: both terms count twice. v must be held fixed in H v, and yours still has a graph: v.detach().": (

@@ -328,6 +328,10 @@ def _weight_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The step divides by the sum of the weights: φ′ = φ − α Σ w_i g_i is no mean.": -rate
         * gradients
         @ slope(phi - rate * weights @ gradients / weights.sum()),
+        "The weights are divided by their sum, in the step and in the result. They count as they are.": -rate
+        * gradients
+        @ slope(phi - rate * weights @ gradients / weights.sum())
+        / weights.sum(),
         "The step forgets the rate: φ′ = φ − α Σ w_i g_i.": -rate * gradients @ slope(phi - weights @ gradients),
         "The step climbs: φ′ = φ − α Σ w_i g_i.": -rate * gradients @ slope(phi + rate * weights @ gradients),
         "Negative ones are cut off at 0. That is what comes after, for the weights; the derivative keeps its sign.": (
@@ -396,7 +400,7 @@ def step_by_step(inputs: Tensors, slip: str = "") -> Tensor:
     h, mean, noise, rate = (inputs[name] for name in ("curvature", "start", "noise", "rate"))
     variance = noise**2 if slip == "begins" else torch.zeros_like(mean)
     for k in range(int(inputs["steps"])):
-        shrink, fresh = 1 - rate * h, (rate * h * noise) ** 2
+        shrink, fresh = 1 - (rate if slip == "1 − α" else rate * h), (rate * h * noise) ** 2
         if slip == "σ":
             fresh = (rate * h) ** 2 * noise
         elif slip == "α":
@@ -423,6 +427,8 @@ def step_by_step(inputs: Tensors, slip: str = "") -> Tensor:
     if slip == "one T":
         left = (1 - rate * h) ** int(inputs["steps"])
         mean, variance = left.abs().sqrt() * inputs["start"], (1 - left) * rate * h * noise**2 / (2 - rate * h)
+    if slip == "h²":
+        h = h**2
     if slip == "no h":
         h = torch.ones_like(h)
     return (1.0 if slip == "half" else 0.5) * (h * (mean**2 + variance)).sum()
@@ -447,6 +453,8 @@ QUADRATIC_SLIPS = {
     "The variance begins with σ². The start is one fixed point: V begins with 0.": "begins",
     "The factor ½ of the loss is missing.": "half",
     "The curvature in front is missing: the loss is ½ Σ h (m² + V).": "no h",
+    "The curvature in front is squared: the loss is ½ Σ h (m² + V).": "h²",
+    "A step shrinks by 1 − α here. It is 1 − αh: a flat direction moves slowly.": "1 − α",
     "The mean runs away: a step multiplies it by 1 − αh.": "grows",
 }
 

@@ -44,6 +44,12 @@ def pes_in_turn(window, lam, states, shift, noise, sigma):
     return (losses[::2] - losses[1::2]) @ xi / (2 * sigma**2 * len(noise)), states, xi
 
 
+def pes_of_one_side(window, lam, states, shift, noise, sigma):
+    xi = shift + noise
+    losses, states = window(torch.cat([lam + noise, lam - noise]), states)
+    return losses[: len(noise)] @ xi / (sigma**2 * len(noise)), states, xi
+
+
 def pes_by_einsum(window, lam, states, shift, noise, sigma):
     both = torch.stack([noise, -noise]).flatten(0, 1)
     losses, states = window(lam + both, states)
@@ -126,6 +132,7 @@ WRONG = {
         "σ": (pes_with(lambda rise, xi, e, s: (rise[:, None] * xi).mean(0) / (2 * s)), "Divided by 2σ"),
         "no factor": (pes_with(lambda rise, xi, e, s: (rise[:, None] * xi).mean(0)), "The factor 1/(2σ²) is missing"),
         "ξ of both halves": (pes_with(after=lambda states, xi: (states, torch.cat([xi, -xi]))), "must keep its shape"),
+        "one side": (pes_of_one_side, "Only the losses at λ + ε are used"),
         "in turn": (pes_in_turn, "The losses are taken in turn"),
         "order of results": (pes_with(after=lambda states, xi: (xi, states)), "must keep its shape"),
     },

@@ -128,6 +128,10 @@ WRONG = {
         ),
         "direction": (lambda product, b, *, iterations: cg(product, b, iterations, keep=lambda v, r, p: p), ""),
         "minus": (lambda product, b, *, iterations: -cg(product, b, iterations), "with the other sign"),
+        "return in the loop": (
+            lambda product, b, *, iterations: cg(product, b, min(iterations, 1)),
+            "Is the `return` inside the loop?",
+        ),
         "float32 inside": (cg_float32_inside, "Leave out .float()"),
         "no ratio": (
             lambda product, b, *, iterations: cg(product, b, iterations, ratio=lambda new, old: 1.0),

@@ -55,6 +55,15 @@ def step_with_old_gradients(forward, theta, episode, *, steps, rate, loss):
     return value.detach(), inner.gradient(value, theta)
 
 
+def step_on_both(forward, theta, episode, *, steps, rate, loss):
+    losses = []
+    for sx, sy, qx, qy in sets(episode):
+        phi = inner.adapt(forward, theta, sx, sy, steps=steps, rate=rate, loss=loss)
+        losses.append(loss(forward(phi, sx), sy) + loss(forward(phi, qx), qy))
+    value = torch.stack(losses).mean()
+    return value.detach(), inner.gradient(value, theta)
+
+
 def step_taken(forward, theta, episode, *, rate, **settings):
     value, grads = checks.meta_step.reference(forward, theta, episode, rate=rate, **settings)
     return value, {name: theta[name].detach() - rate * g for name, g in grads.items()}
@@ -181,6 +190,7 @@ WRONG = {
         "unit": (scaled(lambda g: g / g.norm()), ""),
         "all tasks as one": (step_in_one, "adapted together, as one"),
         "old gradients": (step_with_old_gradients, "Each inner step uses the gradient at θ"),
+        "both losses": (step_on_both, "The support loss is added"),
         "the step": (step_taken, "This is θ after a step"),
     },
     "adapt_head": {
@@ -205,6 +215,7 @@ WRONG = {
         ),
         "percent": (ceiling_of(lambda table, classes: 100 * table.amax(1).sum() / table.sum()), "are they in percent"),
         "any label": (ceiling_of(lambda table, classes: (table > 0).double().mean()), ""),
+        "rarest label": (ceiling_of(lambda t, c: t[t.sum(1) > 0].amin(1).sum() / c.numel()), "LEAST often"),
         "first label": (ceiling_by_first, "the label of its first task"),
         "whole numbers": (ceiling_of(lambda table, classes: table.amax(1).sum() // table.sum()), "as `//` gives it"),
     },

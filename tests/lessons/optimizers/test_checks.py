@@ -198,11 +198,13 @@ def window_variant(slip):
     def with_a_mistake(step, loss, state, lam, *, t, length):
         lam, state = lam.detach().clone().requires_grad_(), state.detach()
         losses = []
-        for k in range(1, length if slip == "short" else length + 1):
+        first = state
+        for k in range(1, length + 1 + {"short": -1, "long": 1}.get(slip, 0)):
             when = {"clock": k, "behind": t + k - 1, "ahead": t + k + 1}.get(slip, t + k)
             if slip == "early":
                 losses.append(loss(state, when))
-            state = step(state.detach() if slip == "cut" else state, lam, k if slip == "step's clock" else when)
+            begin = {"cut": state.detach(), "restarts": first}.get(slip, state)
+            state = step(begin, lam, k if slip == "step's clock" else when)
             if slip != "early":
                 losses.append(loss(state, k if slip == "loss's clock" else when))
         total = losses[-1] if slip == "last" else sum(losses)

@@ -108,6 +108,10 @@ WRONG = {
         "weighted mean": (weights_with(lambda G, v, p, q, w, a: -a * G @ v(p - a * w @ G / w.sum())), "is no mean"),
         "no α in the step": (weights_with(lambda G, v, p, q, w, a: -a * G @ v(p - w @ G)), "The step forgets the rate"),
         "climbs": (weights_with(lambda G, v, p, q, w, a: -a * G @ v(p + a * w @ G)), "The step climbs"),
+        "normalised": (
+            weights_with(lambda G, v, p, q, w, a: -a * G @ v(p - a * w @ G / w.sum()) / w.sum()),
+            "divided by their sum, in the step and in the result",
+        ),
         "cut off": (weights_with(lambda G, v, p, q, w, a: (-a * G @ v(q)).clamp_min(0)), "cut off at 0"),
         "in λ": (weights_with(lambda G, v, p, q, w, a: -a * w * (1 - w) * (G @ v(q))), "the derivative in λ"),
         "one by one": (
