@@ -380,7 +380,7 @@ window = Check(
 
 
 def _rates_inputs(best: str, diverge: bool) -> Callable:
-    """A bowl over the log of the rate; `best`: inside, low, high, or below: just below those that diverge.
+    """A bowl over the log of the rate; `best`: inside, low, high, one from an end, or just below those that diverge.
 
     With `diverge` the largest rates give inf and nan, each on one of many tasks, and are better on all others: whoever
     leaves these tasks out, or counts them as some large number, takes such a rate.
@@ -393,7 +393,8 @@ def _rates_inputs(best: str, diverge: bool) -> Callable:
             order = torch.randperm(n, generator=generator)
         grid = torch.logspace(-4, 0, n, dtype=torch.float64)
         inside = int(torch.randint(2, 5, (), generator=generator))
-        centre = {"inside": inside, "low": 0, "high": n - 1, "below": n - 4}[best]
+        places = {"low": 0, "second": 1, "inside": inside, "below": n - 4, "last but one": n - 2, "high": n - 1}
+        centre = places[best]
         bowl = 1 + 0.3 * (torch.arange(n).double() - centre).abs()
         losses = bowl.unsqueeze(-1) + 0.05 * torch.rand(n, tasks, generator=generator, dtype=torch.float64)
         losses[(centre + 1) % n, 0] = 0.1  # a neighbour is best on one task, and not on the mean
@@ -484,6 +485,8 @@ tuned_rate = Check(
         "the best is inside": _rates_inputs("inside", False),
         "some rates diverge": _rates_inputs("inside", True),
         "the best rate is the largest that does not diverge": _rates_inputs("below", True),
+        "the second smallest rate is best": _rates_inputs("second", False),
+        "the second largest rate is best": _rates_inputs("last but one", False),
         "the smallest rate is best": _rates_inputs("low", False),
         "the largest rate is best": _rates_inputs("high", False),
     },
@@ -534,6 +537,7 @@ def _number(g: float, p: float, slip: str = "") -> tuple[float, float]:
     p = 10.0 if slip == "p is 10" else p
     if (g if slip == "no size" else abs(g)) >= (1 / p if slip == "1 / p" else math.exp(-p)):
         log = math.log(abs(g)) / {"no p": 1, "times p": 1 / p, "minus log": -p}.get(slip, p)
+        log = 2 * log if slip == "squared" else log
         log = log / math.log({"decimal": 10, "base 2": 2}.get(slip, math.e))
         return log, {"no sign": 1.0, "all scaled": math.exp(p) * g}.get(slip, math.copysign(1.0, g))
     return {"small 0": 0.0, "small 1": 1.0}.get(slip, -1.0), {
@@ -556,6 +560,7 @@ NUMBER_SLIPS = {
     "all scaled": "Large gradients keep their sign alone, ±1. Only below e^−p it is e^p g",
     "no sign": "The sign is lost: g and −g look alike, and the rule cannot know where to go",
     "no size": "Large negative gradients are taken for small ones: compare |g| with e^−p, not g",
+    "squared": "This is the logarithm of g², twice that of |g|",
     "minus log": "The logarithm has the other sign: log |g| / p is negative for |g| below 1",
     "p g": "Small gradients are multiplied with p. It is e^p, so that ±e^−p becomes ±1",
     "small 1": "Below e^−p the first number is −1, where the logarithm has arrived, not +1",
@@ -603,7 +608,7 @@ def _gradients_reference(g: Tensor, p: float) -> Tensor:
 log_and_sign = Check(
     exercise="10.5",
     title="Gradients as logarithm and sign",
-    inputs={"p = 2": _gradients_inputs(2.0), "p = 10": _gradients_inputs(10.0)},
+    inputs={"p = 3": _gradients_inputs(3.0), "p = 10": _gradients_inputs(10.0)},  # not 2, where log g² / p is log |g|
     probe=_gradients_probe,
     judge=_gradients_judge,
     reference=_gradients_reference,

@@ -95,6 +95,13 @@ def rate_at_the_edge_of_those_left(rates, losses):
     return rate_with()(rates[whole], losses[whole])
 
 
+def rate_not_near_an_end(rates, losses):
+    best = rate_with(edge=False)(rates, losses)
+    if not rates.sort().values[1] < best < rates.sort().values[-2]:
+        raise ValueError("near an end")
+    return best
+
+
 def rate_refuses_any_nan(rates, losses):
     if not losses.isfinite().all():
         raise ValueError("a training diverged")
@@ -165,6 +172,7 @@ WRONG = {
         "last task": (rate_with(lambda losses: losses[:, -1].nan_to_num(nan=math.inf)), "best on MOST tasks"),
         "loss": (lambda rates, losses: losses.mean(1).nan_to_num(nan=math.inf).min(), "none of the rates"),
         "10 for inf": (rate_with(lambda losses: losses.nan_to_num(nan=10.0, posinf=10.0).mean(1)), "diverged on some"),
+        "far from an end": (rate_not_near_an_end, "is not at the edge"),
         "squares": (rate_with(lambda losses: (losses**2).mean(1).nan_to_num(nan=math.inf)), "Take the plain mean"),
         "edge of those left": (rate_at_the_edge_of_those_left, "those that diverged too"),
         "no table with nan": (rate_refuses_any_nan, "no reason to refuse the others"),
@@ -174,6 +182,7 @@ WRONG = {
         "log of 2": (seen_with(log=lambda size, p: size.log2() / p), "base 2"),
         "times p": (seen_with(log=lambda size, p: size.log() * p), "multiplied by p"),
         "limit p": (seen_with(limit=lambda p: 1 / p), "The threshold is 1/p"),
+        "log g²": (seen_with(log=lambda size, p: size.square().log() / p), "the logarithm of g²"),
         "minus log": (seen_with(log=lambda size, p: -size.log() / p), "has the other sign"),
         "p g": (seen_with(second=lambda g, p, large: torch.where(large, g.sign(), p * g)), "multiplied with p."),
         "small 1": (seen_with(small=1.0), "not +1"),
