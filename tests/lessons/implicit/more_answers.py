@@ -90,6 +90,13 @@ def neumann_exact_count(product, b, *, terms, rate):
     return found * rate
 
 
+def neumann_by_residuals(product, b, *, terms, rate):
+    v = rate * b
+    for _ in range(terms - 1):
+        v = v + rate * (b - product(v))
+    return v
+
+
 def neumann_in_place(product, b, *, terms, rate):
     term = total = b.clone()
     for _ in range(terms - 1):
@@ -109,7 +116,7 @@ def meta_with(matrix=lambda p, hp, lam: p + hp / lam, b=lambda g, lam: g, out=la
 RIGHT = {
     "conjugate_gradient": [lambda product, b, *, iterations: cg(product, b, iterations), cg_in_place],
     "hypergradient": [hyper_by_vjp, hyper_by_scalars],
-    "neumann": [neumann_by_horner, neumann_exact_count],
+    "neumann": [neumann_by_horner, neumann_exact_count, neumann_by_residuals],
     "meta_gradient": [
         meta_with(),
         meta_with(matrix=lambda p, hp, lam: lam * p + hp, out=lambda v, lam: lam * v),

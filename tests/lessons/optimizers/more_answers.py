@@ -114,6 +114,13 @@ def seen_by_index(g, p):
     return torch.where(large[:, None], torch.stack([torch.where(large, g, 1.0).abs().log() / p, g.sign()], 1), seen)
 
 
+def seen_by_index_put(g, p):
+    small = math.exp(-p)
+    large = g.abs() >= small
+    seen = torch.stack([torch.full_like(g, -1.0), g / small], -1)
+    return seen.index_put((large,), torch.stack([g[large].abs().log() / p, g[large].sign()], -1))
+
+
 def seen_with(log=lambda size, p: size.log() / p, small=-1.0, limit=lambda p: math.exp(-p), second=None):
     def seen(g, p):
         large = g.abs() >= limit(p)
@@ -135,7 +142,7 @@ RIGHT = {
     "adam": [adam_by_names, adam_with()],
     "window": [window_with(), window_forward],
     "tuned_rate": [rate_by_numpy, rate_with()],
-    "log_and_sign": [seen_by_index, seen_with()],
+    "log_and_sign": [seen_by_index, seen_with(), seen_by_index_put],
 }
 
 WRONG = {

@@ -144,6 +144,18 @@ def terms_by_derivative_in_alpha(on_support, on_queries, theta, *, rate, steps):
     return tuple(value + rate * slope for value, slope in found)
 
 
+def terms_of_one_product(on_support, on_queries, theta, *, rate, steps):
+    """The slopes of g_s · g_q and of ½ g_s · g_s: no vector is held fixed there."""
+    at = theta.detach().clone().requires_grad_()
+    (gs,) = torch.autograd.grad(on_support(at), at, create_graph=True)
+    (gq,) = torch.autograd.grad(on_queries(at), at, create_graph=True)
+    (both,) = torch.autograd.grad(gs @ gq, at, retain_graph=True)
+    (one,) = torch.autograd.grad(gq @ gs.detach(), at, retain_graph=True)
+    (half,) = torch.autograd.grad(gs @ gs / 2, at)
+    gs, gq = gs.detach(), gq.detach()
+    return gq - rate * steps * both, gq - rate * steps * one, steps * gs - rate * math.comb(steps, 2) * half
+
+
 def terms_with(change):
     """change(maml, first_order, reptile, slopes, rate, steps) → three."""
 
@@ -212,7 +224,7 @@ RIGHT = {
     "best_block": [block_by_table, block_sorted],
     "truncated": [truncated_by_masks, truncated_by_func],
     "side_by_side": [wide, wide_of_unfolded],
-    "first_terms": [terms_by_forward_mode, terms_by_derivative_in_alpha],
+    "first_terms": [terms_by_forward_mode, terms_by_derivative_in_alpha, terms_of_one_product],
     "checkpointed": [pull_with_stack, pull_recursive],
 }
 
