@@ -78,7 +78,7 @@ def _es_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     def mean(weights: Tensor) -> Tensor:
         return (weights[:, None] * noise).mean(0)
 
-    plus, minus = _heights(inputs, lam + noise), _heights(inputs, lam - noise)
+    plus, minus, here = (_heights(inputs, at) for at in (lam + noise, lam - noise, lam[None]))
     twice = _heights(inputs, lam + sigma * noise) - _heights(inputs, lam - sigma * noise)
     one_sided = (
         "Only λ + ε is used. A pair also needs λ − ε: it takes away what is alike on both sides, and much noise."
@@ -95,6 +95,10 @@ def _es_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Half too small: take the mean over the pairs, not over all 2 · pairs particles; and 2σ² is not (2σ)².": right
         / 2,
         "Sign: this climbs. The difference is L(λ + ε) − L(λ − ε).": -right,
+        "λ itself is the second point: a pair is λ + ε and λ − ε, on both sides.": mean(plus - here) / sigma**2,
+        "λ itself is the second point: a pair is λ + ε and λ − ε, on both sides, 2ε apart.": mean(plus - here)
+        / (2 * sigma**2),
+        "You divided by the number of components, n. The mean is over the pairs.": right * len(noise) / len(lam),
         "The two losses are added. Their difference tells in which direction the loss rises.": mean(plus + minus)
         / (2 * sigma**2),
         one_sided: mean(plus) / sigma**2,
@@ -185,17 +189,19 @@ def _particles(inputs: Tensors, slip: str = "") -> Tensors:
     states, shift = [state.clone() for state in inputs["states"]], [0 * lam for _ in range(pairs)]
     found = {"gradient": [], "states": [], "shift": []}
     for eps in noise:
-        gradient, after = 0 * lam, list(shift)
+        gradient, after, losses = 0 * lam, list(shift), [0 * sigma] * (2 * pairs)
         for k in range(pairs):
             after[k] = eps[k] if slip == "forgets" else shift[k] + eps[k]
-            losses = []
             for half, sign in ((k, 1), (k + pairs, -1)):
                 moved = lam + sign * (after[k] if slip == "moves by ξ" else eps[k])
                 state = turn @ states[half] + moved * (1 + states[half])
-                losses.append(0.5 * state @ state + state.sum())
+                losses[half] = 0.5 * state @ state + state.sum()
                 states[half] = states[half] if slip == "stands still" else state
+        for k in range(pairs):
+            plus, minus = (2 * k, 2 * k + 1) if slip == "in turn" else (k, k + pairs)
             weight = {"after": shift[k], "current": eps[k], "current, forgets": eps[k]}.get(slip, shift[k] + eps[k])
-            gradient = gradient + weight * (losses[0] - losses[1]) / (2 * sigma**2) / pairs
+            rise = 2 * losses[plus] if slip == "one side" else losses[plus] - losses[minus]
+            gradient = gradient + weight * rise / (2 * sigma**2) / pairs
         shift = list(eps) if slip == "current, forgets" else after
         for name, value in (("gradient", gradient), ("states", torch.stack(states)), ("shift", torch.stack(shift))):
             found[name].append(value)
@@ -212,6 +218,9 @@ PES_SLIPS = {
     "forgets": "The returned shift is this window's noise. Return the sum: from the third window on, the first "
     "perturbation is forgotten.",
     "moves by ξ": "λ is moved by the whole shift. It is moved by this window's ε only; the sum is only the weight.",
+    "one side": "Only the losses at λ + ε are used. The difference of a pair takes away what is alike on both sides.",
+    "in turn": "The losses are taken in turn, +, −, +, −. The first half of them is that of all λ + ε, the second half "
+    "that of all λ − ε: losses.chunk(2).",
     "stands still": "The returned states are the old ones: a particle goes on from where it stands. Return those that "
     "window gives.",
 }
@@ -227,8 +236,8 @@ def _pes_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             return diagnosis
     if not _close(outputs["states"], right["states"]):
         return (
-            "The particles are not where they should be. All first halves go with λ + ε, then all second halves with "
-            "λ − ε: torch.cat([lam + noise, lam - noise])."
+            "The particles are not where they should be. Each goes on from its own state; the first half of "
+            "them goes with λ + ε, the second with λ − ε: window(torch.cat([lam + noise, lam - noise]), states)."
         )
     if not _close(outputs["shift"], right["shift"]):
         return "The returned shift is wrong: it is shift + noise, of the first half of each pair."
@@ -280,7 +289,7 @@ def _report_inputs(side: float) -> Callable[[torch.Generator], Tensors]:
     """Estimates whose mean lies above (side 1) or below (side −1) the truth."""
 
     def inputs(generator: torch.Generator) -> Tensors:
-        estimates = 3 + 2 * randn(generator, int(torch.randint(4, 9, (), generator=generator)))
+        estimates = 3 + 2 * randn(generator, int(torch.randint(5, 10, (), generator=generator)))  # not 4, with √R = 2
         return {"estimates": estimates, "truth": estimates.mean() - side * uniform(generator, 0.5, 3)}
 
     return inputs
@@ -310,6 +319,7 @@ def _report_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "This is the mean itself. The bias is the mean minus the truth.": torch.tensor(mean, dtype=F64),
             "Bias has a sign: do not take the absolute value.": bias.abs(),
             "This is the relative bias. Asked is the mean minus the truth.": bias / truth,
+            "This is the median minus the truth. Take the mean.": inputs["estimates"].median() - truth,
         }
         return _first(outputs["bias"], mistakes) or Unnamed(
             "The bias is wrong: it is the mean of the estimates minus the truth."
@@ -322,6 +332,11 @@ def _report_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "This is the variance of the mean: take its square root.": got**2,
             "This is the half-width of a 95 % interval. The standard error is 1.96 times smaller.": 1.96 * got,
             "Divided by R: it is the standard deviation over √R.": got / count**0.5,
+            "These are two standard errors. Asked is one.": 2 * got,
+            "Divided by √(R − 1): the R − 1 stands in the standard deviation already. It is over √R.": got
+            * math.sqrt(count / (count - 1)),
+            "The spread is taken around the truth. Take it around the mean, as std() does, or the bias counts as "
+            "spread.": (got**2 + bias**2 / (count - 1)).sqrt(),
         }
         return _first(outputs["standard error"], mistakes) or Unnamed(
             "The standard error is wrong: the standard deviation of the estimates, divided by √R."
@@ -333,6 +348,7 @@ def _report_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "Upside down: it is bias over standard error.": 1 / off,
             "You multiplied bias and standard error. Divide.": bias * got,
             "Keep the sign: it says on which side the estimator errs.": off.abs(),
+            "It is rounded to a whole number. Return it as it is.": off.round(),
         }
         return _first(outputs["bias in standard errors"], mistakes) or Unnamed(
             "The third number is bias over standard error."
@@ -396,6 +412,14 @@ def _variance_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             (square + noise) / pairs
         ),
         "n‖g‖² instead of (n + 1)‖g‖²: E[ε⁴] is 3σ⁴, not σ⁴.": ((tilt * n / (n + 1)) + noise) / pairs,
+        "(n − 1)‖g‖² instead of (n + 1)‖g‖²: no mean was fitted here, the square of the mean is taken from n + 2.": (
+            (tilt * (n - 1) / (n + 1) + noise) / pairs
+        ),
+        "The first part is not divided by pairs: the mean of pairs has 1/pairs of all of it.": tilt + noise / pairs,
+        "The components of g are summed before they are squared: ‖g‖² is the sum of their squares.": (
+            ((n + 1) * slope.sum() ** 2 + noise) / pairs
+        ),
+        "‖g‖² is the sum of the squares, not their mean.": (tilt / n + noise) / pairs,
         "The noise enters with 1/σ: ε brings σ² into the variance and the factor 1/(2σ²) squared σ⁻⁴.": (
             tilt + noise * sigma
         )
@@ -418,9 +442,8 @@ def _variance_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         ),
         "2σ² is squared as σ⁴: (2σ²)² is 4σ⁴, so the noise is τ² · 2 · σ² / (4σ⁴), n times.": (tilt + 4 * noise)
         / pairs,
-        "A pair has two losses with noise of their own: the difference has the variance 2τ², not τ².": (
-            (tilt + noise / 2) / pairs
-        ),
+        "Half of the noise is missing. It stands over 2σ², not over (2σ)²; and a pair has two losses with noise of "
+        "their own, so that their difference has the variance 2τ², not τ².": (tilt + noise / 2) / pairs,
         "The noise lacks 1/σ²: a small σ makes the difference of two noisy losses worthless.": (
             (tilt + noise * sigma**2) / pairs
         ),
@@ -464,7 +487,15 @@ COLUMNS = ("bias", "spread", "cost", "memory", "budget", "limit")
 
 def _choose_inputs(low: float, high: float) -> Callable[[torch.Generator], Tensors]:
     """Many small tables at once, so that no mistake is right by luck in all; a budget of 10^low to 10^high steps."""
-    return partial(_tables, low, high)
+
+    def inputs(generator: torch.Generator) -> Tensors:
+        while True:
+            tables = _tables(low, high, generator)
+            spread = _choices(tables, lambda bias, spread, n, cost: spread**2 / n)
+            if not torch.equal(spread, _choices(tables, lambda bias, spread, n, cost: bias**2 + spread**2 * cost)):
+                return tables
+
+    return inputs
 
 
 def _tables(low: float, high: float, generator: torch.Generator) -> Tensors:
@@ -507,12 +538,23 @@ def _choose_probe(answer: Callable, inputs: Tensors) -> Tensors:
     return {"chosen": torch.tensor(chosen)}
 
 
-def _choices(inputs: Tensors, error: Callable[..., float], *, fits: bool = True, largest: bool = False) -> Tensor:
-    """The row that has the smallest error(bias, spread, n, cost) in each table, by plain loops."""
+def _choices(
+    inputs: Tensors,
+    error: Callable[..., float],
+    *,
+    fits: bool = True,
+    largest: bool = False,
+    first_of_infinite: bool = False,
+) -> Tensor:
+    """The row that has the smallest error(bias, spread, n, cost) in each table, by plain loops.
+
+    first_of_infinite: where all errors are infinite it is row 0, as in argmin, and not the first that fits.
+    """
     found = []
     for bias, spread, cost, memory, budget, limit in zip(*(inputs[name].tolist() for name in COLUMNS)):
         rows = [k for k in range(ESTIMATORS) if not fits or memory[k] <= limit]
         by = {k: error(bias[k], spread[k], budget / cost[k], cost[k]) for k in rows}
+        rows = [] if first_of_infinite and all(map(math.isinf, by.values())) else rows
         found.append((max if largest else min)(rows, key=by.get) if rows else 0)  # as argmin of infinities
     return torch.tensor(found)
 
@@ -559,8 +601,11 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The bias is averaged away, too. Only the spread shrinks with n: bias² + spread² / n.": _choices(
             inputs, lambda bias, spread, n, cost: (bias**2 + spread**2) / n
         ),
-        "A negative bias counts as good here. Take its square.": _choices(
-            inputs, lambda bias, spread, n, cost: bias + spread / n**0.5
+        "A negative bias counts as good here. Take its square.": torch.stack(  # either of two gives this
+            [
+                _choices(inputs, lambda bias, spread, n, cost: bias + spread / n**0.5),
+                _choices(inputs, lambda bias, spread, n, cost: bias + spread**2 / n),
+            ]
         ),
         "n divides the variance, which is spread² already: spread² / n, not (spread / n)².": (
             _choices(inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / n**2)
@@ -573,6 +618,11 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
                 inputs, lambda bias, spread, n, cost: bias**2 + (spread**2 / math.floor(n) if n >= 1 else math.inf)
             )
         ),
+        "n is rounded down, to 0 where the budget does not pay for one. Take n = budget / cost as it is.": _choices(
+            inputs,
+            lambda bias, spread, n, cost: bias**2 + (spread**2 / math.floor(n) if n >= 1 else math.inf),
+            first_of_infinite=True,
+        ),
         "n is rounded. Take n = budget / cost as it is.": _choices(
             inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / max(1, round(n))
         ),
@@ -580,9 +630,27 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             _choices(inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / max(1, n))
         ),
         "This is the estimator with the largest error.": _choices(inputs, right_error, largest=True),
+        "The budget is left out: n = budget / cost, so it is spread² · cost / budget.": _choices(
+            inputs, lambda bias, spread, n, cost: bias**2 + spread**2 * cost
+        ),
+        "n stands under a root. The spread is squared already: spread² / n.": _choices(
+            inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / n**0.5
+        ),
+        "The sum is squared, (bias + spread/√n)². What is asked is the sum of the squares, bias² + spread² / n.": (
+            _choices(inputs, lambda bias, spread, n, cost: (bias + spread / n**0.5) ** 2)
+        ),
     }
+    for said, wrong in mistakes.items():
+        if any(torch.equal(got, one) for one in wrong.view(-1, CASES)):
+            return said
+    fits = inputs["memory"].gather(1, got[:, None])[:, 0] <= inputs["limit"]
+    if torch.equal(got[fits], right[fits]):
+        return (
+            "Where you choose one that fits, it is the best; but some that you choose need more memory than the limit. "
+            "Give those an infinite error, and then take the smallest."
+        )
     different = int((got != right).sum())
-    return next((diagnosis for diagnosis, wrong in mistakes.items() if torch.equal(got, wrong)), None) or Unnamed(
+    return Unnamed(
         f"{different} of {CASES} choices are not those with the smallest bias² + spread² · cost / budget that fit."
     )
 

@@ -124,11 +124,18 @@ def _cg_judge(inputs: Tensors, outputs: Tensors) -> str | None:
 def _cg_mistake(path: Tensor, right: Tensor, matrix: Tensor, b: Tensor, wrong: int) -> str:
     n = len(b)
     before = path[wrong - 2] if wrong > 1 else 0 * b  # where v stood one iteration earlier
+    if n > 2 and wrong == 2 and b.norm() > SHORT and all(torch.equal(row, path[0]) for row in path):
+        return "v stands still after one iteration, whatever `iterations` is. Is the `return` inside the loop?"
     if torch.equal(path[wrong - 1], before) and (wrong > 1 or b.norm() < SHORT):
         return (
             f"You stop too early: v stands still from iteration {wrong} on, though it is off by "
             f"{relative_error(path[wrong - 1], right[wrong - 1]):.0e} of its size. Here b is only {b.norm():.0e} long: "
             "stop when r·r is 0, or tiny beside b·b, not below a fixed number."
+        )
+    if _close(path[:n], right):
+        return (
+            f"v is right to {relative_error(path[wrong - 1], right[wrong - 1]):.0e} of its size only. Leave out "
+            ".float(), and go on until r·r is 0, or tiny beside b·b."
         )
     if n > 2 and all(_close(row, right[-1]) for row in path):
         return (
@@ -168,6 +175,11 @@ CG_SLIPS = {
         "stale old"
     ),
     "r and p are the same tensor: `r -= …` in place changes p (and b) with it. Write r = r − size · A p.": "alias",
+    "r and p are one tensor all the time: what is done to one in place is done to the other, and p += r doubles both. "
+    "Write r = r − size · A p.": "one tensor",
+    "r is moved with the size of the iteration before, at first with 1. Compute the size first, then v and r.": (
+        "old size, from 1"
+    ),
     "This is steepest descent: the new direction is r alone. Add ratio · p, which remembers the old direction.": "no p",
     "The ratio is upside down: it is new r·r over old r·r, a number that is small when things go well.": "inverted",
     "The ratio is taken of norms. It is r·r over r·r, the squares.": "norms",
@@ -183,16 +195,17 @@ CG_SLIPS = {
 
 def cg_slip(matrix: Tensor, b: Tensor, iterations: int, slip: str) -> Tensor:
     """Conjugate gradients with one mistake, named as in CG_SLIPS."""
-    v, r, p, size = torch.zeros_like(b), b, b, 0.0
+    v, r, p, size = torch.zeros_like(b), b, b, 1.0 if slip == "old size, from 1" else 0.0
     before = first = b @ b
     for step in range(iterations):
         image, before_r = matrix @ p, r
-        if slip == "old size":
+        if slip.startswith("old size"):
             r = r - size * image
-        size = {"old size": before, "stale old": first}.get(slip, r @ r) / (p @ p if slip == "no A" else p @ image)
+        size = r @ r if slip not in ("one tensor", "old size", "old size, from 1") else before
+        size = (first if slip == "stale old" else size) / (p @ p if slip == "no A" else p @ image)
         size = {"size inverted": 1 / size, "half size": size / 2}.get(slip, size)
         v = v + size * p
-        if slip != "old size":
+        if not slip.startswith("old size"):
             r = r + size * image if slip == "plus Ap" else r - size * image
         if slip == "alias" and step == 0:
             p = r
@@ -204,8 +217,10 @@ def cg_slip(matrix: Tensor, b: Tensor, iterations: int, slip: str) -> Tensor:
             "no p": 0 * ratio,
             "minus p": -ratio,
         }.get(slip, ratio)
-        p = (before_r if slip == "old r" else r) + ratio * p
         before = r @ r
+        p = (before_r if slip == "old r" else r) + ratio * p
+        if slip == "one tensor":
+            p = r = 2 * ratio * r
     return v
 
 
@@ -400,6 +415,11 @@ def _neumann_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "One term too few: K terms are k = 0 … K − 1, the first is b itself.": rate
         * powers(shrink, [terms - 1 for terms in TERMS]),
         "η is missing inside: the terms are powers of I − ηA, not of I − A.": rate * powers(eye - matrix),
+        "The first term, b itself, is left out of the sum: K terms are k = 0 … K − 1.": rate
+        * (powers(shrink, [terms + 1 for terms in TERMS]) - b),
+        "The first term, b itself, is left out of the sum, and K − 1 others are there.": rate * (powers(shrink) - b),
+        "Term and sum are the same tensor: `-=` and `+=` in place change both. Write total = total + term.": rate
+        * torch.stack([torch.linalg.matrix_power(2 * shrink, terms - 1) @ b for terms in TERMS]),
         "The first term b is counted twice.": rate * (b + powers(shrink)),
         "From the third on, each term is made of b again: make it of the term before, or the powers do not grow.": (
             rate * torch.stack([b + (terms - 1) * shrink @ b for terms in TERMS])

@@ -64,7 +64,7 @@ def _meta_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     phis = [task.adapted(theta, rate, STEPS) for task in support]
     expected = torch.stack([q.loss(phi) for q, phi in zip(query, phis, strict=True)]).mean()
     if not close(outputs["loss"], expected):
-        mistakes = outer_mistakes(theta, rate, support, query, phis)
+        mistakes = outer_mistakes(theta, rate, support, query, phis) | _more_outer_mistakes(theta, rate, support, query)
         shown, yours = told_apart(expected, outputs["loss"])
         return first_slip(outputs["loss"], mistakes) or Unnamed(
             f"The outer loss of this problem is {shown}, yours is {yours}."
@@ -77,6 +77,34 @@ def _meta_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if not close_enough(outputs["loss, T = 0"], torch.stack([q.loss(theta) for q in query]).mean()):
         return "With steps=0 the outer loss is the query loss at θ, yours is not: pass steps on to adapt."
     return None
+
+
+def _more_outer_mistakes(
+    theta: Tensor, rate: Tensor, support: list[LeastSquares], query: list[LeastSquares]
+) -> Tensors:
+    """Further outer losses that mistakes give, by diagnosis."""
+    still = [theta - STEPS * rate * task.gradient(theta) for task in support]
+    # the gradient of all points together is the mean of the tasks' gradients: each has as many points
+    merged = theta
+    for _ in range(STEPS):
+        merged = merged - rate * torch.stack([task.gradient(merged) for task in support]).mean(0)
+    swapped = [s.loss(q.adapted(theta, rate, STEPS)) for s, q in zip(support, query, strict=True)]
+    phis = [s.adapted(theta, rate, STEPS) for s in support]
+    both = [s.loss(phi) + q.loss(phi) for s, q, phi in zip(support, query, phis, strict=True)]
+    return {
+        "The support loss is added to the query loss: the outer loss is that of the queries alone.": (
+            torch.stack(both).mean()
+        ),
+        "Support and queries have changed places: adapt on the support set, and take the loss on the queries.": (
+            torch.stack(swapped).mean()
+        ),
+        "Each inner step uses the gradient at θ: take it at the φ of the step before.": torch.stack(
+            [q.loss(phi) for q, phi in zip(query, still, strict=True)]
+        ).mean(),
+        "All tasks were adapted together, as one: each task has a φ of its own, from its own support set.": torch.stack(
+            [q.loss(merged) for q in query]
+        ).mean(),
+    }
 
 
 def _meta_mistake(
@@ -119,6 +147,9 @@ def _meta_mistake(
             [q.gradient(theta) for q in query]
         ).mean(0),
         "Sign: return the gradient itself; the optimizer subtracts it.": -exact,
+        "This is θ after a step along the gradient: return the gradient itself, the optimizer takes the step.": (
+            theta - rate * exact
+        ),
     }
     return first_slip(gradient, mistakes) or Unnamed("The loss is right, its gradient with respect to θ is not.")
 
@@ -150,6 +181,7 @@ meta_step = Check(
 
 HEAD_STEPS = 3
 HEAD = ("head.weight", "head.bias")
+BODY = "overhead"  # its name holds "head" and does not begin with "head."; it stands behind the head
 
 
 def head_inputs(generator: torch.Generator) -> Tensors:
@@ -170,8 +202,9 @@ def body_and_head(params: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    names = ("body", *HEAD)
-    leaves = {name: inputs[name].clone().requires_grad_() for name in names}
+    leaves = {name: inputs[name].clone().requires_grad_() for name in HEAD} | {
+        BODY: inputs["body"].clone().requires_grad_()
+    }
     params = {name: value * 1 for name, value in leaves.items()}  # no leaves: writing into them raises no error
     settings = {"steps": HEAD_STEPS, "rate": float(inputs["rate"]), "loss": tilted}
     calls = 0
@@ -179,16 +212,17 @@ def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
     def forward(params: dict[str, Tensor], x: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return body_and_head(params, x)
+        return body_and_head(params | {"body": params[BODY]}, x)
 
     fast = answer(forward, params, inputs["support_x"].clone(), inputs["support_y"].clone(), **settings)
-    if not isinstance(fast, dict) or not all(isinstance(fast.get(name), Tensor) for name in names):
+    if not isinstance(fast, dict) or not all(isinstance(fast.get(name), Tensor) for name in leaves):
         raise TypeError("it needs a dictionary with all names of params, those of the body too: forward needs them")
-    for name in names:
-        keep_precision(fast[name], inputs[name], f"the parameter {name!r}")
+    for name, leaf in leaves.items():
+        keep_precision(fast[name], leaf, f"the parameter {name!r}")
+    fast = {"body": fast[BODY]} | {name: fast[name] for name in HEAD}
     loss = tilted(body_and_head(fast, inputs["query_x"]), inputs["query_y"])
-    slopes = dict(zip(names, slopes_of(loss, list(leaves.values())), strict=True))
-    outputs = {name: fast[name] for name in names}
+    slopes = dict(zip((*HEAD, "body"), slopes_of(loss, list(leaves.values())), strict=True))
+    outputs = dict(fast)
     outputs["forward passes"] = torch.tensor(calls)  # tells steps that were lost from steps that were not taken
     return outputs | {f"gradient of {name}": slope for name, slope in slopes.items()}
 
@@ -215,7 +249,10 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if not close_enough(outputs["body"], body):
         if close_enough(found, head):
             return "The body moved and the head stayed: it must be the other way round."
-        return "The body moved too: this is MAML's inner loop. Only names that begin with `head.` may change."
+        return (
+            "The body moved too: this is MAML's inner loop. Only names that begin with `head.` may change (the body is "
+            f"called `{BODY}` here, and comes last)."
+        )
     support = LeastSquares(inputs["support_x"] @ body, inputs["support_y"])
     if not close_enough(found, support.adapted(head, inputs["rate"], HEAD_STEPS)):
         if (lost := _lost_steps(found, head, support, inputs["rate"], int(outputs["forward passes"]))) is not None:
@@ -232,6 +269,12 @@ def _head_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             ),
             "Each step uses the gradient at the start: take it at the head of the step before.": head
             - HEAD_STEPS * inputs["rate"] * support.gradient(head),
+            "The steps descend another loss than the one that you were given: pass `loss` on to adapt.": (
+                support.plain().adapted(head, inputs["rate"], HEAD_STEPS)
+            ),
+            "The steps descend the cross-entropy, which adapt takes by itself: pass `loss` on to it.": (
+                _with_cross_entropy(support, head, inputs["rate"])
+            ),
             "Only the weight of the head moved: its bias belongs to it.": support.adapted(
                 head, inputs["rate"], HEAD_STEPS, moves=torch.tensor([1.0, 1.0, 0.0], dtype=head.dtype)
             ),
@@ -261,6 +304,14 @@ def _lost_steps(found: Tensor, head: Tensor, support: LeastSquares, rate: Tensor
             "`forward(params | fast, x)`, not `forward(fast | params, x)`."
         )
     return None
+
+
+def _with_cross_entropy(support: LeastSquares, head: Tensor, rate: Tensor) -> Tensor:
+    """The head after steps down the cross-entropy; with targets that are numbers it raises no error."""
+    for _ in range(HEAD_STEPS):
+        logits = support.x @ head
+        head = head - rate * support.x.T @ (logits.softmax(0) * support.y.sum() - support.y)
+    return head
 
 
 def _with_moving_body(inputs: Tensors) -> Tensor:
@@ -401,6 +452,8 @@ def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         * support.gradient(phi),
         "Both gradients are those of the queries: the step was taken on the support set.": -query.gradient(theta)
         * query.gradient(theta - rates * query.gradient(theta)),
+        "The step climbs: φ = θ − α·g goes against the support gradient.": -step * query.gradient(theta + rates * step),
+        "This is the support gradient, squared: the second factor is the query gradient at φ.": -step * step,
         "This is the gradient with respect to φ: it lacks the factor dφ/dα.": query.gradient(phi),
         "This is dφ/dα alone: multiply it by the gradient of the query loss at φ.": -step,
         "The rate itself stands in front: φ is linear in α, so the slope does not hold α.": rates * exact,
@@ -438,6 +491,13 @@ def _labels_inputs(share: float) -> Callable[[torch.Generator], Tensors]:
     """Tasks of 4 labels over 14 classes. In about `share` of them each class has a fixed label (any partition)."""
 
     def make(generator: torch.Generator) -> Tensors:
+        while True:
+            classes = draw(generator)
+            values = [float(value) for value in _labels_mistakes(classes).values()]
+            if not 0 < share < 1 or len({round(value, 6) for value in values}) == len(values):
+                return {"classes": classes}  # no two mistakes give the same number by luck
+
+    def draw(generator: torch.Generator) -> Tensor:
         way, tasks = 4, 30
         groups = torch.randperm(14, generator=generator)[:12].view(3, way)  # column: the label of these three classes
         rows = torch.randint(3, (tasks, way), generator=generator)
@@ -446,7 +506,7 @@ def _labels_inputs(share: float) -> Callable[[torch.Generator], Tensors]:
         chances = torch.rand(tasks, 14, generator=generator) * torch.linspace(0.5, 1, 14)
         free = chances.argsort(1, descending=True)[:, :way]
         keep = torch.rand(tasks, 1, generator=generator) < share
-        return {"classes": torch.where(keep, fixed, free)}
+        return torch.where(keep, fixed, free)
 
     return make
 
@@ -456,17 +516,35 @@ def _labels_probe(answer: Callable, inputs: Tensors) -> Tensors:
     return {"ceiling": torch.as_tensor(value, dtype=torch.float64)}
 
 
-def _labels_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    classes, found = inputs["classes"], outputs["ceiling"]
+def _labels_seen(classes: Tensor) -> dict[int, Counter]:
+    """class → how often it has each label."""
     seen: dict[int, Counter] = {}
     for task in classes.tolist():
         for label, one in enumerate(task):
             seen.setdefault(one, Counter())[label] += 1
-    best = {one: max(counts.values()) for one, counts in seen.items()}
-    times = {one: sum(counts.values()) for one, counts in seen.items()}
-    exact = torch.tensor(sum(best.values()) / classes.numel(), dtype=torch.float64)
+    return seen
+
+
+def _labels_right(classes: Tensor) -> Tensor:
+    best = sum(max(counts.values()) for counts in _labels_seen(classes).values())
+    return torch.tensor(best / classes.numel(), dtype=torch.float64)
+
+
+def _labels_judge(inputs: Tensors, outputs: Tensors) -> str | None:
+    classes, found = inputs["classes"], outputs["ceiling"]
+    exact = _labels_right(classes)
     if close_enough(found, exact):
         return None
+    return first_slip(found, _labels_mistakes(classes)) or Unnamed(
+        "The best rule is right for {} of the images, you say {}.".format(*told_apart(exact, found))
+    )
+
+
+def _labels_mistakes(classes: Tensor) -> Tensors:
+    """Shares that mistakes give, by diagnosis."""
+    seen, exact = _labels_seen(classes), _labels_right(classes)
+    best = {one: max(counts.values()) for one, counts in seen.items()}
+    times = {one: sum(counts.values()) for one, counts in seen.items()}
     shares = [best[one] / times[one] for one in seen]
     constant = sum(len(counts) == 1 for counts in seen.values()) / len(seen)
     mistakes = {
@@ -490,11 +568,25 @@ def _labels_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "one that comes most often.": sum(sum(k * k for k in c.values()) / sum(c.values()) for c in seen.values())
         / classes.numel(),
         "This is the share of wrong answers: subtract it from 1.": 1 - exact,
+        "This rule gives each class the label of its first task. The best rule gives the one that comes most often.": (
+            _by_place(classes, first=True)
+        ),
+        "This rule gives each class the label of its last task. The best rule gives the one that comes most often.": (
+            _by_place(classes, first=False)
+        ),
+        "This is the label that comes LEAST often for each class: take the largest of each row.": (
+            sum(min(counts[label] for label in range(classes.shape[1])) for counts in seen.values()) / classes.numel()
+        ),
+        "This is 0, as `//` gives it: it rounds down to a whole number. Divide with `/`.": exact.floor(),
     }
-    wrong = {said: torch.as_tensor(value, dtype=torch.float64) for said, value in mistakes.items()}
-    return first_slip(found, wrong) or Unnamed(
-        "The best rule is right for {} of the images, you say {}.".format(*told_apart(exact, found))
-    )
+    return {said: torch.as_tensor(value, dtype=torch.float64) for said, value in mistakes.items()}
+
+
+def _by_place(classes: Tensor, *, first: bool) -> float:
+    """How often a rule is right that knows each class by the first, or the last, label seen for it."""
+    pairs = [(one, label) for task in classes.tolist() for label, one in enumerate(task)]
+    known = dict(reversed(pairs) if first else pairs)
+    return sum(known[one] == label for one, label in pairs) / len(pairs)
 
 
 def _by_label(seen: dict[int, Counter], way: int) -> int:

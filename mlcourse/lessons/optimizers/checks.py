@@ -82,7 +82,13 @@ def _weights_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The sum is m / (1 − β). You divided by 1 + β": (
             (-rate, -rate / (1 + beta) * beta) if nesterov else (zero, -rate / (1 + beta))
         ),
-        "Upside down: the sum is m / (1 − β), larger than m. You multiplied by 1 − β": (zero, -rate * (1 - beta)),
+        "Upside down: the sum is m / (1 − β), larger than m. You multiplied by 1 − β": (
+            (-rate, -rate * beta * (1 - beta)) if nesterov else (zero, -rate * (1 - beta))
+        ),
+        "These are the weights for β = 0.9, whatever β is: use `beta`": (
+            (-rate, -9 * rate) if nesterov else (zero, -10 * rate)
+        ),
+        "You divided by β: the sum is m / (1 − β)": (-rate, -rate) if nesterov else (zero, -rate / beta),
     }
     if nesterov:
         mistakes |= {
@@ -153,16 +159,29 @@ def adam_of(slip: str = "") -> Callable:
     def update(phi, g, state, t, *, rate, betas, eps):
         b1, b2 = reversed(betas) if slip == "swapped" else betas
         m = b1 * state["mean"] + (1 - b1) * g
-        v = b2 * state["square"] + (1 - b2) * (g.abs() if slip == "not squared" else g**2)
+        square = {"not squared": g.abs(), "one for all": (g**2).mean(), "mean squared": m**2}.get(slip, g**2)
+        v = b2 * state["square"] + (1 - b2) * square
+        if slip == "turned":
+            m, v = (1 - b1) * state["mean"] + b1 * g, (1 - b2) * state["square"] + b2 * g**2
         if slip == "no means":
             m, v = state["mean"] * b1 + g, state["square"] * b2 + g**2
         last = t + {"early": -1, "late": 1}.get(slip, 0)
         last = 1 if slip == "t forgotten" else last
         tall = m if slip in ("none", "square only") else m / (1 - b1**last)
         wide = v if slip in ("none", "mean only") else v / (1 - b2**last)
+        if slip == "multiplied":
+            tall, wide = m * (1 - b1**last), v * (1 - b2**last)
         if slip == "kept":
             m, v = tall, wide
         below = (wide + eps).sqrt() if slip == "eps inside" else wide if slip == "no root" else wide.sqrt() + eps
+        if slip == "no root, but ε":
+            below = wide + eps
+        if slip == "root first":
+            below = v.sqrt() / (1 - b2**last) + eps
+        if slip == "g alone":
+            tall = g
+        if slip == "old moments":
+            tall, below = state["mean"] / (1 - b1**t), (state["square"] / (1 - b2**t)).sqrt() + eps
         sign = 1 if slip == "climbs" else -1
         start = torch.zeros_like(phi) if slip == "step alone" else phi
         return start + sign * rate * tall / below, {"mean": m, "square": v}
@@ -178,12 +197,20 @@ ADAM_SLIPS = {
     "kept": "You keep the corrected moments. Keep m and v as they are, and correct only for this step",
     "late": "Bias correction with t + 1: t counts from 1 already",
     "no root": "The root is missing: divide by √v, not by v",
+    "no root, but ε": "There is no root: divide by √v + ε, not by v + ε",
     "eps inside": "ε stands under the root. In Adam it is added after it: √v + ε",
     "swapped": "β₁ and β₂ are swapped: the first is that of the mean",
     "not squared": "v is a mean of |g|. It must be one of g²",
     "no means": "These are sums, not means: the new gradient counts with 1 − β",
     "t forgotten": "Bias correction divides by 1 − β^t, not by 1 − β: t is the number of the step",
     "step alone": "This is the step alone. Add it to φ",
+    "multiplied": "Bias correction divides by 1 − β^t: m and v are too small at first. You multiplied",
+    "turned": "β and 1 − β have changed places: the old moment counts with β, what is new with 1 − β",
+    "g alone": "The step goes along g. Adam's goes along the corrected mean, m / (1 − β₁^t)",
+    "old moments": "The step is made with the moments as they came. First make m and v new, then the step",
+    "root first": "The correction of v stands outside the root: it is √(v / (1 − β₂^t))",
+    "one for all": "v is one number for all weights. Each weight has a v of its own: leave .mean() out",
+    "mean squared": "v is made of m². It is a moving mean of g²",
 }
 
 
@@ -243,13 +270,16 @@ def _dynamics(a: Tensor) -> tuple[Callable, Callable]:
 def _window_probe(answer: Callable, inputs: Tensors) -> Tensors:
     step, loss = _dynamics(inputs["A"])
     state, lam, outputs = inputs["start"], inputs["lam"].double(), {}
-    free = True
+    free = value_free = True
     for t in range(0, ALL, WINDOW):
         value, gradient, state = answer(step, loss, state, lam, t=t, length=WINDOW)
+        if getattr(state, "shape", None) != inputs["start"].shape:
+            raise TypeError(f"the third result, the last state, must keep its shape {list(inputs['start'].shape)}")
         where = f"after {t} steps"
         outputs |= {f"value {where}": torch.as_tensor(value), f"gradient {where}": gradient, f"state {where}": state}
         free &= not state.requires_grad
-    return outputs | {"free": torch.tensor(free)}
+        value_free &= not (isinstance(value, Tensor) and value.requires_grad)
+    return outputs | {"free": torch.tensor(free), "value free": torch.tensor(value_free)}
 
 
 def _forward_mode(inputs: Tensors, *, slip: str = "") -> Tensors:
@@ -260,19 +290,22 @@ def _forward_mode(inputs: Tensors, *, slip: str = "") -> Tensors:
         value, gradient = torch.zeros((), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
         if slip != "whole":
             sens = torch.zeros_like(sens)
-        for k in range(1, WINDOW + 1):
-            t = {"clock": k, "behind": t0 + k - 1, "ahead": t0 + k + 1}.get(slip, t0 + k)
+        begin = s
+        for k in range(1, WINDOW + 1 + {"short": -1, "long": 1}.get(slip, 0)):
+            t = {"clock": k, "behind": t0 + k - 1, "ahead": t0 + k + 1, "step's clock": k}.get(slip, t0 + k)
+            at = {"loss's clock": k, "step's clock": t0 + k}.get(slip, t)
             if slip == "early":
                 value, gradient = value + t * s @ a @ s / 2, gradient + t * (a @ s) @ sens
+            s = begin if slip == "restarts" else s
             rate = lam[0].exp() / math.sqrt(t + 1)
             jacobian = torch.eye(3, dtype=torch.float64) - rate * a + 0.1 * lam[1] * torch.diag(s.cos())
             direct = torch.stack([-rate * (a @ s), 0.1 * s.sin()], -1)
-            carried = torch.zeros_like(sens) if slip == "cut" else sens
+            carried = torch.zeros_like(sens) if slip in ("cut", "restarts") else sens
             s, sens = s - rate * (a @ s) + 0.1 * lam[1] * s.sin(), jacobian @ carried + direct
             if slip != "early":
-                if slip == "last":
-                    value, gradient = torch.zeros_like(value), torch.zeros_like(gradient)
-                value, gradient = value + t * s @ a @ s / 2, gradient + t * (a @ s) @ sens
+                if slip in ("last", "last gradient"):
+                    value, gradient = value * (slip == "last gradient"), torch.zeros_like(gradient)
+                value, gradient = value + at * s @ a @ s / 2, gradient + at * (a @ s) @ sens
         share = WINDOW if slip == "mean" else 1
         where = f"after {t0} steps"
         outputs |= {f"value {where}": value / share, f"gradient {where}": gradient / share, f"state {where}": s}
@@ -286,6 +319,12 @@ WINDOW_SLIPS = {
     "clock": "The clock starts anew in each window: the steps have the numbers t + 1, …, t + length",
     "behind": "Every step has a number too small by one: range(t + 1, t + length + 1) begins after step t",
     "ahead": "Every step has a number too large by one: after step t comes step t + 1",
+    "short": "The window's last step is missing: range(t + 1, t + length) ends before step t + length",
+    "long": "One step too many: the window's last step is t + length, where range(t + 1, t + length + 1) ends",
+    "restarts": "Each step starts from the window's first state. It goes on from where the step before ended",
+    "step's clock": "Each `step` is told its number in the window, and the loss that in the whole. Both get t + k",
+    "loss's clock": "Each `loss` is told its number in the window, and the step that in the whole. Both get t + k",
+    "last gradient": "The gradient is that of the window's last loss alone. Differentiate the sum of them",
     "whole": "The gradient reaches back beyond the window: detach the state that comes in",
 }
 
@@ -293,9 +332,11 @@ WINDOW_SLIPS = {
 def _window_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     right = _forward_mode(inputs)
     if all(close(outputs[name], value, rtol=RTOL) for name, value in right.items()):
-        if outputs["free"]:
-            return None
-        return "The numbers are right, but the state you return carries its graph: it would grow with every window."
+        if not outputs["free"]:
+            return "The numbers are right, but the state you return carries its graph: it would grow with every window."
+        if not outputs["value free"]:
+            return "The numbers are right, but the loss you return carries its graph: return value.detach()."
+        return None
     for slip, words in WINDOW_SLIPS.items():
         wrong = _forward_mode(inputs, slip=slip)
         if all(close(outputs[name], value, rtol=RTOL) for name, value in wrong.items()):
@@ -339,7 +380,11 @@ window = Check(
 
 
 def _rates_inputs(best: str, diverge: bool) -> Callable:
-    """A bowl over the log of the rate; `best`: inside, low or high; with `diverge`, large rates give inf and nan."""
+    """A bowl over the log of the rate; `best`: inside, low, high, one from an end, or just below those that diverge.
+
+    With `diverge` the largest rates give inf and nan, each on one of many tasks, and are better on all others: whoever
+    leaves these tasks out, or counts them as some large number, takes such a rate.
+    """
 
     def draw(generator: torch.Generator) -> Tensors:
         n, tasks = 9, 5
@@ -347,26 +392,47 @@ def _rates_inputs(best: str, diverge: bool) -> Callable:
         while order[0] in (0, n - 1) or order[-1] in (0, n - 1):  # the extreme rates do not stand at the ends
             order = torch.randperm(n, generator=generator)
         grid = torch.logspace(-4, 0, n, dtype=torch.float64)
-        centre = {"inside": int(torch.randint(2, 5, (), generator=generator)), "low": 0, "high": n - 1}[best]
+        inside = int(torch.randint(2, 5, (), generator=generator))
+        places = {"low": 0, "second": 1, "inside": inside, "below": n - 4, "last but one": n - 2, "high": n - 1}
+        centre = places[best]
         bowl = 1 + 0.3 * (torch.arange(n).double() - centre).abs()
         losses = bowl.unsqueeze(-1) + 0.05 * torch.rand(n, tasks, generator=generator, dtype=torch.float64)
         losses[(centre + 1) % n, 0] = 0.1  # a neighbour is best on one task, and not on the mean
-        losses[(centre - 1) % n] = torch.tensor([3.0, 0.8, 0.8, 3.0, 0.8])  # the other one on most, and on the last
+        losses[(centre - 1) % n] = torch.tensor([3.5, 0.5, 0.5, 3.5, 0.5])  # the other one on most, and on the last
+        # the best has one large loss: by squares the first neighbour would win
+        losses[centre] += torch.tensor([-0.4, 1.5, -0.4, -0.4, -0.4])
         if diverge:
-            losses[-2, 1], losses[-1, 2], losses[-3, 1:] = math.inf, math.inf, math.nan
-            losses[-3, 0] = 0.01  # where it did not diverge, it looks best
+            losses = losses.repeat(1, 8)
+            losses[-3:] = torch.tensor([[0.01], [0.01], [0.02]]) * losses[-3:]
+            losses[-1, 2], losses[-2, 1], losses[-3, 1:] = math.inf, math.nan, math.nan
         return {"rates": grid[order], "losses": losses[order]}
 
     return draw
+
+
+REFUSED = -1.0  # stands for a ValueError
+
+
+def _right_rate(inputs: Tensors) -> float:
+    try:
+        return _rates_reference(inputs["rates"], inputs["losses"])
+    except CourseError:
+        return REFUSED
 
 
 def _rates_probe(answer: Callable, inputs: Tensors) -> Tensors:
     try:
         rate = answer(inputs["rates"], inputs["losses"])
     except Exception as error:  # a refusal is an answer here; other errors are mistakes
-        if not isinstance(error, ValueError) and not isinstance(error.__cause__, ValueError):
+        raised = error.__cause__ or error
+        if not isinstance(raised, ValueError):
+            if isinstance(raised, AssertionError | RuntimeError) and _right_rate(inputs) == REFUSED:
+                kind = type(raised).__name__
+                raise TypeError(
+                    f"where the best rate is at the edge it raises {kind}; asked is a ValueError"
+                ) from error
             raise
-        return {"rate": torch.tensor(-1.0, dtype=torch.float64)}
+        return {"rate": torch.tensor(REFUSED, dtype=torch.float64)}
     return {"rate": torch.as_tensor(rate, dtype=torch.float64)}
 
 
@@ -380,16 +446,14 @@ def _rates_reference(rates: Tensor, losses: Tensor) -> float:
 
 def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     rates, losses, got = inputs["rates"], inputs["losses"], float(outputs["rate"])
-    try:
-        right = _rates_reference(rates, losses)
-    except CourseError:
-        right = -1.0
+    right = _right_rate(inputs)
     if math.isclose(got, right, rel_tol=1e-5):
         return None
-    if got == -1:
+    if got == REFUSED:
         return (
-            f"It refuses, but the best rate, {right:g}, is not at the edge. Edge means the smallest or the largest "
-            "rate, not the first or the last of the list; and a loss of nan or inf is bad, not best."
+            f"It refuses, but the best rate, {right:g}, the one with the smallest mean loss, is not at the edge. Edge "
+            "means the smallest or the largest rate of all, those that diverged too, not the first or the last of the "
+            "list; and a loss of nan or inf is bad, not best, and no reason to refuse the others."
         )
     found = torch.isclose(rates, torch.tensor(got, dtype=torch.float64), rtol=1e-5)
     if not found.any():
@@ -397,7 +461,7 @@ def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     row = losses[int(found.nonzero()[0])]
     if not row.mean().isfinite():
         return "This rate diverged on some task. A loss that is nan or inf makes the whole rate bad: count it as inf."
-    if right == -1:
+    if right == REFUSED:
         return (
             f"The best of those tried is {got:g}, at the edge: a better one may lie outside. Raise a ValueError, so "
             "that nobody compares with a badly tuned baseline."
@@ -408,7 +472,9 @@ def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if float(row.median()) <= float(losses[means.isfinite()].median(1).values.min()):
         return "This rate is best on MOST tasks, or on the last one, and bad on others. Take the mean over the tasks."
     if float(row.min()) == float(losses[losses.isfinite() & means.isfinite().unsqueeze(-1)].min()):
-        return "This rate is best on ONE task. Take the mean over the tasks first, then the best rate."
+        return (
+            "This rate is best on ONE task, which must not decide. Take the plain mean over the tasks, then the best."
+        )
     return Unnamed(f"The rate {got:g} has the mean loss {float(row.mean()):.3f}; another one has a lower mean.")
 
 
@@ -418,6 +484,9 @@ tuned_rate = Check(
     inputs={
         "the best is inside": _rates_inputs("inside", False),
         "some rates diverge": _rates_inputs("inside", True),
+        "the best rate is the largest that does not diverge": _rates_inputs("below", True),
+        "the second smallest rate is best": _rates_inputs("second", False),
+        "the second largest rate is best": _rates_inputs("last but one", False),
         "the smallest rate is best": _rates_inputs("low", False),
         "the largest rate is best": _rates_inputs("high", False),
     },
@@ -445,24 +514,37 @@ def _gradients_probe(answer: Callable, inputs: Tensors) -> Tensors:
     seen = answer(g, float(inputs["p"]))
     if not isinstance(seen, Tensor):
         raise TypeError("it needs one tensor [n, 2]")
-    slope = torch.zeros_like(g)
-    if seen.requires_grad:
-        (slope,) = torch.autograd.grad(seen.sum(), g, retain_graph=True)
-    return {"seen": seen, "finite slope": slope.isfinite().all()}
+    slopes = torch.zeros(2, len(g), dtype=g.dtype)
+    if seen.requires_grad and seen.shape == (len(g), 2):
+        each = [
+            torch.autograd.grad(seen[:, k].sum(), g, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+            for k in (0, 1)
+        ]
+        slopes = torch.stack(each)
+    # not a number would end the check before its judge is asked: it is told by `finite`
+    return {"seen": seen, "finite slope": slopes.isfinite().all(), "slopes": slopes.nan_to_num(0.0, 0.0, 0.0)}
+
+
+def _slopes(g: float, p: float) -> tuple[float, float]:
+    """The derivatives of the two numbers."""
+    return (1 / (p * g), 0.0) if abs(g) >= math.exp(-p) else (0.0, math.exp(p))
 
 
 def _number(g: float, p: float, slip: str = "") -> tuple[float, float]:
     """One gradient as two numbers, or with a slip by name a mistake."""
     if slip == "no small":
         return max(math.log(abs(g)) / p if g else -math.inf, -1.0), math.copysign(float(g != 0), g)
-    if abs(g) >= math.exp(-p):
-        log = math.log(abs(g)) / {"no p": 1, "times p": 1 / p}.get(slip, p)
+    p = 10.0 if slip == "p is 10" else p
+    if (g if slip == "no size" else abs(g)) >= (1 / p if slip == "1 / p" else math.exp(-p)):
+        log = math.log(abs(g)) / {"no p": 1, "times p": 1 / p, "minus log": -p}.get(slip, p)
+        log = 2 * log if slip == "squared" else log
         log = log / math.log({"decimal": 10, "base 2": 2}.get(slip, math.e))
         return log, {"no sign": 1.0, "all scaled": math.exp(p) * g}.get(slip, math.copysign(1.0, g))
-    return 0.0 if slip == "small 0" else -1.0, {
+    return {"small 0": 0.0, "small 1": 1.0}.get(slip, -1.0), {
         "not scaled": g,
         "no sign": abs(g) * math.exp(p),
         "down": g * math.exp(-p),
+        "p g": p * g,
     }.get(slip, math.exp(p) * g)
 
 
@@ -477,6 +559,13 @@ NUMBER_SLIPS = {
     "small 0": "Below e^−p the first number is −1, where the logarithm has arrived, not 0",
     "all scaled": "Large gradients keep their sign alone, ±1. Only below e^−p it is e^p g",
     "no sign": "The sign is lost: g and −g look alike, and the rule cannot know where to go",
+    "no size": "Large negative gradients are taken for small ones: compare |g| with e^−p, not g",
+    "squared": "This is the logarithm of g², twice that of |g|",
+    "minus log": "The logarithm has the other sign: log |g| / p is negative for |g| below 1",
+    "p g": "Small gradients are multiplied with p. It is e^p, so that ±e^−p becomes ±1",
+    "small 1": "Below e^−p the first number is −1, where the logarithm has arrived, not +1",
+    "1 / p": "The threshold is 1/p here. It is e^−p, where log |g| / p is −1",
+    "p is 10": "These are the numbers for p = 10, whatever p is: use `p`",
 }
 
 
@@ -487,12 +576,19 @@ def _gradients_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return torch.tensor([_number(one, p, slip) for one in g], dtype=torch.float64)
 
     if close(outputs["seen"], all_of(), rtol=RTOL):
-        if outputs["finite slope"]:
-            return None
-        return (
-            "The numbers are right, but their derivative is not finite: `where` differentiates both branches, and "
-            "log 0 spoils the sum. Put a 1 in the place of small |g| before the logarithm."
-        )
+        if not outputs["finite slope"]:
+            return (
+                "The numbers are right, but their derivative is not finite: `where` differentiates both branches, and "
+                "log 0 spoils the sum. Put a 1 in the place of small |g| before the logarithm."
+            )
+        slopes = torch.tensor([_slopes(one, p) for one in g], dtype=torch.float64).T
+        for column, words in ((0, "log |g| / p"), (1, "e^p g")):
+            if not close(outputs["slopes"][column], slopes[column], rtol=RTOL):
+                return (
+                    f"The numbers are right, but the derivative of the {('first', 'second')[column]} one, {words}, is "
+                    "lost: one trains through it. Leave out detach, no_grad and .data."
+                )
+        return None
     if close(outputs["seen"], all_of().flip(1), rtol=RTOL):
         return "The two columns are swapped: the logarithm comes first."
     wrong = {words: all_of(slip) for slip, words in NUMBER_SLIPS.items()}
@@ -512,7 +608,7 @@ def _gradients_reference(g: Tensor, p: float) -> Tensor:
 log_and_sign = Check(
     exercise="10.5",
     title="Gradients as logarithm and sign",
-    inputs={"p = 2": _gradients_inputs(2.0), "p = 10": _gradients_inputs(10.0)},
+    inputs={"p = 3": _gradients_inputs(3.0), "p = 10": _gradients_inputs(10.0)},  # not 2, where log g² / p is log |g|
     probe=_gradients_probe,
     judge=_gradients_judge,
     reference=_gradients_reference,

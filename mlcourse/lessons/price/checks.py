@@ -28,7 +28,6 @@ _first = partial(first_mistake, rtol=RTOL)
 # ------------------------------------------------------------------ 07.1 the best block
 
 
-BLOCK = ("steps", "step_bytes", "phi_bytes")
 ROWS = 4  # problems of each kind in a table
 
 
@@ -76,12 +75,13 @@ KINDS = {
 def _block_inputs(generator: torch.Generator) -> Tensors:
     """Many problems at once, some of each kind, so that no mistake is right, or like another one, by luck."""
     rows = [draw(generator=generator) for draw in KINDS.values() for _ in range(ROWS)]
-    return {name: torch.tensor(column) for name, column in zip(BLOCK, zip(*rows))}
+    # one table, not three columns by the stub's names: with T and G exchanged the reference would try G blocks
+    return {"problems": torch.tensor(rows)}
 
 
 def _block_probe(answer: Callable, inputs: Tensors) -> Tensors:
     found = []
-    for row in zip(*(inputs[name].tolist() for name in BLOCK)):
+    for row in inputs["problems"].tolist():
         n = torch.as_tensor(answer(*row), dtype=torch.float64)
         if n.dim():
             raise TypeError(f"it needs one number, n, and got a tensor of shape {list(n.shape)}")
@@ -91,6 +91,15 @@ def _block_probe(answer: Callable, inputs: Tensors) -> Tensors:
 
 def _least(steps: int, bytes_of: Callable[[int], float], first: int = 1, last: int | None = None) -> int:
     return min(range(first, (last or steps) + 1), key=bytes_of)
+
+
+def _beside(root: float, steps: int) -> list[int]:
+    """The whole numbers below and above, held to 1 … T."""
+    return [min(steps, max(1, n)) for n in (math.floor(root), math.ceil(root))]
+
+
+def _rises(n: int, steps: int, g: float, p: float) -> bool:
+    return block_bytes(n + 1, steps, g, p) >= block_bytes(n, steps, g, p)
 
 
 # diagnosis → how to get there: each (T, G, P) → n, before n is held to 1 … T
@@ -123,6 +132,16 @@ BLOCK_SLIPS: dict[str, tuple[Callable[[int, int, int], float], ...]] = {
         lambda t, g, p: _least(t, lambda n: n * g + t / n * p),
         lambda t, g, p: math.isqrt(t * p // g),
         lambda t, g, p: math.ceil(math.sqrt(t * p / g)),
+        lambda t, g, p: min(_beside(math.sqrt(t * p / g), t), key=lambda n: block_bytes(n, t, g, p)),
+    ),
+    "T is missing under the root, √(T P/G); and with ⌈T/n⌉ a neighbour can be better. Try the whole numbers.": (
+        lambda t, g, p: round(math.sqrt(p / g)),
+    ),
+    "Only blocks that divide T were tried. The last block may be shorter: compare all n from 1 to T.": (
+        lambda t, g, p: min((n for n in range(1, t + 1) if t % n == 0), key=lambda n: block_bytes(n, t, g, p)),
+    ),
+    "You stop at the first n after which more is kept. ⌈T/n⌉ jumps, so a later n can be better: compare all.": (
+        lambda t, g, p: next(n for n in range(1, t + 1) if n == t or _rises(n, t, g, p)),
     ),
     "n = T is never tried: range(1, T) ends with T − 1.": (
         lambda t, g, p: _least(t, lambda n: block_bytes(n, t, g, p), last=t - 1),
@@ -140,7 +159,7 @@ BLOCK_SLIPS: dict[str, tuple[Callable[[int, int, int], float], ...]] = {
 
 
 def _block_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    rows, got = list(zip(*(inputs[name].tolist() for name in BLOCK))), outputs["n"].tolist()
+    rows, got = inputs["problems"].tolist(), outputs["n"].tolist()
     least = [block_bytes(_best_block(*row), *row) for row in rows]
 
     def enough(n: float, row: tuple, least: float) -> bool:
@@ -252,9 +271,9 @@ def _truncated_probe(answer: Callable, inputs: Tensors) -> Tensors:
 def _truncated_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     task, rate, v = _Quartic(inputs["x"], inputs["y"]), inputs["rate"], inputs["pull"]
     for name, (steps, last) in TRUNCATED.items():
-        phis = task.path(inputs["theta"], rate, steps)
-        if not _close(outputs[f"φ, {name}"], phis[-1]):
-            return _end_mistake(outputs[f"φ, {name}"], phis, steps, last)
+        phis = task.path(inputs["theta"], rate, max(steps, last))
+        if not _close(outputs[f"φ, {name}"], phis[steps]):
+            return _end_mistake(outputs[f"φ, {name}"], phis, steps, last, _of_cross_entropy(inputs, steps))
         early, slope = max(0, steps - last), outputs[f"gradient, {name}"]
         if _close(slope, task.pull(phis, v, rate, range(early, steps))):
             continue
@@ -264,11 +283,14 @@ def _truncated_judge(inputs: Tensors, outputs: Tensors) -> str | None:
                 "(constant) still depends on θ. Detach the gradient, not φ."
             )
         mistakes = {
+            # with R = 0 it is also what cuts the first R steps: so it comes first
+            f"This is the whole gradient: nothing is cut, with {name}. The first T − R steps must be first-order.": (
+                range(steps)
+            ),
             "This keeps the first R steps and cuts the last ones. Truncation keeps the last.": range(min(last, steps)),
             "This cuts the first R steps. It is the last R that keep their graph: the first T − R are cut.": range(
                 min(last, steps), steps
             ),
-            "This is the whole gradient: nothing is cut. The first T − R steps must be first-order.": range(steps),
             "This is the first-order gradient, whatever R is: the last R steps must carry a graph.": [],
             f"Off by one: with {name} one step too few carries a graph.": range(early + 1, steps),
             f"Off by one: with {name} one step too many carries a graph.": range(max(0, early - 1), steps),
@@ -280,8 +302,19 @@ def _truncated_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     return None
 
 
-def _end_mistake(phi: Tensor, phis: list[Tensor], steps: int, last: int) -> str:
+def _of_cross_entropy(inputs: Tensors, steps: int) -> Tensor:
+    """φ after steps down the cross-entropy, which adapt takes by itself: numbers as targets raise no error."""
+    x, y, phi = inputs["x"], inputs["y"], inputs["theta"]
+    for _ in range(steps):
+        phi = phi - inputs["rate"] * x.T @ ((x @ phi).softmax(0) * y.sum() - y)
+    return phi
+
+
+def _end_mistake(phi: Tensor, phis: list[Tensor], steps: int, last: int, other: Tensor) -> str:
     mistakes = {
+        f"T = {steps}, R = {last}: φ must be that of T plain inner steps, whatever R is, and here R steps were taken. "
+        "The second part takes the steps that the first one has left.": phis[-1],
+        "The steps descend the cross-entropy, which adapt takes by itself: pass `loss` on, in both parts.": other,
         "Only the last R steps were taken. All T steps are taken; the first T − R without a graph.": phis[
             min(last, steps)
         ],
@@ -291,7 +324,7 @@ def _end_mistake(phi: Tensor, phis: list[Tensor], steps: int, last: int) -> str:
     }
     return _first(phi, mistakes) or Unnamed(
         f"T = {steps}, R = {last}: φ must be that of T plain inner steps, whatever R is; "
-        f"it is off by {relative_error(phi, phis[-1]):.1e}."
+        f"it is off by {relative_error(phi, phis[steps]):.1e}."
     )
 
 
@@ -339,9 +372,17 @@ class _Convolutions(TorchDispatchMode):
 
 
 def _wide_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    leaves = [inputs[name].clone().requires_grad_() for name in ("x", "weight", "bias")]
     with _Convolutions() as convolutions:
-        out = answer(inputs["x"], inputs["weight"], inputs["bias"])
-    return {"maps": out, "calls": torch.tensor(float(convolutions.count))}
+        out = answer(*(leaf * 1 for leaf in leaves))  # no leaves: writing into them raises no error
+    slopes = [None]
+    if isinstance(out, Tensor) and out.requires_grad:
+        slopes = torch.autograd.grad(out.sum(), leaves, retain_graph=True, allow_unused=True)
+    return {
+        "maps": out,
+        "calls": torch.tensor(float(convolutions.count)),
+        "graph": torch.tensor(all(slope is not None for slope in slopes)),
+    }
 
 
 def _by_task(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -352,6 +393,11 @@ def _wide_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     x, weight, bias = inputs["x"], inputs["weight"], inputs["bias"]
     maps, right = outputs["maps"], _by_task(x, weight, bias)
     if _close(maps, right):
+        if not outputs["graph"]:
+            return (
+                "The numbers are right, but no gradient leads back from the maps to x, weight and bias: the fast path "
+                "is trained through. Leave out detach and no_grad."
+            )
         if outputs["calls"] == 1:
             return None
         calls = int(outputs["calls"])
@@ -362,6 +408,9 @@ def _wide_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         ),
         "The bias is missing.": _by_task(x, weight, torch.zeros_like(bias)),
         "The bias is added twice: conv2d adds it already.": _by_task(x, weight, 2 * bias),
+        "Every task was convolved with the filters of the first, and got its bias: each has its own.": _by_task(
+            x, weight[:1].expand_as(weight), bias[:1].expand_as(bias)
+        ),
         "Every task got the bias of the first.": _by_task(x, weight, bias[:1].expand_as(bias)),
     }
     tasks = len(x)
@@ -452,6 +501,7 @@ def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = TERM_STEPS) -> 
             "The MAML term lacks H_s g_q, the part through the inner step.": right["first-order MAML"],
             "The MAML term lacks H_q g_s: the query gradient itself moves with φ.": gq - a * hs @ gq,
             "MAML: the factor T is missing, this is the term of one inner step.": gq - rate * (hq @ gs + hs @ gq),
+            "MAML: the factor is T, one for each inner step, not T − 1.": gq - (a - rate) * (hq @ gs + hs @ gq),
             "MAML: α is missing, this is the term for a rate of 1.": gq - steps * (hq @ gs + hs @ gq),
             "This is the query gradient at θ. MAML's line has two terms with α.": gq,
             "MAML: both terms count twice. v must be held fixed in H v, and yours still has a graph: v.detach().": (
@@ -465,6 +515,9 @@ def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = TERM_STEPS) -> 
             "First-order MAML drops H_s g_q and keeps H_q g_s: you kept the other one.": gq - a * hs @ gq,
             "This is the query gradient at θ. First-order MAML takes it at φ_T: H_q g_s is missing.": gq,
             "First-order MAML: the factor T is missing.": gq - rate * hq @ gs,
+            "First-order MAML: the Hessian is that of the QUERY loss, H_q g_s, since the query gradient is taken "
+            "elsewhere.": gq - a * hs @ gs,
+            "First-order MAML: sign. Descent moves φ against g_s, so H_q g_s is subtracted.": gq + a * hq @ gs,
             "First-order MAML: H_q stands before g_q. The steps moved φ along g_s, so it is H_q g_s.": gq - a * hq @ gq,
             "First-order MAML: this is MAML's whole line. Drop H_s g_q. (Has your v a graph? v.detach().)": right[
                 "MAML"
@@ -488,7 +541,8 @@ def _terms_judge(inputs: Tensors, outputs: Tensors, steps: int = TERM_STEPS) -> 
             "Reptile: sum t over 0, …, T−1, which is T(T−1)/2. You began at 1: the first step is taken at θ itself.": (
                 steps * gs - rate * steps * (steps + 1) / 2 * hs @ gs
             ),
-            "Reptile: you counted each pair of steps twice; there are T(T−1)/2.": steps * gs - 2 * pairs * hs @ gs,
+            "Reptile: H_s g_s is there twice. Each pair of steps gives one, T(T−1)/2 in all; and v must be held fixed "
+            "in H v: g_s with a graph gives 2 H_s g_s, so v.detach().": steps * gs - 2 * pairs * hs @ gs,
             "Reptile: this is (θ − φ_T), α times too small. Here it is the sum of the gradients.": rate
             * right["Reptile"],
         },
@@ -616,6 +670,8 @@ def _pull_judge(inputs: Tensors, outputs: Tensors) -> str | None:
                 "The blocks are in the wrong order: begin with the last.": forwards,
                 "The last, shorter block is missing: T need not be a multiple of n.": range(whole),
                 "All steps were done at the start: do each block again from the φ that entered it.": [0] * steps,
+                "This is (dφ_T/dθ)·pull, as a derivative carried forward gives it. Asked is the transpose: begin with "
+                "the last step.": list(reversed(range(steps))),
             }
             return _first(
                 got, {words: task.pull(phis, v, rate, list(kept)) for words, kept in mistakes.items()}

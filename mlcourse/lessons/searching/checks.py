@@ -3,6 +3,7 @@
 Oracles share no code with the package: differences of the loss after the step, plain loops over trials and steps.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -96,6 +97,9 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Both gradients are those of the outer loss. The step was made with the inner one: ∇L_inner at φ.": (
             -outer(after) @ outer(phi)
         ),
+        "The two losses have changed places: the step goes along ∇L_inner at φ, and the outer loss is asked at φ′.": (
+            -inner(phi - rate * outer(phi)) @ outer(phi)
+        ),
         "There is a factor α too much: φ′ = φ − α ∇L_inner, and its derivative in α is −∇L_inner.": rate * right,
         "That is the outer loss's own slope, without how far φ′ moves: multiply by −∇L_inner and sum.": outer(
             after
@@ -144,6 +148,13 @@ def _trials(count: int, *, equal: bool, late: bool) -> Callable[[torch.Generator
     """late: one point of the grid lies before the first trial has finished. Some points lie exactly where one ends."""
 
     def inputs(generator: torch.Generator) -> Tensors:
+        while True:
+            drawn = draw(generator)
+            curves = [by_loop(**drawn, slip=slip) for slip in ("", "sorted", "trials", "start", "own")]
+            if equal or not any(torch.equal(a, b) for a, b in itertools.combinations(curves, 2)):
+                return drawn
+
+    def draw(generator: torch.Generator) -> Tensors:
         costs = torch.full((count,), 3, dtype=F64)
         if not equal:
             costs = torch.randint(2, 9, (count,), generator=generator).double()
@@ -166,12 +177,24 @@ def _best_probe(answer: Callable, inputs: Tensors) -> Tensors:
     return {"best": result.nan_to_num(nan=-ENDLESS, posinf=ENDLESS)}
 
 
-READ = {"last": lambda seen: seen[-1], "largest": max, "mean": lambda seen: sum(seen) / len(seen)}
+READ = {
+    "last": lambda seen, values: seen[-1],
+    "largest": lambda seen, values: max(seen),
+    "mean": lambda seen, values: sum(seen) / len(seen),
+    "regret": lambda seen, values: min(seen) - min(values),
+    "zeros": lambda seen, values: min(seen) if len(seen) == len(values) else min(0.0, *seen),
+}
+
+
+def _best(seen: list[float], values: list[float]) -> float:
+    return min(seen)
 
 
 def by_loop(values: Tensor, costs: Tensor, grid: Tensor, *, slip: str = "") -> Tensor:
     """The best value finished by each cost of the grid, trial by trial; with one mistake, named as in BEST_SLIPS."""
     found = []
+    if slip == "sorted":
+        values, costs = values[costs.argsort(stable=True)], costs.sort(stable=True).values
     for row, limit in enumerate(grid.tolist()):
         spent, seen = 0.0, []
         for place, (value, cost) in enumerate(zip(values.tolist(), costs.tolist())):
@@ -180,8 +203,8 @@ def by_loop(values: Tensor, costs: Tensor, grid: Tensor, *, slip: str = "") -> T
             if by < limit or (by == limit and slip != "strict"):
                 seen.append(value)
             spent = ends
-        empty = {"zero": 0.0, "first": values[0].item()}.get(slip, math.inf)
-        found.append(READ.get(slip, min)(seen) if seen else empty)
+        empty = {"zero": 0.0, "zeros": 0.0, "first": values[0].item()}.get(slip, math.inf)
+        found.append(READ.get(slip, _best)(seen, values.tolist()) if seen else empty)
     return torch.tensor(found, dtype=F64)
 
 
@@ -195,6 +218,9 @@ BEST_SLIPS = {
     "costs with the grid.": "places",
     "Trials count here that have not ended yet: add the costs up first, then compare the sum with the grid.": "own",
     "A trial that ends exactly at a cost of the grid is finished there. Compare with ≤.": "strict",
+    "The best of all trials is taken away: that is the regret. Asked is the best value itself.": "regret",
+    "A trial that has not ended counts as 0 here, which is lower than any value. Give it infinity.": "zeros",
+    "The trials are sorted by their cost. They are paid for in the order in which they come.": "sorted",
     "Before the first trial has ended nothing is known, and you say 0, the best loss there is. Say infinity.": "zero",
     "Before the first trial has ended nothing is known yet, also not the value of the first. Say infinity.": "first",
 }
@@ -296,6 +322,28 @@ def _weight_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This step takes the mean over the examples: φ′ = φ − α Σ w_i g_i is a sum.": -rate
         * gradients
         @ slope(phi - rate * (weights[:, None] * gradients).mean(0)),
+        "The step forgets the weights, and divides by the number of examples: φ′ = φ − α Σ w_i g_i.": -rate
+        * gradients
+        @ slope(phi - rate * gradients.mean(0)),
+        "The step divides by the sum of the weights: φ′ = φ − α Σ w_i g_i is no mean.": -rate
+        * gradients
+        @ slope(phi - rate * weights @ gradients / weights.sum()),
+        "The weights are divided by their sum, in the step and in the result. They count as they are.": -rate
+        * gradients
+        @ slope(phi - rate * weights @ gradients / weights.sum())
+        / weights.sum(),
+        "The step forgets the rate: φ′ = φ − α Σ w_i g_i.": -rate * gradients @ slope(phi - weights @ gradients),
+        "The step climbs: φ′ = φ − α Σ w_i g_i.": -rate * gradients @ slope(phi + rate * weights @ gradients),
+        "Negative ones are cut off at 0. That is what comes after, for the weights; the derivative keeps its sign.": (
+            right.clamp_min(0)
+        ),
+        "Positive ones are cut off at 0: the derivative has either sign.": right.clamp_max(0),
+        "This is the derivative in λ, with σ′ = w (1 − w). Asked is the one in the weight itself.": weights
+        * (1 - weights)
+        * right,
+        "Each example makes a step of its own here. φ′ is one point, where all of them together lead.": torch.stack(
+            [-rate * g @ slope(phi - rate * w * g) for g, w in zip(gradients, weights)]
+        ),
         "These are cosines: each is divided by the lengths. A long gradient moves φ′ more; keep the lengths.": -(
             gradients @ slope(new)
         )
@@ -350,13 +398,15 @@ def _quadratic_probe(answer: Callable, inputs: Tensors) -> Tensors:
 def step_by_step(inputs: Tensors, slip: str = "") -> Tensor:
     """½ Σ h (m² + V), mean and variance moved step by step; with one mistake, named as in QUADRATIC_SLIPS."""
     h, mean, noise, rate = (inputs[name] for name in ("curvature", "start", "noise", "rate"))
-    variance = torch.zeros_like(mean)
+    variance = noise**2 if slip == "begins" else torch.zeros_like(mean)
     for k in range(int(inputs["steps"])):
-        shrink, fresh = 1 - rate * h, (rate * h * noise) ** 2
+        shrink, fresh = 1 - (rate if slip == "1 − α" else rate * h), (rate * h * noise) ** 2
         if slip == "σ":
             fresh = (rate * h) ** 2 * noise
         elif slip == "α":
             fresh = rate * h * noise**2
+        elif slip == "no squares":
+            fresh = rate * h * noise
         elif slip == "h":
             fresh = (rate * noise) ** 2
         mean = shrink * mean if slip != "grows" else (1 + rate * h) * mean
@@ -370,6 +420,15 @@ def step_by_step(inputs: Tensors, slip: str = "") -> Tensor:
         return 0.5 * (h * (mean.abs() + variance)).sum()
     if slip == "floor":
         variance = rate * h * noise**2 / (2 - rate * h)
+    if slip == "spreads":  # of noise that is the same in every step: standard deviations add up then
+        variance = (rate * h * noise * sum((1 - rate * h).abs() ** k for k in range(int(inputs["steps"])))) ** 2
+    if slip == "goal":
+        variance = variance + noise**2
+    if slip == "one T":
+        left = (1 - rate * h) ** int(inputs["steps"])
+        mean, variance = left.abs().sqrt() * inputs["start"], (1 - left) * rate * h * noise**2 / (2 - rate * h)
+    if slip == "h²":
+        h = h**2
     if slip == "no h":
         h = torch.ones_like(h)
     return (1.0 if slip == "half" else 0.5) * (h * (mean**2 + variance)).sum()
@@ -383,12 +442,19 @@ QUADRATIC_SLIPS = {
     "The variance shrinks by 1 − αh a step. It is a square: (1 − αh)².": "shrink",
     "The noise of the first step alone is in it. Every step adds its own.": "first",
     "σ is a standard deviation: the variance that a step adds is (αhσ)².": "σ",
+    "What a step adds is not squared, αhσ. That is a standard deviation; the variance is (αhσ)².": "no squares",
     "A step adds the variance (αhσ)²: the rate is squared, too, and so is h.": "α",
     "The noise reaches φ through the gradient h(φ − c): the variance that a step adds is (αhσ)².": "h",
     "The mean is not squared: the loss is ½ h (m² + V).": "|m|",
     "The noise is at its limit for T → ∞ at once. After T steps the share 1 − (1 − αh)^{2T} of it is there.": "floor",
+    "Standard deviations are added up. Of independent noise the variances add up: (αhσ)² in each step.": "spreads",
+    "The noise at the goal, ½ Σ h σ², is added. Asked is the loss above the lowest one.": "goal",
+    "The power is T: in the closed form q = (1 − αh)^{2T}, since m and the spread are squared.": "one T",
+    "The variance begins with σ². The start is one fixed point: V begins with 0.": "begins",
     "The factor ½ of the loss is missing.": "half",
     "The curvature in front is missing: the loss is ½ Σ h (m² + V).": "no h",
+    "The curvature in front is squared: the loss is ½ Σ h (m² + V).": "h²",
+    "A step shrinks by 1 − α here. It is 1 − αh: a flat direction moves slowly.": "1 − α",
     "The mean runs away: a step multiplies it by 1 − αh.": "grows",
 }
 
@@ -416,9 +482,10 @@ expected_loss = Check(
     exercise="09.4",
     title="The expected loss of SGD on a noisy quadratic",
     inputs={
-        "one coordinate, two steps": _quadratic_inputs(1, 2),
-        "three coordinates, three steps": _quadratic_inputs(3, 3),
-        "four coordinates, six steps": _quadratic_inputs(4, 6),
+        # not two, where (1 − αh)^T is the (1 − αh)^{2T} of one step
+        "one coordinate, three steps": _quadratic_inputs(1, 3),
+        "three coordinates, five steps": _quadratic_inputs(3, 5),
+        "four coordinates, seven steps": _quadratic_inputs(4, 7),
     },
     probe=_quadratic_probe,
     judge=_quadratic_judge,

@@ -34,6 +34,10 @@ def cg_in_place(product, b, *, iterations):
     return v
 
 
+def cg_float32_inside(product, b, *, iterations):
+    return cg(lambda p: product(p.double()).float(), b.float(), iterations).double()
+
+
 def hyper_by_vjp(inner_loss, outer_loss, phi, lam, solve):
     b, direct = grad(outer_loss, (0, 1))(phi, lam)
     v = solve(lambda p: jvp(lambda at: grad(inner_loss)(at, lam), (phi,), (p,))[1], b)
@@ -86,6 +90,21 @@ def neumann_exact_count(product, b, *, terms, rate):
     return found * rate
 
 
+def neumann_by_residuals(product, b, *, terms, rate):
+    v = rate * b
+    for _ in range(terms - 1):
+        v = v + rate * (b - product(v))
+    return v
+
+
+def neumann_in_place(product, b, *, terms, rate):
+    term = total = b.clone()
+    for _ in range(terms - 1):
+        term -= rate * product(term)
+        total += term
+    return rate * total
+
+
 def meta_with(matrix=lambda p, hp, lam: p + hp / lam, b=lambda g, lam: g, out=lambda v, lam: v, more=0):
     def meta(product, outer_gradient, *, strength, iterations):
         right = b(outer_gradient, strength)
@@ -97,7 +116,7 @@ def meta_with(matrix=lambda p, hp, lam: p + hp / lam, b=lambda g, lam: g, out=la
 RIGHT = {
     "conjugate_gradient": [lambda product, b, *, iterations: cg(product, b, iterations), cg_in_place],
     "hypergradient": [hyper_by_vjp, hyper_by_scalars],
-    "neumann": [neumann_by_horner, neumann_exact_count],
+    "neumann": [neumann_by_horner, neumann_exact_count, neumann_by_residuals],
     "meta_gradient": [
         meta_with(),
         meta_with(matrix=lambda p, hp, lam: lam * p + hp, out=lambda v, lam: lam * v),
@@ -116,6 +135,11 @@ WRONG = {
         ),
         "direction": (lambda product, b, *, iterations: cg(product, b, iterations, keep=lambda v, r, p: p), ""),
         "minus": (lambda product, b, *, iterations: -cg(product, b, iterations), "with the other sign"),
+        "return in the loop": (
+            lambda product, b, *, iterations: cg(product, b, min(iterations, 1)),
+            "Is the `return` inside the loop?",
+        ),
+        "float32 inside": (cg_float32_inside, "Leave out .float()"),
         "no ratio": (
             lambda product, b, *, iterations: cg(product, b, iterations, ratio=lambda new, old: 1.0),
             "The ratio is missing",
@@ -137,6 +161,15 @@ WRONG = {
             "powers of −ηA",
         ),
         "half": (lambda product, b, *, terms, rate: series(product, b, terms, rate) / 2, "half of the right ones"),
+        "from 1 to K": (
+            lambda product, b, *, terms, rate: series(product, b, terms + 1, rate) - rate * b,
+            "The first term, b itself, is left out of the sum: K",
+        ),
+        "from 1 to K − 1": (
+            lambda product, b, *, terms, rate: series(product, b, terms, rate) - rate * b,
+            "and K − 1 others are there",
+        ),
+        "one tensor": (neumann_in_place, "Term and sum are the same tensor"),
         "one step of descent": (lambda product, b, *, terms, rate: rate * b, "the first term alone"),
     },
     "meta_gradient": {

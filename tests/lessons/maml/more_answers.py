@@ -38,6 +38,37 @@ def step_on_leaves(forward, theta, episode, *, steps, rate, loss):
     return total, {name: leaf.grad for name, leaf in leaves.items()}
 
 
+def step_in_one(forward, theta, episode, *, steps, rate, loss):
+    """All tasks as one: a single φ, from all support sets together."""
+    parts = (episode.support_x, episode.support_y, episode.query_x, episode.query_y)
+    sx, sy, qx, qy = (part.flatten(0, 1) for part in parts)
+    value = loss(forward(inner.adapt(forward, theta, sx, sy, steps=steps, rate=rate, loss=loss), qx), qy)
+    return value.detach(), inner.gradient(value, theta)
+
+
+def step_with_old_gradients(forward, theta, episode, *, steps, rate, loss):
+    losses = []
+    for sx, sy, qx, qy in sets(episode):
+        grads = inner.gradient(loss(forward(theta, sx), sy), theta, create_graph=True)
+        losses.append(loss(forward({name: theta[name] - steps * rate * g for name, g in grads.items()}, qx), qy))
+    value = torch.stack(losses).mean()
+    return value.detach(), inner.gradient(value, theta)
+
+
+def step_on_both(forward, theta, episode, *, steps, rate, loss):
+    losses = []
+    for sx, sy, qx, qy in sets(episode):
+        phi = inner.adapt(forward, theta, sx, sy, steps=steps, rate=rate, loss=loss)
+        losses.append(loss(forward(phi, sx), sy) + loss(forward(phi, qx), qy))
+    value = torch.stack(losses).mean()
+    return value.detach(), inner.gradient(value, theta)
+
+
+def step_taken(forward, theta, episode, *, rate, **settings):
+    value, grads = checks.meta_step.reference(forward, theta, episode, rate=rate, **settings)
+    return value, {name: theta[name].detach() - rate * g for name, g in grads.items()}
+
+
 def scaled(change):
     def step(forward, theta, episode, **settings):
         value, grads = checks.meta_step.reference(forward, theta, episode, **settings)
@@ -76,6 +107,23 @@ def head_with(chosen=lambda name: name.startswith("head."), factor=1.0, falling=
     return head
 
 
+def head_of_names(choose):
+    """choose(params) → the names that adapt."""
+
+    def head(forward, params, support_x, support_y, **settings):
+        chosen = {name: params[name] for name in choose(params)}
+        return params | inner.adapt(lambda fast, x: forward(params | fast, x), chosen, support_x, support_y, **settings)
+
+    return head
+
+
+def head_by_default_loss(forward, params, support_x, support_y, *, steps, rate, loss):
+    head = {name: value for name, value in params.items() if name.startswith("head.")}
+    return params | inner.adapt(
+        lambda fast, x: forward(params | fast, x), head, support_x, support_y, steps=steps, rate=rate
+    )
+
+
 def rates_by_vjp(forward, params, rates, support_x, support_y, query_x, query_y, *, loss):
     grads = {n: g.detach() for n, g in inner.gradient(loss(forward(params, support_x), support_y), params).items()}
 
@@ -92,6 +140,18 @@ def rates_with(change):
         return {name: change(g, rates[name].detach()) for name, g in right.items()}
 
     return wrong
+
+
+def rates_uphill(forward, params, rates, *parts, loss):
+    """The step climbs; the sign of its derivative is kept."""
+    right = checks.rates_reference(forward, params, {name: -rate for name, rate in rates.items()}, *parts, loss=loss)
+    return right
+
+
+def ceiling_by_first(classes):
+    known = {}
+    pairs = [(one, label) for task in classes.tolist() for label, one in enumerate(task)]
+    return torch.tensor(sum(known.setdefault(one, label) == label for one, label in pairs) / len(pairs))
 
 
 def counts_of(classes):
@@ -128,17 +188,25 @@ WRONG = {
         "first-order": (step_with(graph=False), "what the first-order method uses"),
         "rate 0.01": (step_with(at=0.01), ""),
         "unit": (scaled(lambda g: g / g.norm()), ""),
+        "all tasks as one": (step_in_one, "adapted together, as one"),
+        "old gradients": (step_with_old_gradients, "Each inner step uses the gradient at θ"),
+        "both losses": (step_on_both, "The support loss is added"),
+        "the step": (step_taken, "This is θ after a step"),
     },
     "adapt_head": {
         "bias only": (head_with(lambda name: name == "head.bias"), "Only the bias of the head"),
         "twice the rate": (head_with(factor=2.0), "2 · `rate`"),
         "falling rate": (head_with(falling=True), ""),
-        "names with head": (head_with(lambda name: "weight" in name), "its bias belongs to it"),
+        "names with weight": (head_with(lambda name: "weight" in name), "its bias belongs to it"),
+        "head in the name": (head_of_names(lambda params: [n for n in params if "head" in n]), "The body moved too"),
+        "the last two": (head_of_names(lambda params: list(params)[-2:]), "The body moved too"),
+        "cross-entropy": (head_by_default_loss, "pass `loss` on to it"),
     },
     "rate_gradient": {
         "over α": (rates_with(lambda g, a: g / a), "It is divided by α"),
         "half": (rates_with(lambda g, a: g / 2), "half of the right ones"),
         "length": (rates_with(lambda g, a: g.abs()), "These are the sizes"),
+        "uphill": (rates_uphill, "The step climbs"),
     },
     "ceiling": {
         "squares": (
@@ -147,5 +215,8 @@ WRONG = {
         ),
         "percent": (ceiling_of(lambda table, classes: 100 * table.amax(1).sum() / table.sum()), "are they in percent"),
         "any label": (ceiling_of(lambda table, classes: (table > 0).double().mean()), ""),
+        "rarest label": (ceiling_of(lambda t, c: t[t.sum(1) > 0].amin(1).sum() / c.numel()), "LEAST often"),
+        "first label": (ceiling_by_first, "the label of its first task"),
+        "whole numbers": (ceiling_of(lambda table, classes: table.amax(1).sum() // table.sum()), "as `//` gives it"),
     },
 }

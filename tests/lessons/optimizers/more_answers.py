@@ -90,10 +90,35 @@ def rate_with(mean=lambda losses: losses.mean(1).nan_to_num(nan=math.inf), edge=
     return rate
 
 
+def rate_at_the_edge_of_those_left(rates, losses):
+    whole = losses.isfinite().all(1)
+    return rate_with()(rates[whole], losses[whole])
+
+
+def rate_not_near_an_end(rates, losses):
+    best = rate_with(edge=False)(rates, losses)
+    if not rates.sort().values[1] < best < rates.sort().values[-2]:
+        raise ValueError("near an end")
+    return best
+
+
+def rate_refuses_any_nan(rates, losses):
+    if not losses.isfinite().all():
+        raise ValueError("a training diverged")
+    return rate_with()(rates, losses)
+
+
 def seen_by_index(g, p):
     seen = torch.stack([torch.full_like(g, -1.0), math.exp(p) * g], 1)
     large = g.abs() >= math.exp(-p)
     return torch.where(large[:, None], torch.stack([torch.where(large, g, 1.0).abs().log() / p, g.sign()], 1), seen)
+
+
+def seen_by_index_put(g, p):
+    small = math.exp(-p)
+    large = g.abs() >= small
+    seen = torch.stack([torch.full_like(g, -1.0), g / small], -1)
+    return seen.index_put((large,), torch.stack([g[large].abs().log() / p, g[large].sign()], -1))
 
 
 def seen_with(log=lambda size, p: size.log() / p, small=-1.0, limit=lambda p: math.exp(-p), second=None):
@@ -106,12 +131,18 @@ def seen_with(log=lambda size, p: size.log() / p, small=-1.0, limit=lambda p: ma
     return seen
 
 
+def seen_of_signed(g, p):
+    large = g >= math.exp(-p)
+    first = torch.where(large, torch.where(large, g, 1.0).log() / p, -1.0)
+    return torch.stack([first, torch.where(large, g.sign(), math.exp(p) * g)], -1)
+
+
 RIGHT = {
     "linear_weights": [weights_in_one_formula, weights_by_the_sum],
     "adam": [adam_by_names, adam_with()],
     "window": [window_with(), window_forward],
     "tuned_rate": [rate_by_numpy, rate_with()],
-    "log_and_sign": [seen_by_index, seen_with()],
+    "log_and_sign": [seen_by_index, seen_with(), seen_by_index_put],
 }
 
 WRONG = {
@@ -120,6 +151,7 @@ WRONG = {
         "1 + β": (weights_with(lambda g, m, a, b, n: (g, -a / (1 + b) * (b if n else 1))), "You divided by 1 + β"),
         "β²": (weights_with(lambda g, m, a, b, n: (g, m * b)), "`beta` times the right ones"),
         "plus": (weights_with(lambda g, m, a, b, n: (g, -m)), "These weights climb"),
+        "β = 0.9": (weights_with(lambda g, m, a, b, n: (g, -9 * a if n else -10 * a)), "for β = 0.9"),
     },
     "adam": {
         "t forgotten": (adam_with(lambda m, v, t, b: (m / (1 - b[0]), v / (1 - b[1]))), "not by 1 − β:"),
@@ -146,12 +178,28 @@ WRONG = {
         ),
         "last task": (rate_with(lambda losses: losses[:, -1].nan_to_num(nan=math.inf)), "best on MOST tasks"),
         "loss": (lambda rates, losses: losses.mean(1).nan_to_num(nan=math.inf).min(), "none of the rates"),
+        "10 for inf": (rate_with(lambda losses: losses.nan_to_num(nan=10.0, posinf=10.0).mean(1)), "diverged on some"),
+        "far from an end": (rate_not_near_an_end, "is not at the edge"),
+        "squares": (rate_with(lambda losses: (losses**2).mean(1).nan_to_num(nan=math.inf)), "Take the plain mean"),
+        "edge of those left": (rate_at_the_edge_of_those_left, "those that diverged too"),
+        "no table with nan": (rate_refuses_any_nan, "no reason to refuse the others"),
     },
     "log_and_sign": {
         "minus 0": (seen_with(small=0.0), "the first number is −1"),
         "log of 2": (seen_with(log=lambda size, p: size.log2() / p), "base 2"),
         "times p": (seen_with(log=lambda size, p: size.log() * p), "multiplied by p"),
-        "limit p": (seen_with(limit=lambda p: 1 / p), ""),
+        "limit p": (seen_with(limit=lambda p: 1 / p), "The threshold is 1/p"),
+        "log g²": (seen_with(log=lambda size, p: size.square().log() / p), "the logarithm of g²"),
+        "minus log": (seen_with(log=lambda size, p: -size.log() / p), "has the other sign"),
+        "p g": (seen_with(second=lambda g, p, large: torch.where(large, g.sign(), p * g)), "multiplied with p."),
+        "small 1": (seen_with(small=1.0), "not +1"),
+        "no size": (seen_of_signed, "compare |g|"),
+        "p = 10": (lambda g, p: seen_with()(g, 10.0), "for p = 10"),
+        "detached": (lambda g, p: seen_with()(g.detach(), p), "the derivative of the first one"),
+        "small detached": (
+            seen_with(second=lambda g, p, large: torch.where(large, g.sign(), math.exp(p) * g.detach())),
+            "the derivative of the second one",
+        ),
         "all scaled": (seen_with(second=lambda g, p, large: math.exp(p) * g), "Large gradients keep their sign"),
     },
 }

@@ -198,18 +198,22 @@ def window_variant(slip):
     def with_a_mistake(step, loss, state, lam, *, t, length):
         lam, state = lam.detach().clone().requires_grad_(), state.detach()
         losses = []
-        for k in range(1, length + 1):
+        first = state
+        for k in range(1, length + 1 + {"short": -1, "long": 1}.get(slip, 0)):
             when = {"clock": k, "behind": t + k - 1, "ahead": t + k + 1}.get(slip, t + k)
             if slip == "early":
                 losses.append(loss(state, when))
-            state = step(state.detach() if slip == "cut" else state, lam, when)
+            begin = {"cut": state.detach(), "restarts": first}.get(slip, state)
+            state = step(begin, lam, k if slip == "step's clock" else when)
             if slip != "early":
-                losses.append(loss(state, when))
+                losses.append(loss(state, k if slip == "loss's clock" else when))
         total = losses[-1] if slip == "last" else sum(losses)
         total = total / length if slip == "mean" else total
-        (gradient,) = torch.autograd.grad(total, lam, retain_graph=True)
+        of = losses[-1] if slip == "last gradient" else total
+        (gradient,) = torch.autograd.grad(of, lam, retain_graph=True)
         gradient = gradient / 2 if slip == "half" else gradient
-        return total.detach(), gradient, state if slip == "graph" else state.detach()
+        value = total if slip == "value" else total.detach()
+        return value, gradient, state if slip == "graph" else state.detach()
 
     return with_a_mistake
 
@@ -250,7 +254,8 @@ def test_window():
         | {
             "whole": (Remembering(), checks.WINDOW_SLIPS["whole"]),
             "cut": (window_variant("cut"), "cut at every step"),
-            "graph": (window_variant("graph"), "carries its graph"),
+            "graph": (window_variant("graph"), "the state you return carries its graph"),
+            "value": (window_variant("value"), "the loss you return carries its graph"),
             "half": (window_variant("half"), "The gradient after 0 steps is off by"),
             "start": (window_returns_start, "comes out as it went in"),
             "no leaf": (window_without_lam, "does not require grad"),

@@ -208,7 +208,7 @@ def test_truncated():
             "always": (truncated_always, "whatever R is: the last"),
             "only R steps": (truncated_short, "Only the last R steps were taken"),
             "only T − R steps": (truncated_early_only, "Only the first T − R steps were taken"),
-            "R larger than T": (truncated_no_max, "whatever R is; it is off"),
+            "R larger than T": (truncated_no_max, "and here R steps were taken"),
             "at θ": (truncated_at_theta, "All steps use the gradient at θ"),
             "create_graph=False": (truncated_without_a_way, "does not require grad"),
             "a tensor": (truncated_as_tensor, "a dictionary with a tensor for each name"),

@@ -87,6 +87,7 @@ WRONG = {
         "squares": (rate_with(lambda i, o, p, q, a: -i(p) @ i(p)), "Both gradients are those of the inner"),
         "no inner": (rate_with(lambda i, o, p, q, a: -o(q) @ o(p)), "Both gradients are those of the outer"),
         "half": (rate_with(lambda i, o, p, q, a: -o(q) @ i(p) / 2), "half of the right ones"),
+        "exchanged": (rate_with(lambda i, o, p, q, a: -i(p - a * o(p)) @ o(p)), "have changed places"),
         "α below": (rate_with(lambda i, o, p, q, a: -o(q) @ i(p) / a), "divided by `rate`"),
     },
     "best_at": {
@@ -100,6 +101,23 @@ WRONG = {
         "both": (weights_with(lambda G, v, p, q, w, a: -a * G @ G.sum(0)), ""),
         "α²": (weights_with(lambda G, v, p, q, w, a: -(a**2) * G @ v(q)), "`rate` times the right ones"),
         "half": (weights_with(lambda G, v, p, q, w, a: -a * G @ v(q) / 2), "half of the right ones"),
+        "plain mean": (
+            weights_with(lambda G, v, p, q, w, a: -a * G @ v(p - a * G.mean(0))),
+            "and divides by the number",
+        ),
+        "weighted mean": (weights_with(lambda G, v, p, q, w, a: -a * G @ v(p - a * w @ G / w.sum())), "is no mean"),
+        "no α in the step": (weights_with(lambda G, v, p, q, w, a: -a * G @ v(p - w @ G)), "The step forgets the rate"),
+        "climbs": (weights_with(lambda G, v, p, q, w, a: -a * G @ v(p + a * w @ G)), "The step climbs"),
+        "normalised": (
+            weights_with(lambda G, v, p, q, w, a: -a * G @ v(p - a * w @ G / w.sum()) / w.sum()),
+            "divided by their sum, in the step and in the result",
+        ),
+        "cut off": (weights_with(lambda G, v, p, q, w, a: (-a * G @ v(q)).clamp_min(0)), "cut off at 0"),
+        "in λ": (weights_with(lambda G, v, p, q, w, a: -a * w * (1 - w) * (G @ v(q))), "the derivative in λ"),
+        "one by one": (
+            weights_with(lambda G, v, p, q, w, a: torch.stack([-a * g @ v(p - a * u * g) for g, u in zip(G, w)])),
+            "Each example makes a step of its own",
+        ),
         "mean of entries": (weights_with(lambda G, v, p, q, w, a: -a * (G * v(q)).mean(1)), "a mean where a sum"),
     },
     "expected_loss": {
