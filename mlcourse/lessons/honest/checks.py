@@ -146,9 +146,12 @@ def _wrong_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if _close(got, right):
         return None
     singles = [float(one) * truth for one in d]
-    above = sum(one * truth > 0 for one in sums) / count
     votes = [sum((float(d[i]) * truth > 0) - (float(d[i]) * truth < 0) for i in row) for row in draws.tolist()]
     mistakes = {
+        "You look whether a draw's mean is below 0. Where b is better on all tasks, a mean above 0 is the wrong one: "
+        "compare with the sign of the mean of all differences.": 1 - wrong - ties / 2
+        if truth < 0
+        else math.nan,
         "Draws with a mean of exactly 0 count as right here. They decide nothing: count each as half, as if a coin "
         "was tossed.": wrong,
         "Draws with a mean of exactly 0 count as wrong here. They decide nothing: count each as half, as if a coin was "
@@ -156,8 +159,6 @@ def _wrong_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "This is the share that decides right. Asked is the share that decides wrongly.": 1 - wrong - ties / 2,
         "You leave ties out of the count: the share is of all draws, and a tie counts as half.": wrong
         / max(1e-9, 1 - ties),
-        "You look whether a draw's mean is below 0. Where b is better on all tasks, a mean above 0 is the wrong one: "
-        "compare with the sign of the mean of all differences.": (above if truth < 0 else wrong) + ties / 2,
         "This is the share of single tasks that point the wrong way. First average over the tasks of a draw, then "
         "look at the sign.": sum(one < 0 for one in singles) / len(singles),
         "This is the share of single tasks that point the wrong way, with ties as half. First average over the tasks "
@@ -337,11 +338,11 @@ def _balance_probe(answer: Callable, inputs: Tensors) -> Tensors:
 
 
 def _balanced(
-    logits: Tensor, rounds: int, *, rows_first: bool = False, columns: bool = True, rows: bool = True
+    logits: Tensor, rounds: int, *, rows_first: bool = False, rows: bool = True, start: Tensor | None = None
 ) -> Tensor:
-    """By loops: in each round scale every column, then every row."""
+    """By loops: in each round scale every column, then every row. start: other probabilities to begin with."""
     p = [[math.exp(v - max(row)) for v in row] for row in logits.tolist()]
-    p = [[v / sum(row) for v in row] for row in p]
+    p = [[v / sum(row) for v in row] for row in p] if start is None else start.tolist()
     share = len(p) / len(p[0])
 
     def by_columns(p):
@@ -351,8 +352,8 @@ def _balanced(
     def by_rows(p):
         return [[v / sum(row) for v in row] for row in p]
 
+    steps = [by_columns, by_rows] if rows else [by_columns]
     for _ in range(rounds):
-        steps = [one for one, on in ((by_columns, columns), (by_rows, rows)) if on]
         for step in steps[::-1] if rows_first else steps:
             p = step(p)
     return torch.tensor(p, dtype=F64)
@@ -375,7 +376,7 @@ def _balance_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             lambda p: p / p.sum(0)
         )(_balanced(logits, rounds)),
         "The softmax goes over the queries (dimension 0). Each query has probabilities of its own: dimension 1.": (
-            _balanced(logits.softmax(0).log(), rounds)
+            _balanced(logits, rounds, start=logits.softmax(0))
         ),
         "You subtract from the logits and never scale probabilities: this only takes the mean of each class away.": (
             logits - logits.mean(0)
@@ -407,7 +408,7 @@ def _balance_reference(logits: Tensor, rounds: int) -> Tensor:
 balance = Check(
     exercise="12.4",
     title="A head that expects balanced queries",
-    inputs={"one round": _balance_inputs(6, 3, 1), "three rounds": _balance_inputs(10, 4, 3)},
+    inputs={"two rounds": _balance_inputs(6, 3, 2), "four rounds": _balance_inputs(10, 4, 4)},
     probe=_balance_probe,
     judge=_balance_judge,
     reference=_balance_reference,

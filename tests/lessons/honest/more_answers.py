@@ -137,7 +137,7 @@ WRONG = {
                 torch.stack([torch.cat([v[c == k] for k in row]).mean() for row in w]).quantile(q)
                 for q in (0.0125, 0.9875)
             ),
-            "",
+            "97.5 % and more",
         ),
         "whole ± spread": (
             lambda v, c, w: tuple(
@@ -155,7 +155,7 @@ WRONG = {
     },
     "balance": {
         "no softmax": (lambda z, n: z.exp() / z.exp().sum(0) * len(z) / z.shape[1], ""),
-        "twice as many rounds": (lambda z, n: reference("balance")(z, 2 * n), "2 · `rounds`"),
+        "twice as many rounds": (lambda z, n: reference("balance")(z, 2 * n), ""),
         "one more": (lambda z, n: reference("balance")(z, n + 1), "`rounds` + 1"),
     },
     "calibration_error": {
@@ -180,7 +180,7 @@ WRONG = {
         ),
         "scripts decide": (
             lambda a, b, t, c, s: reference("sentence")(a, b, c, c, s),
-            "",
+            "not even these networks",
         ),
         "never anew": (
             lambda a, b, t, c, s: reference("sentence")(a, b, t, c, s).replace(

@@ -86,7 +86,7 @@ def test_paired():
             "odd mean": (paired_with(lambda a, b, d: (1.1 * d.mean(), half_of(d))), "The mean difference is off by"),
             "one number": (paired_with(lambda a, b, d: d.mean()), "it needs two tensors"),
             "floats": (paired_with(lambda a, b, d: (float(d.mean()), float(half_of(d)))), "is a float"),
-            "single tasks": (paired_with(lambda a, b, d: (d, half_of(d))), "shape"),
+            "single tasks": (paired_with(lambda a, b, d: (d, half_of(d))), "has shape"),
             "in place": (paired_in_place, "in place"),
         },
     )
@@ -486,7 +486,7 @@ def test_sentence():
                 lambda a, b, t, c, s: f"{a} is better than {b}." if side(t) else f"{a} and {b} cannot be told apart.",
                 "say either `these networks`",
             ),
-            "own words": (lambda a, b, t, c, s: f"{a} wins", "the check cannot read"),
+            "own words": (lambda a, b, t, c, s: f"{a} wins", "the other way round, or"),
             "a number": (lambda *given: 1.0, "one sentence, a str"),
         },
     )

@@ -82,9 +82,9 @@ def test_the_other_pictures_and_their_words():
         pictures.promises(tried, 61.0),
     ]
     assert len({figures.png(fig) for fig in drawn}) == 4
-    assert "\n50 % hold it" in drawn[3].axes[0].get_title()
+    assert "\n50 % hold it" in drawn[3].axes[0].get_title(loc="left")
     error = 100 * statistics.calibration_error(tables["before"])
-    assert drawn[0].axes[0].get_title() == f"before: error {error:.1f} points"
+    assert drawn[0].axes[0].get_title(loc="left") == f"before: error {error:.1f} points"
 
 
 def test_a_line_of_the_forest_plot_has_both_intervals():
