@@ -1,6 +1,6 @@
 """Make what notebook 12 compares: six networks, logs of two methods, and results under shift.
 
-    MLCOURSE_DATA=FOLDER python data/make_honest.py runs/honest            # train, evaluate, compare with what is stored
+    MLCOURSE_DATA=FOLDER python data/make_honest.py runs/honest            # train, evaluate, compare with the stored
     MLCOURSE_DATA=FOLDER python data/make_honest.py runs/honest --write    # and write it
 
 FOLDER holds local copies of Omniglot, Caltech-101 and MNIST's test digits, for the results under shift only. Runs that
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,19 @@ OF_LOGS, OF_SHIFT = range(6), range(3)  # seeds
 KEPT = ("learner.safetensors", "config.json")
 
 
+@cache
+def practice() -> datasets.ClassImages:
+    """What all train on, read once."""
+    return datasets.load("glyphs", "train")
+
+
 def trained(method: str, seed: int, runs: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The learner of a method and a seed, trained on glyphs, and what its run tells; trained only where it is not."""
     place = runs / f"{method}-seed{seed}"
     if not (place / "config.json").is_file() or not files.read_json(place / "config.json").get("finished"):
         plan, options = PLANS[method]
         learner = learners.build(method, way=5, seed=seed, channels=CHANNELS, **options)
-        data = datasets.load("glyphs", "train")
-        source = EpisodeSampler(data, plan["train_way"], 1, plan["train_query"])
+        source = EpisodeSampler(practice(), plan["train_way"], 1, plan["train_query"])
         settings = {"init": "none", "dataset": "glyphs", "protocol": None, "way": 5, "shot": 1}
         settings |= {name: plan[name] for name in ("train_way", "train_query")}
         how = {name: plan[name] for name in ("steps", "tasks", "rate")}

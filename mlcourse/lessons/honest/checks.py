@@ -97,7 +97,9 @@ def _paired_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if found:
         return found
     if _close(got[0], right[0]):
-        return Unnamed(f"The mean difference is right; the half width is off by {relative_error(got[1], right[1]):.1e}.")
+        return Unnamed(
+            f"The mean difference is right; the half width is off by {relative_error(got[1], right[1]):.1e}."
+        )
     return Unnamed(f"The mean difference is off by {relative_error(got[0], right[0]):.1e} of its size.")
 
 
@@ -149,9 +151,7 @@ def _wrong_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     votes = [sum((float(d[i]) * truth > 0) - (float(d[i]) * truth < 0) for i in row) for row in draws.tolist()]
     mistakes = {
         "You look whether a draw's mean is below 0. Where b is better on all tasks, a mean above 0 is the wrong one: "
-        "compare with the sign of the mean of all differences.": 1 - wrong - ties / 2
-        if truth < 0
-        else math.nan,
+        "compare with the sign of the mean of all differences.": 1 - wrong - ties / 2 if truth < 0 else math.nan,
         "Draws with a mean of exactly 0 count as right here. They decide nothing: count each as half, as if a coin "
         "was tossed.": wrong,
         "Draws with a mean of exactly 0 count as wrong here. They decide nothing: count each as half, as if a coin was "
@@ -541,7 +541,7 @@ A, B = "prototypes", "cosines"
 
 
 def read_sentence(said: str, a: str, b: str) -> tuple[int, int, int]:
-    """What a sentence claims: (who is better, networks, scripts), as codes. Raises TypeError for what cannot be read."""
+    """What a sentence claims: (who is better, networks, scripts), as codes. TypeError: it cannot be read."""
     if not isinstance(said, str):
         raise TypeError(f"it needs one sentence, a str, and not {type(said).__name__}")
     text = " ".join(said.lower().replace("’", "'").split())
@@ -614,7 +614,7 @@ def _sentence_judge(inputs: Tensors, outputs: Tensors) -> str | None:
                 f"carry the same winner to {words}."
             )
         if many:
-            return f"You claim {words}, but the interval over {name} holds 0. The interval over tasks cannot carry that."
+            return f"You claim {words}, but the interval over {name} holds 0. The one over tasks cannot carry that."
     place = 1 if any(g[1] < r[1] for g, r, _ in pairs) else 2
     name, words = (("seeds", NEW_NETS), ("scripts", NEW_SCRIPTS))[place - 1]
     return f"You claim less than the data carry: where the interval over {name} agrees, the sentence may say {words}."

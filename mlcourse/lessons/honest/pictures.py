@@ -1,4 +1,4 @@
-"""The pictures of notebook 12: two intervals over the number of tasks, calibration, shift, price, and broken promises."""
+"""The pictures of notebook 12: seeds, two intervals, calibration, shift, price, and broken promises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlcourse import statistics
 from mlcourse.lessons.honest.contest import Log, Shifted, draws_of, numbered, ranks
-from mlcourse.teaching import figures
+from mlcourse.teaching import figures, forest
 from mlcourse.teaching.forest import Line
 
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1000, 2000, 5000, 10_000)  # of tasks, for the slider
@@ -28,6 +28,37 @@ def line(name: str, log: Log, interval) -> Line:
     lower, upper = (float(end) for end in interval(log.right, numbered(log.script)))
     over_tasks = tuple(end / 100 for end in (mean, mean - half, mean + half))
     return Line(name, over_tasks, (mean / 100, lower / 100, upper / 100), None)
+
+
+def seeds(lines: Sequence[Line], band: Sequence[str], *, title: str) -> Figure:
+    """The forest plot of the lines; a grey band from the lowest to the highest mean of those that `band` names."""
+    fig = forest.forest(lines, title=title, clusters="scripts")
+    (ax,) = fig.axes
+    for bar in ax.lines:  # the bars need no marks at their ends
+        bar.set_marker(bar.get_marker() if len(bar.get_xdata()) == 1 else "")
+    handles, labels = ax.get_legend_handles_labels()
+    for handle in handles:
+        handle.set_marker("")
+    ax.get_legend().remove()
+    means = [100 * line.over_episodes[0] for line in lines if line.name in band]
+    grey = ax.axvspan(min(means), max(means), color="#888888", alpha=0.25, linewidth=0, zorder=0)
+    words = [*(label.replace("episodes", "tasks") for label in labels), f"means of {len(means)} seeds"]
+    fig.legend([*handles, grey], words, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
+    return fig
+
+
+def seeds_text(lines: Sequence[Line], band: Sequence[str], *, title: str) -> str:
+    """The picture of `seeds` in words."""
+    means = [100 * line.over_episodes[0] for line in lines if line.name in band]
+    told = "; ".join(
+        f"{line.name} {100 * line.over_episodes[0]:.1f} %, {100 * line.over_data[1]:.1f} to "
+        f"{100 * line.over_data[2]:.1f} over scripts"
+        for line in lines
+    )
+    return (
+        f"Forest plot of {title}: accuracies with intervals over tasks and over scripts. {told}. A grey band from "
+        f"{min(means):.1f} to {max(means):.1f} % holds the means of {len(means)} of them."
+    )
 
 
 # ------------------------------------------------------------------ the number of tasks

@@ -160,12 +160,10 @@ WRONG = {
     },
     "calibration_error": {
         "root of squares": (
-            lambda c, r, b: torch.zeros(b, dtype=c.dtype)
-            .index_add(0, (c * b).long(), c - r.to(c.dtype))
-            .square()
-            .sum()
-            .sqrt()
-            / math.sqrt(len(c)),
+            lambda c, r, b: (
+                torch.zeros(b, dtype=c.dtype).index_add(0, (c * b).long(), c - r.to(c.dtype)).square().sum().sqrt()
+                / math.sqrt(len(c))
+            ),
             "",
         ),
         "wrong ones": (lambda c, r, b: reference("calibration_error")(c, ~r, b), ""),
@@ -173,9 +171,7 @@ WRONG = {
     },
     "sentence": {
         "same": (
-            lambda a, b, t, c, s: reference("sentence")(a, b, t, c, s).replace(
-                "cannot be told apart", "are the same"
-            ),
+            lambda a, b, t, c, s: reference("sentence")(a, b, t, c, s).replace("cannot be told apart", "are the same"),
             "a better one may be hidden",
         ),
         "scripts decide": (

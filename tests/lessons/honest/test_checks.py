@@ -388,8 +388,11 @@ def test_calibration_error():
             "sum": (calibration_with(lambda n, s, t, b: (s - t).abs().sum()), "This is the sum of the gaps"),
             "largest": (calibration_with(lambda n, s, t, b: (s - t).abs().max()), "the largest gap of a bin"),
             "signed": (
-                calibration_with(lambda n, s, t, b: (n * (t - s)).sum() / n.sum() if (n * (t - s)).sum() < 0
-                                 else (n * (s - t)).sum() / n.sum()),
+                calibration_with(
+                    lambda n, s, t, b: (
+                        (n * (t - s)).sum() / n.sum() if (n * (t - s)).sum() < 0 else (n * (s - t)).sum() / n.sum()
+                    )
+                ),
                 "The gaps have signs here",
             ),
             "single": (lambda c, r, b: (c - r.double()).abs().mean(), "over single answers"),

@@ -94,3 +94,19 @@ def test_a_line_of_the_forest_plot_has_both_intervals():
     assert line.over_data == pytest.approx((right.mean().item() / 100, 0.5, 0.9))
     mean, half = statistics.mean_interval(right)
     assert line.over_episodes == pytest.approx(((mean) / 100, (mean - half) / 100, (mean + half) / 100))
+
+
+def test_the_forest_plot_has_a_band_of_the_seeds_and_no_line_under_its_legend():
+    lines = [pictures.Line(name, (m, m - 0.01, m + 0.01), (m, m - 0.1, m + 0.05), None)
+             for name, m in (("A", 0.8), ("B", 0.75), ("yours", 0.7))]  # fmt: skip
+    fig = pictures.seeds(lines, ["A", "B"], title="three")
+    png = figures.png(fig)
+    (ax,) = fig.axes
+    assert ax.get_legend() is None
+    band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+    assert (band.x0, band.x1) == pytest.approx((75, 80))
+    assert {bar.get_marker() for bar in ax.lines if len(bar.get_xdata()) == 2} == {""}
+    words = pictures.seeds_text(lines, ["A", "B"], title="three")
+    assert "A 80.0 %, 70.0 to 85.0 over scripts" in words
+    assert "from 75.0 to 80.0 % holds the means of 2 of them" in words
+    assert png
