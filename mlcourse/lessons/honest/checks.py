@@ -537,7 +537,7 @@ def _sentence_inputs(generator: torch.Generator) -> Tensors:
     return {"intervals": torch.tensor(rows, dtype=F64)}
 
 
-A, B = "prototypes", "cosines"
+A, B = "the square", "the cosine"
 
 
 def read_sentence(said: str, a: str, b: str) -> tuple[int, int, int]:

@@ -37,12 +37,13 @@ def forgetful():
 
 
 def test_the_six_are_one_method_and_one_recipe_with_six_seeds(maker):
-    plan, _ = maker.PLANS["prototypical"]
+    plan, options = maker.PLANS["prototypical"]
     told = [learners.load_run(contest.folder(seed)) for seed in range(6)]
     configs = [learner.config for learner, _ in told]
     assert all(one == configs[0] for one in configs)
     assert configs[0]["method"] == "prototypical"
     assert configs[0]["options"]["channels"] == maker.CHANNELS
+    assert {name: configs[0]["options"][name] for name in options} == options == {"scaled": True}
     assert [about["seed"] for _, about in told] == list(range(6))
     for _, about in told:
         assert {name: about[name] for name in plan} == plan
@@ -58,7 +59,7 @@ def test_the_names_of_the_table_name_each_once_and_in_no_order():
     told = contest.who_they_are()
     assert list(told) == list(contest.NAMES)
     for name, seed in zip(contest.NAMES, contest.ORDER):
-        assert told[name] == f"prototypical, 1000 steps, seed {seed}"
+        assert told[name] == f"prototypical, 500 steps, seed {seed}"
 
 
 def test_the_checkpoints_are_small():

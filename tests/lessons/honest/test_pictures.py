@@ -7,7 +7,7 @@ import torch
 from picture_helpers import assert_follows
 
 from mlcourse import statistics
-from mlcourse.lessons.honest import contest, pictures
+from mlcourse.lessons.honest import checks, contest, pictures
 from mlcourse.teaching import figures
 
 NAMES = ("Abc", "Def", "Ghi", "Jkl")
@@ -39,11 +39,12 @@ def test_one_interval_shrinks_and_the_other_stays():
     assert widths[1] > 0.7 * widths[0]
 
 
-def test_its_numbers_are_those_of_the_package():
+def test_its_numbers_are_those_of_the_exercises():
     right, script = some_log()
     mean, half, lower, upper = ONE.rows[-1]
     assert (mean, half) == pytest.approx(statistics.mean_interval(right))
-    _, low, high = statistics.cluster_bootstrap_interval(right, script, draws=4000, seed=1)
+    draws = contest.draws_of(script, 4000, torch.Generator().manual_seed(1))
+    low, high = map(float, checks.cluster_interval.reference(right, script, draws))
     assert (lower, upper) == pytest.approx((low, high), abs=0.8)
     assert f"{mean:.1f} ± {half:.2f} %" in ONE.draw(2000)[1]
     means = [right[script == k].mean().item() for k in range(4)]
