@@ -9,7 +9,7 @@ networks are not the same to the bit, so their accuracies move a little.
 
     data/checkpoints/prototypical-seed0 … 5    six trainings of one method
     data/results/honest/logs.json              the exam of the notebook, of two methods, six trainings each
-    data/results/honest/shift.json             five methods and pixels on four protocols, three trainings each
+    data/results/honest/shift.json             four methods, an untrained network and pixels on four protocols
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ PLANS = {
     "prototypical": (COMPARING, {"scaled": True}),  # else training starts from answers that are sure and wrong
     "cosine-prototypical": (COMPARING, {}),
     "r2d2": (COMPARING, {}),
-    "relation": (COMPARING, {}),
     "maml": (DESCENDING, {"inner_steps": 1, "evaluation_inner_steps": 3, "normalisation": "support"}),
 }
 OF_LOGS, OF_SHIFT = range(6), range(3)  # seeds
@@ -63,6 +62,12 @@ def trained(method: str, seed: int, runs: Path) -> tuple[nn.Module, dict[str, An
     return learners.load_run(place)
 
 
+def untrained(seed: int) -> nn.Module:
+    """The network of the prototypes at its random weights."""
+    _, options = PLANS["prototypical"]
+    return learners.build("prototypical", way=5, seed=seed, channels=CHANNELS, **options).eval()
+
+
 def logs(runs: Path) -> dict[str, Any]:
     """The exam of the notebook: what each of two methods got right in each episode, with each of six seeds."""
     sampler = contest.exam(datasets.load("glyphs", "test"))
@@ -77,11 +82,13 @@ def logs(runs: Path) -> dict[str, Any]:
 
 
 def shift(runs: Path) -> dict[str, Any]:
-    """What each method gets right on each protocol, with each of three seeds."""
+    """What each method gets right on each protocol, with each of three seeds (pixels have none)."""
     found: dict[str, Any] = {}
     for name in contest.PROTOCOLS.values():
         protocol = protocols.read(name)
         methods = {"pixels": on(protocol, "pixels", [learners.build("pixels", way=5)], [{}])}
+        random = [untrained(seed) for seed in OF_SHIFT]
+        methods["untrained-prototypical"] = on(protocol, "untrained-prototypical", random, [{}] * len(random))
         for method in PLANS:
             there = [trained(method, seed, runs) for seed in OF_SHIFT]
             methods[method] = on(protocol, method, *map(list, zip(*there)))
@@ -93,7 +100,7 @@ def shift(runs: Path) -> dict[str, Any]:
 def on(protocol: Any, method: str, some: list[nn.Module], about: list[dict[str, Any]]) -> dict[str, Any]:
     """One method on one protocol."""
     results = [
-        protocols.evaluate(protocol, learner, name=method, about=told, method=method, convert=bool(told))
+        protocols.evaluate(protocol, learner, name=method, about=told, method=method, convert=method != "pixels")
         for learner, told in zip(some, about)
     ]
     flop = {what: results[0].flop[what] for what in ("training", "episode")}

@@ -34,10 +34,10 @@ PROTOCOLS = {
 }
 TITLES = {
     "pixels": "pixels",
+    "untrained-prototypical": "untrained",
     "prototypical": "prototypes",
     "cosine-prototypical": "cosines",
     "r2d2": "ridge head",
-    "relation": "relation network",
     "maml": "MAML",
 }
 

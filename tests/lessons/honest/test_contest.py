@@ -201,5 +201,5 @@ def test_a_cluster_interval_of_clusters_drawn_afresh_covers_and_one_over_tasks_d
 
 
 def test_the_maker_says_what_it_wants(maker):
-    assert set(maker.PLANS) == set(contest.TITLES) - {"pixels"}
+    assert set(maker.PLANS) == set(contest.TITLES) - {"pixels", "untrained-prototypical"}
     assert "make_honest.py runs/honest --write" in maker.__doc__
