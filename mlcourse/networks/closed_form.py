@@ -1,9 +1,10 @@
-"""Convolution and batch normalisation with their second derivatives written out, for the network of many tasks.
+"""Convolution, normalisation and pooling with their second derivatives written out, for the network of many tasks.
 
 MAML differentiates a gradient. PyTorch can do that for every operation, by a recipe that fits all cases: for a
 convolution in groups it goes group by group, for batch normalisation it makes a dozen passes over the images. Written
 out by hand, the derivative of a convolution's gradient is three more convolutions, and that of batch normalisation's is
-a sum of three terms. All of it stays in the channels-last layout, in which these operations are fastest.
+a sum of three terms. That of pooling's gradient is a look-up, for which PyTorch copies all images twice. All of it stays
+in the channels-last layout, in which these operations are fastest.
 
 Each operation is a pair of functions: the backward pass of the first is the second, and the backward pass of the second
 is the closed form. Nothing here can be differentiated a third time; who tries gets an error.
@@ -12,11 +13,14 @@ is the closed form. Nothing here can be differentiated a third time; who tries g
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional as F
 
 from mlcourse.errors import CourseError
 
 convolution_backward = torch.ops.aten.convolution_backward
 batch_norm_backward = torch.ops.aten.native_batch_norm_backward
+pool_backward = torch.ops.aten.max_pool2d_with_indices_backward
+threshold_backward = torch.ops.aten.threshold_backward
 batch_statistics = torch.ops.aten.batch_norm_update_stats
 
 
@@ -181,9 +185,9 @@ class _NormaliseGradient(Function):
         gy, x, w, m, r, s2, s1 = ctx.saved_tensors
         n, count, ux = ctx.n, ctx.count, channels_last(ux)
         inside, xs = ux[:n], x[:n]
-        a = inside.sum((0, 2, 3))
-        b = r * ((inside * xs).sum((0, 2, 3)) - m * a)
-        q = (ux * gy).sum((0, 2, 3)) - (a * s1 + b * s2) / count  # the derivative by w is r·q, that by r is w·q
+        b, a = _sums(inside, xs, m, r)
+        ug, _ = _sums(ux, gy, torch.zeros_like(m), torch.ones_like(r))
+        q = ug - (a * s1 + b * s2) / count  # the derivative by w is r·q, that by r is w·q
         k = w * r / count
 
         # by g: w·r·ux + (uw − k·B)·x̂ + (ub − k·A)
@@ -193,9 +197,63 @@ class _NormaliseGradient(Function):
         # by x̂: P = (uw − k·B)·g − [in R]·k·S₂·ux; then from x̂ and r back to x, whose mean and variance move with it
         sum_p = (uw - k * b) * s1 - k * s2 * a
         sum_px = (uw - k * b) * s2 - k * s2 * b
-        gx = gy * column(slope)
-        slope = -r * r * (sum_px + w * r * q) / count
-        gx[:n] += torch.addcmul(column(-r * sum_p / count - slope * m), xs, column(slope)).addcmul_(
+        of_g, slope = slope, -r * r * (sum_px + w * r * q) / count
+        gx = torch.addcmul(column(-r * sum_p / count - slope * m), xs, column(slope)).addcmul_(
             inside, column(-r * k * s2)
         )
-        return ggy, gx, r * q, None, None, None
+        if n < len(x):
+            gx = torch.cat([gx, torch.zeros_like(x[n:])])
+        return ggy, gx.addcmul_(gy, column(of_g)), r * q, None, None, None
+
+
+def _sums(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ g·(x − m)·r and Σ g, by channel: one pass over the images, and nothing of their size in memory."""
+    one = torch.ones_like(mean)
+    return batch_norm_backward(g, x, one, None, None, mean, rstd, True, 0.0, [False, True, True])[1:]
+
+
+# ------------------------------------------------------------------ ReLU and max-pooling
+
+
+def relu_and_pool(x: Tensor) -> Tensor:
+    """`torch.nn.functional.max_pool2d(torch.relu(x), 2)`, the same numbers: [images, channels, H // 2, W // 2].
+
+    ReLU is monotone, so it may come after the pooling, where it has a quarter of the numbers to look at.
+    """
+    _check_precision(x)
+    return _Pool.apply(channels_last(x))
+
+
+class _Pool(Function):
+    """y = max(0, the largest of four); `places` tells which of the H·W numbers of a map that is."""
+
+    @staticmethod
+    def forward(ctx, x):
+        y, places = F.max_pool2d(x, 2, return_indices=True)
+        y.clamp_min_(0)
+        ctx.save_for_backward(y, places)
+        ctx.size = x.shape[2:]
+        return y
+
+    @staticmethod
+    def backward(ctx, gy):
+        return _PoolGradient.apply(channels_last(gy), *ctx.saved_tensors, ctx.size)
+
+
+class _PoolGradient(Function):
+    """g → gx: each number goes to the place that it came from, unless ReLU has cut it off. It is linear in g."""
+
+    @staticmethod
+    def forward(ctx, gy, y, places, size):
+        ctx.save_for_backward(y, places)
+        # of the images that were pooled, the operation wants to know the shape and the layout only
+        like = torch.empty((*y.shape[:2], *size), dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+        return pool_backward(threshold_backward(gy, y, 0), like, 2, [], 0, 1, False, places)
+
+    @staticmethod
+    def backward(ctx, ux):
+        _no_third_derivative()
+        y, places = ctx.saved_tensors
+        picked = channels_last(ux).flatten(2).transpose(1, 2).gather(1, places.flatten(2).transpose(1, 2))
+        picked = picked.transpose(1, 2).unflatten(2, y.shape[2:])
+        return threshold_backward(picked, y, 0), None, None, None

@@ -61,8 +61,8 @@ class Block(nn.Module):
         stride, padding = self.conv.stride, self.conv.padding
         tasks, weight, bias = len(weight), weight.flatten(0, 1), bias.flatten()
         x = closed_form.convolution(x, weight, bias, stride, padding, groups=tasks)
-        x = F.relu(self.norm.wide(_below(params, "norm."), x, reference))
-        return F.max_pool2d(x, 2) if self.pool else x
+        x = self.norm.wide(_below(params, "norm."), x, reference)
+        return closed_form.relu_and_pool(x) if self.pool else F.relu(x)
 
 
 class Conv4(Recorded):

@@ -88,9 +88,43 @@ def test_a_mean_far_above_the_spread_costs_no_more_digits_than_it_must():
     assert errors[0] < 6 * errors[1] < 1e-4
 
 
-def test_a_third_derivative_is_refused_not_wrong():
-    x, weight, bias = numbers(3, 2, 2, 2), torch.rand(2, **DOUBLE), numbers(2)
-    grad = torch.autograd.grad(closed_form.normalise(x, weight, bias, 1e-5).pow(3).sum(), x, create_graph=True)[0]
+def plain_relu_and_pool(x):
+    return F.max_pool2d(F.relu(x), 2)
+
+
+def test_pooling_by_finite_differences():
+    """The numbers lie further apart than a step of the differences is long, so that no step crosses a kink."""
+    x = (torch.randperm(2 * 3 * 5 * 4).double() - 60.5).div(20).view(2, 3, 5, 4).requires_grad_()
+    assert torch.autograd.gradcheck(closed_form.relu_and_pool, x)
+    assert torch.autograd.gradgradcheck(closed_form.relu_and_pool, x)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 3), (7, 8), (21, 21)])  # odd ones lose their last row
+@pytest.mark.parametrize("kind", ["any", "ties", "all negative", "infinite and not a number"])
+def test_pooling_equals_pytorchs_to_the_bit(size, kind):
+    x = torch.randn(3, 4, *size, dtype=torch.float64)
+    x = {"any": x, "ties": x.round(), "all negative": -x.abs(), "infinite and not a number": x / x.round()}[kind]
+    x.requires_grad_()
+    ours, theirs = closed_form.relu_and_pool(x), plain_relu_and_pool(x)
+    assert torch.equal(ours.nan_to_num(nan=-1.0), theirs.nan_to_num(nan=-1.0))
+    weights = torch.randn_like(ours)
+    first = [torch.autograd.grad((y.pow(3) * weights).sum(), x, create_graph=True)[0] for y in (ours, theirs)]
+    second = [torch.autograd.grad(g.square().sum(), x)[0] for g in first]
+    for a, b in (first, second):
+        assert torch.equal(a.nan_to_num(nan=-1.0), b.nan_to_num(nan=-1.0))
+
+
+THREE_TIMES = {
+    "normalise": lambda x: closed_form.normalise(x, torch.rand(2).double(), torch.zeros(2).double(), 1e-5),
+    "convolution": lambda x: closed_form.convolution(x, x.detach()[:2], torch.zeros(2).double(), (1, 1), (1, 1), 1),
+    "pooling": closed_form.relu_and_pool,
+}
+
+
+@pytest.mark.parametrize("name", THREE_TIMES)
+def test_a_third_derivative_is_refused_not_wrong(name):
+    x = numbers(3, 2, 2, 2)
+    grad = torch.autograd.grad(THREE_TIMES[name](x).pow(3).sum(), x, create_graph=True)[0]
     with pytest.raises(CourseError, match="not three times"):
         torch.autograd.grad(grad.square().sum(), x, create_graph=True)
 
@@ -108,6 +142,7 @@ def test_autocast_is_refused():
         for call in (
             lambda: closed_form.convolution(x, torch.rand(2, 2, 3, 3), bias, (1, 1), (1, 1), 1),
             lambda: closed_form.normalise(x, weight, bias, 1e-5),
+            lambda: closed_form.relu_and_pool(x),
         ):
             with pytest.raises(CourseError, match=r"autocast.*one_by_one=True"):
                 call()
