@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from mlcourse import statistics
@@ -212,17 +213,18 @@ def slope_text(results: Mapping[str, Mapping[str, Shifted]]) -> str:
 
 def price(methods: Mapping[str, Shifted], *, title: str) -> Figure:
     """Accuracy against counted FLOP of the training, and of one task at test."""
-    fig, axes = figures.subplots(1, 2, size=(9.4, 3.9), sharey=True)
+    fig, axes = figures.subplots(1, 2, size=(8.8, 4.2), sharey=True)
     for ax, what, words in zip(axes, ("training", "episode"), ("of the training", "of one task at test")):
+        counted = [getattr(one, what) for one in methods.values() if getattr(one, what)]
         for index, (name, one) in enumerate(methods.items()):
             flop = getattr(one, what)
             mean, half = one.interval
             if flop:
                 ax.errorbar(flop, mean, yerr=half, markersize=9, linestyle="none", label=name, **figures.style(index))
-        ax.set(xscale="log", xlabel=f"FLOP {words}")
-        ax.margins(x=0.15)
+        ax.set(xscale="log", xlabel=f"FLOP {words}", xlim=(min(counted) / 4, max(counted) * 4))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel(f"accuracy on {title} (%)")
-    axes[0].legend(loc="best", fontsize=10)
+    fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=11)
     return fig
 
 
