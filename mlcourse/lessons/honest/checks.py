@@ -419,12 +419,13 @@ balance = Check(
 
 
 def _calibration_inputs(n: int, bins: int) -> Callable[[torch.Generator], Tensors]:
-    """Too sure in the middle and too modest at the top; some bins are empty."""
+    """Too sure in the middle and too modest at the top; some bins are empty, and three answers are quite sure."""
 
     def make(generator: torch.Generator) -> Tensors:
         confidence = uniform(generator, 0.34, 0.999, n)
         truth = torch.where(confidence < 0.8, confidence - 0.25, (confidence + 0.2).clamp(max=1))
         right = torch.rand(n, generator=generator, dtype=F64) < truth
+        confidence[:3], right[:3] = 1.0, torch.tensor([False, True, False])  # as a saturated softmax gives
         return {"confidence": confidence, "right": right, "bins": torch.tensor(bins)}
 
     return make
@@ -459,7 +460,14 @@ def _calibration_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         if some
     )
     gaps = [abs(s - t) for _, s, t in rows]
+    below = {name: inputs[name][sure < 1] for name in ("confidence", "right")} | {"bins": inputs["bins"]}
+    without = sum(count * abs(s - t) for count, s, t in _by_bin(below))
+    quite = float((sure - true)[sure == 1].sum().abs())
     mistakes = {
+        "A confidence of exactly 1 gets a bin of its own here. It falls into the last bin.": (without + quite) / n,
+        "A confidence of exactly 1 is in no bin here. It falls into the last one.": without / n,
+        "A confidence of exactly 1 is in no bin here, and is not counted. It falls into the last one.": without
+        / len(below["right"]),
         "All bins count the same here. Weight each by its share of the answers, n_b / n.": sum(gaps) / len(gaps),
         "You divide by the number of bins, the empty ones too. Weight each bin by its share of the answers.": sum(gaps)
         / bins,

@@ -161,7 +161,11 @@ WRONG = {
     "calibration_error": {
         "root of squares": (
             lambda c, r, b: (
-                torch.zeros(b, dtype=c.dtype).index_add(0, (c * b).long(), c - r.to(c.dtype)).square().sum().sqrt()
+                torch.zeros(b, dtype=c.dtype)
+                .index_add(0, (c * b).long().clamp(max=b - 1), c - r.to(c.dtype))
+                .square()
+                .sum()
+                .sqrt()
                 / math.sqrt(len(c))
             ),
             "",

@@ -362,7 +362,7 @@ def calibration_with(change):
     """change(counts, mean confidences, shares right) of the bins that are not empty."""
 
     def calibration_error_with_a_mistake(confidence, right, bins):
-        place = (confidence * bins).long()
+        place = (confidence * bins).long().clamp(max=bins - 1)
         there = place.unique()
         counts = torch.stack([(place == b).sum() for b in there]).double()
         sure = torch.stack([confidence[place == b].mean() for b in there])
@@ -373,9 +373,20 @@ def calibration_with(change):
 
 
 def middles(confidence, right, bins):
-    centres = ((confidence * bins).long() + 0.5) / bins
-    gap = torch.zeros(bins, dtype=F64).index_add(0, (confidence * bins).long(), centres - right.double())
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins, dtype=F64).index_add(0, place, (place + 0.5) / bins - right.double())
     return gap.abs().sum() / len(confidence)
+
+
+def one_bin_more(confidence, right, bins):
+    gap = confidence.new_zeros(bins + 1).index_add(0, (confidence * bins).long(), confidence - right.double())
+    return gap.abs().sum() / len(confidence)
+
+
+def without_ones(confidence, right, bins):
+    there = confidence < 1
+    few = checks.calibration_error.reference(confidence[there], right[there], bins)
+    return few * there.sum() / len(there)
 
 
 def test_calibration_error():
@@ -400,6 +411,9 @@ def test_calibration_error():
             "squares": (calibration_with(lambda n, s, t, b: (n * (s - t) ** 2).sum() / n.sum()), "gaps are squared"),
             "not divided": (calibration_with(lambda n, s, t, b: (n * (s - t).abs()).sum()), "never divide by all"),
             "odd": (calibration_with(lambda n, s, t, b: (s - t).abs().median()), "counted bin by bin"),
+            "1 apart": (one_bin_more, "gets a bin of its own"),
+            "1 nowhere": (without_ones, "is in no bin here. It"),
+            "beyond": (lambda c, r, b: torch.zeros(b, dtype=c.dtype).index_add(0, (c * b).long(), c).sum(), "Error"),
             "of bins": (calibration_with(lambda n, s, t, b: (s - t).abs()), "shape"),
         },
     )
@@ -412,9 +426,10 @@ def test_the_calibration_error_is_that_of_torchmetrics():
 
     for seed in SEEDS:
         for _, given in checks.calibration_error.problems(seed):
-            bins = int(given["bins"])
-            found = checks.calibration_error.reference(given["confidence"], given["right"], bins)
-            theirs = binary_calibration_error(given["confidence"], given["right"].int(), n_bins=bins, norm="l1")
+            bins, there = int(given["bins"]), given["confidence"] < 1  # it gives 1 a bin of its own
+            confidence, right = given["confidence"][there], given["right"][there]
+            found = checks.calibration_error.reference(confidence, right, bins)
+            theirs = binary_calibration_error(confidence, right.int(), n_bins=bins, norm="l1")
             assert float(found) == pytest.approx(float(theirs), abs=1e-6)
 
 
