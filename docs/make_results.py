@@ -1,17 +1,26 @@
 """The results page docs/results.md and its summary in README.md: `python docs/make_results.py`, from data/results.
 
+Of each protocol that has results in data/results/PROTOCOL, README also gets the table in short and its forest plot, in
+docs/forest-PROTOCOL-light.svg and -dark.svg.
+
 A test makes both anew and compares: no figure in them is typed by hand. Titles, papers and published figures of
 the methods are those that the methods' own files register.
 """
 
+import html
 import json
 import textwrap
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
+import matplotlib
+
+from mlcourse import files, protocols
+from mlcourse.commands import table
 from mlcourse.learners import METHODS
 from mlcourse.statistics import student_interval
+from mlcourse.teaching import forest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "data" / "results" / "omniglot.json"
@@ -20,6 +29,10 @@ README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
 BEGIN = "<!-- results: begin (made by docs/make_results.py from data/results) -->"
 END = "<!-- results: end -->"
 UNTRAINED = "untrained-"
+SHORT = ("rank", "method", "accuracy", "over episodes", "over the data", "seeds", "normalisation", "steps")
+DARK = {"text.color": "white", "axes.labelcolor": "white", "xtick.color": "white", "ytick.color": "white"}
+DARK |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#0d1117")
+DARK |= {"axes.edgecolor": "#999999", "grid.color": "#333333"}
 HEAD = """# Results
 
 <!-- made by docs/make_results.py from data/results -->
@@ -223,9 +236,47 @@ def page() -> str:
     return "\n".join([HEAD, *accuracy, *pairs(results["paired"]), *speed(bench), ""])
 
 
+def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
+    """The protocols that have results of the course's own, with their rows."""
+    every = [(one, protocols.stored(one, protocols.folders(one)[0])) for one in map(protocols.read, protocols.names())]
+    return [(one, protocols.rows(one, results)) for one, results in every if results]
+
+
+def comparison(protocol: protocols.Protocol, rows: list[protocols.Row]) -> list[str]:
+    """A protocol in README: the picture, the table in short, and who has not run."""
+    lines, name = table.forest_lines(rows), f"docs/forest-{protocol.name}"
+    text = forest.alt(lines, title=protocol.name)
+    made = [table.cells(protocol, row) for row in rows if row.run]
+    waiting = [row.title for row in rows if not row.run]
+    return [
+        "",
+        f"**{protocol.name}**: {protocol.what} (`mlcourse table {protocol.name}` has all columns)",
+        "",
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{name}-dark.svg">'
+        f'<img src="{name}-light.svg" alt="{html.escape(text)}"></picture>',
+        "",
+        f"| {' | '.join(SHORT)} |",
+        f"|{'---|' * len(SHORT)}",
+        *(f"| {' | '.join(one[column] for column in SHORT)} |" for one in made),
+        *(["", *textwrap.wrap(f"Not run yet: {'; '.join(waiting)}.", 120, break_on_hyphens=False)] if waiting else []),
+    ]
+
+
+def draw(protocol: protocols.Protocol, rows: list[protocols.Row], folder: Path) -> None:
+    """The forest plot, for light and for dark pages."""
+    lines = table.forest_lines(rows)
+    text = forest.alt(lines, title=protocol.name)
+    for page, colours in (("light", {}), ("dark", DARK)):
+        path = folder / f"forest-{protocol.name}-{page}.svg"
+        with matplotlib.rc_context({"svg.hashsalt": protocol.name} | colours), files.replacing(path) as temporary:
+            figure = forest.forest(lines, title=protocol.name, clusters=protocol.clusters)
+            figure.savefig(temporary, format="svg", metadata=forest.metadata("svg", text))
+
+
 def updated(readme: str) -> str:
     """README with the summary of today."""
-    lines = "\n".join([BEGIN, "", *summary(*_sources()), "", END])
+    shown = [line for one in compared() for line in comparison(*one)]
+    lines = "\n".join([BEGIN, "", *summary(*_sources()), *shown, "", END])
     return readme[: readme.index(BEGIN)] + lines + readme[readme.index(END) + len(END) :]
 
 
@@ -237,4 +288,6 @@ def _sources() -> tuple[dict, dict]:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    for protocol, rows_of_it in compared():
+        draw(protocol, rows_of_it, PAGE.parent)
     README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")

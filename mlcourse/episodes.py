@@ -70,9 +70,14 @@ class Episode:
         return replace(self, **made)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
-        """All tensors on `device`; the images, and nothing else, in `dtype`. None: as they are."""
+        """All tensors on `device`; the images, and nothing else, in `dtype`. None: as they are.
+
+        Raises CourseError for images of whole numbers: as 0 … 255 they would be taken for 0 … 1.
+        """
 
         def move(name: str, value: Tensor) -> Tensor:
+            if name.endswith("_x") and dtype is not None and not value.is_floating_point():
+                raise CourseError(f"{name} is of {value.dtype}; give images as floating point numbers in [0, 1]")
             return value.to(device=device, dtype=dtype if name.endswith("_x") else None)
 
         return self.map(move)
@@ -189,7 +194,10 @@ def draw_distinct(sizes: Tensor, k: int, generator: torch.Generator) -> Tensor:
     Floyd's algorithm (J. Bentley, R. Floyd: A sample of brilliance, Communications of the ACM, 1987,
     https://doi.org/10.1145/30401.315746) on all rows at once: the work is k steps, whatever the sizes. It gives a
     uniform set; a random order of each row makes it a uniform sequence.
+    Raises CourseError where a size is below k.
     """
+    if len(sizes) and int(sizes.min()) < k:
+        raise CourseError(f"{k} distinct numbers do not fit into {int(sizes.min())}; draw fewer")
     uniform = torch.rand(len(sizes), 2 * k, generator=generator, dtype=torch.float64)
     last = sizes.unsqueeze(-1) - k + torch.arange(k)
     candidates = (uniform[:, :k] * (last + 1)).long()

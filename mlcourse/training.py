@@ -30,14 +30,15 @@ from tqdm import tqdm
 from mlcourse import files
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import Episode, check_seed
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, CourseWarning
 from mlcourse.evaluation import Episodes, Evaluator, Source, home_of, own_draws
-from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, restore, save
+from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, most_ways, restore, save
+from mlcourse.learners.saving import first_difference, shortened
 from mlcourse.statistics import Metric, Ratio
 
 LOG = "log.jsonl"
 LAST = 20  # steps that a mean is shown of
-TOLD_SINCE = ("classes",)  # settings that runs of earlier versions do not tell
+TOLD_SINCE = ("classes", "source")  # settings that runs of earlier versions do not tell
 
 
 class Images:
@@ -137,6 +138,7 @@ def train(
     back, a folder that holds another run, and an outer loss or a gradient that is not finite.
     """
     _check_source(learner, source)
+    _check_ways(learner, source, validation)
     check_seed(seed)
     _check(steps=steps, tasks=tasks, validate_every=validate_every, validation_episodes=validation_episodes)
     _check(accumulate=accumulate)
@@ -155,6 +157,7 @@ def train(
         files.check_named(out, "out")
         check_saving(learner)
     settings = (settings or {}) | {"tasks": tasks, "schedule": schedule}
+    settings |= _told_of(source) if out is not None else {}  # a digest of all pictures: only where it is kept
     settings |= _named(optimizer=(_name_of(optimizer), "adam"), accumulate=(accumulate, 1))
     settings |= _named(precision=(precision, "float32"))
     if validation is not None:  # the best step depends on these
@@ -198,6 +201,25 @@ def _check_source(learner: nn.Module, source: Source) -> None:
     if given != wanted:
         other = "training.Images" if wanted == "images" else "an EpisodeSampler"
         raise CourseError(f"{name} trains on {wanted}, but {type(source).__name__} gives {given}; use {other}")
+
+
+def _check_ways(learner: nn.Module, *sources: Any) -> None:
+    """Raise CourseError for tasks of more classes than a learner tells apart, before the first step."""
+    most = most_ways(learner)
+    for way in (getattr(source, "way", None) for source in sources):
+        if most is not None and isinstance(way, int) and way > most:
+            name = type(learner).__name__
+            raise CourseError(
+                f"tasks have {way} classes, but {name} tells {most} apart at most; build it with way={way}"
+            )
+
+
+def _told_of(source: Source) -> dict[str, Any]:
+    """What a source says of its episodes, so that no run goes on with others; names of data may change."""
+    if not hasattr(source, "describe"):
+        return {}
+    told = {name: value for name, value in source.describe().items() if name not in ("data", "split")}
+    return {"source": json.loads(json.dumps(told, default=lambda value: type(value).__name__))}
 
 
 def _check(**counts: int) -> None:
@@ -310,6 +332,7 @@ class Run:
         self.recent: dict[str, deque[float]] = {}
         self.log = None
         self.finished = False
+        self.doubted = False
 
     def _precision(self, name: str) -> tuple[Callable, torch.amp.GradScaler | None]:
         """What the forward pass runs under, and for float16 what keeps its small gradients."""
@@ -345,6 +368,7 @@ class Run:
         metrics = _of_all(of_parts)
         self._move()
         self.step += 1
+        self._say_doubt(metrics)
         seconds = time.perf_counter() - started
         self.history.seconds += seconds
         self.history.losses.append(total)
@@ -352,6 +376,13 @@ class Run:
         self._remember(metrics)
         logged = {f"{name} (metric)" if name in ("step", "loss", "seconds") else name: v for name, v in metrics.items()}
         self._write_log({"step": self.step, "loss": total, **logged, "seconds": round(seconds, 4)})
+
+    def _say_doubt(self, metrics: dict[str, float]) -> None:
+        """Warn once in a training of what the learner itself says of its steps."""
+        word = None if self.doubted else getattr(self.learner, "doubt", lambda _: None)(metrics)
+        if word:
+            self.doubted = True
+            warnings.warn(f"step {self.step}: {word}", CourseWarning, stacklevel=4)
 
     def _at_home(self, batch: Any) -> Any:
         """The batch on the learner's device, its images in the learner's number format."""
@@ -363,6 +394,9 @@ class Run:
         return batch
 
     def _check_loss(self, loss: Tensor) -> None:
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise CourseError(f"the outer loss of {type(self.learner).__name__} is {given}; give one number, a mean")
         if not loss.requires_grad:
             raise CourseError(
                 f"the outer loss of {type(self.learner).__name__} has no graph, so nothing would be learned: it was "
@@ -484,10 +518,8 @@ class Run:
             "settings": (about.get("settings"), self._settings_told_by(about.get("settings") or {})),
         }
         for name, (theirs, mine) in theirs_and_mine.items():
-            if theirs != json.loads(json.dumps(mine)):
-                raise CourseError(
-                    f"{path} is of another run: its {name} {_difference(theirs, mine)}; use another --out"
-                )
+            if difference := _difference(theirs, mine):
+                raise CourseError(f"{path} is of another run: its {name} {difference}; use another --out")
         part = {
             prefix: {name.split("/", 1)[1]: value for name, value in tensors.items() if name.startswith(prefix + "/")}
             for prefix in ("learner", "optimizer", "best")
@@ -628,23 +660,12 @@ def _keep_beside(path: Path, previous: Path) -> None:
         shutil.copyfile(path, previous)
 
 
-def _difference(theirs: Any, mine: Any) -> str:
-    """Which setting differs, in words."""
+def _difference(theirs: Any, mine: Any) -> str | None:
+    """Which setting differs, in words; None where they are the same."""
     if not isinstance(theirs, dict):
         return "are missing"
-    mine = json.loads(json.dumps(mine))
-    for name in sorted(theirs.keys() | mine.keys()):
-        if theirs.get(name) != mine.get(name):
-            if isinstance(theirs.get(name), dict) and isinstance(mine.get(name), dict):
-                return _difference(theirs[name], mine[name])
-            return f"have {name} = {_short(theirs.get(name))}, not {_short(mine.get(name))}"
-    return "differ"
-
-
-def _short(value: Any, most: int = 100) -> str:
-    """A setting in words, cut where it is long, as a list of class names may be."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
+    found = first_difference(theirs, json.loads(json.dumps(mine)))
+    return found and f"have {found[0]} = {shortened(found[1])}, not {shortened(found[2])}"
 
 
 def _told(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

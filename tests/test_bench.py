@@ -106,7 +106,7 @@ def test_a_measurement_that_dies_is_reported():
 
 
 def test_the_memory_table_is_what_was_measured():
-    """The file in the repository was made by `mlcourse bench maml`; the table is its hungriest way. Runs differ a bit."""
+    """The file in the repository was made by `mlcourse bench maml`; the table is its hungriest way."""
     measured = files.read_json(places.data() / "results" / "bench_maml.json")["workloads"]
     assert set(bench.PEAK_GB) == set(measured)
     for name, entry in measured.items():

@@ -8,7 +8,7 @@ from scipy import optimize, stats
 
 from mlcourse import statistics
 from mlcourse.errors import CourseError
-from mlcourse.statistics import Paired, episodes_over_data
+from mlcourse.statistics import NoInterval, Paired, episodes_over_data
 
 F64 = torch.float64
 
@@ -52,21 +52,21 @@ def test_the_share_won_counts_ties_apart():
 WAY, QUERIES, GROUPS, OF_GROUP, EPISODES = 5, 5, 40, 3, 600
 
 
-def rare(seed):
+def rare(seed, groups=GROUPS):
     """A learner that is mostly right: the log-rate at which each class is taken for each other one.
 
     A group's classes are hard to tell from all others, some more, some less, and from each other by more.
     """
-    hard = 0.02 * torch.rand(GROUPS, generator=generator(seed), dtype=F64).repeat_interleave(OF_GROUP)
-    group = torch.arange(GROUPS).repeat_interleave(OF_GROUP)
+    hard = 0.02 * torch.rand(groups, generator=generator(seed), dtype=F64).repeat_interleave(OF_GROUP)
+    group = torch.arange(groups).repeat_interleave(OF_GROUP)
     rates = 0.003 + hard[:, None] + hard[None, :] + 0.05 * (group[:, None] == group[None, :])
     return rates.fill_diagonal_(1).log(), group
 
 
-def rivals(seed):
+def rivals(seed, groups=GROUPS):
     """A learner that is often wrong: classes of some groups are hard, and answers go to those that attract them."""
-    draw = torch.rand(GROUPS, generator=generator(seed), dtype=F64).repeat_interleave(OF_GROUP)
-    group = torch.arange(GROUPS).repeat_interleave(OF_GROUP)
+    draw = torch.rand(groups, generator=generator(seed), dtype=F64).repeat_interleave(OF_GROUP)
+    group = torch.arange(groups).repeat_interleave(OF_GROUP)
     return 3 * draw[:, None] * torch.eye(len(group), dtype=F64) + 0.5 * draw[None, :], group
 
 
@@ -103,13 +103,24 @@ def coverage(request):
     for values, classes, sums, told in found:
         value, half = statistics.mean_interval(values)
         held["episodes, other data"] += abs(value - truth) <= half
-        _, lower, upper = episodes_over_data(values, classes, sums, draws=1000, **told)
+        _, lower, upper = episodes_over_data(values, classes, sums, **told)
         held["data"] += lower <= truth <= upper
     return held
 
 
 def test_the_interval_over_the_data_covers_other_data_in_93_to_97_of_100_draws(coverage):
     assert 930 <= coverage["data"] <= 970, coverage
+
+
+@pytest.mark.parametrize("number", [5, 8, 13])
+@pytest.mark.parametrize("world", [rare, rivals])
+def test_few_clusters_are_covered_in_93_to_97_of_100_draws(world, number):
+    found = [asked(*world(seed, number), seed + 10**4) for seed in range(1000)]
+    truth, held = torch.stack([values for values, *_ in found]).mean().item(), 0
+    for values, classes, sums, told in found:
+        _, lower, upper = episodes_over_data(values, classes, sums, **told)
+        held += lower <= truth <= upper
+    assert 930 <= held <= 970
 
 
 def test_the_interval_over_episodes_fails_for_the_question_of_the_data(coverage):
@@ -126,17 +137,18 @@ def test_the_interval_over_episodes_covers_other_episodes_of_these_data(world):
     assert 930 <= covered <= 970
 
 
-def test_tasks_within_a_group_are_covered_too():
+@pytest.mark.parametrize("groups", [5, 8, 13, 20, 50])
+def test_tasks_within_a_group_are_covered_too(groups):
     covered = 0
     for seed in range(1000):
-        accuracy = 0.75 + 0.2 * torch.rand(20, generator=generator(seed), dtype=F64)
-        group = torch.randint(20, (EPISODES,), generator=generator(seed + 10**4))
+        accuracy = 0.75 + 0.2 * torch.rand(groups, generator=generator(seed), dtype=F64)
+        group = torch.randint(groups, (EPISODES,), generator=generator(seed + 10**4))
         values = (
             torch.binomial(torch.full((EPISODES,), 20.0, dtype=F64), accuracy[group], generator=generator(seed + 10**5))
             / 20
         )
-        member = torch.nn.functional.one_hot(group, 20).double()
-        _, lower, upper = episodes_over_data(values, member.sum(0), member.T @ values, draws=1000)
+        member = torch.nn.functional.one_hot(group, groups).double()
+        _, lower, upper = episodes_over_data(values, member.sum(0), member.T @ values)
         covered += lower <= 0.85 <= upper
     assert 930 <= covered <= 970
 
@@ -155,13 +167,28 @@ def test_it_is_never_narrower_than_over_episodes_where_groups_do_not_matter():
     values = torch.rand(EPISODES, generator=generator(3), dtype=F64)
     groups = torch.randint(GROUPS, (EPISODES, WAY), generator=generator(4))
     classes, sums, told = over(values, groups, GROUPS, 3 * GROUPS)
-    _, lower, upper = episodes_over_data(values, classes, sums, draws=20_000, **told)
+    _, lower, upper = episodes_over_data(values, classes, sums, **told)
     assert (upper - lower) / 2 > 0.9 * statistics.mean_interval(values)[1]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_few_clusters_have_no_interval(number):
+    with pytest.raises(NoInterval, match=f"there are {number} clusters .or values., too few"):
+        episodes_over_data([0.5, 0.6], [1.0] * number, [0.5] * number)
+    with pytest.raises(NoInterval, match=f"there are {number} clusters"):  # no episode has the others
+        episodes_over_data([0.5, 0.6], [1.0] * number + [0.0] * 9, [0.5] * number + [0.0] * 9)
+
+
+def test_episodes_that_have_all_clusters_alike_say_nothing_of_others():
+    """Of 10 digits in tasks of 10 ways each episode has all: its share of each is the same, and the spread was 0."""
+    values = torch.rand(EPISODES, generator=generator(3), dtype=F64)
+    classes, sums, _ = over(values, torch.arange(10).expand(EPISODES, 10), 10, 11)
+    with pytest.raises(NoInterval, match="as much of each cluster as any other"):
+        episodes_over_data(values, classes, sums, crowding=10.0)
+    assert episodes_over_data(0 * values + 1, classes, classes, crowding=10.0) == (1, 1, 1)
+
+
 def test_clusters_that_say_nothing_are_refused():
-    with pytest.raises(CourseError, match="one cluster"):
-        episodes_over_data([0.5, 0.6], [5.0], [1.0])
     with pytest.raises(CourseError, match=r"\(2,\) and \(3,\)"):
         episodes_over_data([0.5, 0.6], [1.0, 1.0], [0.0, 0.0, 0.0])
     with pytest.raises(CourseError, match="not finite"):

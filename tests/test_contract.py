@@ -849,3 +849,13 @@ def test_what_cannot_be_taken_in_parts_says_so():
 
     with pytest.raises(CourseError, match="a batch of type dict cannot be taken in parts; leave accumulate at 1"):
         training.train(Mean(), Plain(), steps=2, tasks=2, accumulate=2, progress=False)
+
+
+def test_logits_for_fewer_classes_than_the_tasks_have_are_refused():
+    """The missing class could never be named: the accuracy would be too low, and nobody would know why."""
+    learner = learners.MAML(nn.Sequential(nn.Flatten(), nn.Linear(256, 4)), inner_steps=0)
+    assert evaluate(learner, EpisodeSampler(squares(), 4, 1, 2), episodes=2).episodes == 2
+    prediction = torch.zeros(2, 10, 4)
+    batch = EpisodeSampler(squares(), 5, 1, 2).sample(2, torch.Generator().manual_seed(0))
+    with pytest.raises(CourseError, match=r"MAML predicts 4 logits, but a query is of class number 4 .counted from 0"):
+        learner.score(prediction, batch)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -261,3 +262,13 @@ def test_a_data_set_is_digested_once_for_all_its_samplers(monkeypatch):
     right = hashlib.sha256(repr(data.names).encode() + data.images.numpy().tobytes()).hexdigest()[:12]
     assert once == right  # as it has always been
     assert EpisodeSampler(data.select([3, 1, 2, 0]), 4, 1, 3).describe()["content"] != once
+
+
+def test_images_of_whole_numbers_are_refused_where_they_would_be_taken_for_shares():
+    episode = EpisodeSampler(squares(), 3, 1, 2).sample(2, torch.Generator().manual_seed(0))
+    bytes_ = replace(episode, query_x=(255 * episode.query_x).to(torch.uint8))
+    with pytest.raises(CourseError, match=r"query_x is of torch\.uint8; give images as floating point numbers"):
+        bytes_.to("cpu", torch.float32)
+    assert bytes_.to("cpu").query_x.dtype == torch.uint8
+    with pytest.raises(CourseError, match="5 distinct numbers do not fit into 4"):
+        draw_distinct(torch.tensor([9, 4]), 5, torch.Generator())

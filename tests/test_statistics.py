@@ -9,7 +9,15 @@ from scipy import stats
 
 from mlcourse import statistics
 from mlcourse.errors import CourseError
-from mlcourse.statistics import Metric, bootstrap_interval, cluster_bootstrap_interval, holm, paired, ratio_interval
+from mlcourse.statistics import (
+    Metric,
+    NoInterval,
+    bootstrap_interval,
+    cluster_bootstrap_interval,
+    holm,
+    paired,
+    ratio_interval,
+)
 
 F64 = torch.float64
 
@@ -125,11 +133,55 @@ def test_clusters_make_the_interval_wider_and_right():
 
 
 def test_clusters_of_any_names_and_sizes():
-    assert cluster_bootstrap_interval([1.0, 3.0, 5.0], [7, 7, 2])[0] == pytest.approx(3.0)
-    with pytest.raises(CourseError, match="one cluster"):
-        cluster_bootstrap_interval([1.0, 2.0], [0, 0])
+    clusters = [7, 7, 2, -1, 10**9, 3]
+    assert cluster_bootstrap_interval([1.0, 3.0, 5.0, 2.0, 4.0, 3.0], clusters)[0] == pytest.approx(3.0)
     with pytest.raises(CourseError, match="of 3 values 2 have one"):
         cluster_bootstrap_interval([1.0, 2.0, 3.0], [0, 1])
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_few_clusters_or_values_have_no_interval(number):
+    clusters = torch.arange(number).repeat_interleave(50)
+    values = torch.randn(50 * number, generator=generator(1), dtype=F64)
+    few = f"there are {number} clusters .or values., too few .*; give 5 or more"
+    with pytest.raises(NoInterval, match=few):
+        cluster_bootstrap_interval(values, clusters)
+    with pytest.raises(NoInterval, match=few):
+        bootstrap_interval(values[:number])
+
+
+def covered_by_clusters(number, draw, seeds=1000):
+    """In how many of 100 samples the interval over so many clusters, of 20 to 60 values, holds the truth 0."""
+    sizes = torch.linspace(20, 60, number).long()
+    clusters, held = torch.arange(number).repeat_interleave(sizes), 0
+    for seed in range(seeds):
+        noise = torch.randn(len(clusters), generator=generator(seed + 10**4), dtype=F64)
+        values = draw(number, generator(seed))[clusters] + 0.5 * noise
+        _, lower, upper = cluster_bootstrap_interval(values, clusters, draws=200, seed=seed)
+        held += lower <= 0 <= upper
+    return 100 * held / seeds
+
+
+def normal(number, draws):
+    return torch.randn(number, generator=draws, dtype=F64)
+
+
+def flat(number, draws):
+    return torch.rand(number, generator=draws, dtype=F64) - 0.5
+
+
+@pytest.mark.parametrize("draw", [normal, flat])
+@pytest.mark.parametrize("number", [5, 8, 13, 20])
+def test_the_interval_over_clusters_covers_93_to_97_of_100(number, draw):
+    assert 93 <= covered_by_clusters(number, draw) <= 97
+
+
+def test_a_statistic_that_is_not_finite_in_a_draw_is_an_error():
+    values = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0], dtype=F64)
+    with pytest.raises(CourseError, match="the statistic is not finite in every draw"):
+        bootstrap_interval(values, lambda some: 1 / some.sum())
+    with pytest.raises(CourseError, match="draws is 1; give"):
+        bootstrap_interval(values, draws=1)
 
 
 def test_metrics_say_what_they_miss_and_tell_shares_as_percentages():
@@ -146,3 +198,17 @@ def test_the_difference_of_two_ratios_is_that_of_their_values():
     difference = metric.compare(a, b)
     assert difference.difference == pytest.approx(metric.interval(a)[0] - metric.interval(b)[0])
     assert metric.compare(a, a).ci95 == 0
+
+
+@pytest.mark.parametrize("call", [statistics.mean_interval, statistics.student_interval])
+def test_a_table_of_values_is_refused(call):
+    """Its length is not how many values there are: the interval would be too wide, and say nothing."""
+    with pytest.raises(CourseError, match=r"the values have the shape \(3, 40\); give independent values \[n\]"):
+        call(torch.rand(3, 40))
+
+
+def test_p_of_few_pairs_is_the_librarys():
+    a, b = torch.randn(2, 6, generator=generator(4), dtype=F64)
+    expected = stats.ttest_rel(a.numpy(), b.numpy()).pvalue
+    assert statistics.p_value(paired(a, b, few=True)) == pytest.approx(expected, rel=1e-9)
+    assert statistics.p_value(paired(a, b)) < expected

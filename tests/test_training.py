@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import mlcourse
 from mlcourse import files, learners, training
 from mlcourse.episodes import EpisodeSampler
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, CourseWarning
 from mlcourse.evaluation import evaluate
 from mlcourse.learners import FineTune
 from mlcourse.networks import Conv4
@@ -37,9 +37,6 @@ def sampler(split="train", **shape):
 def run(model, **changes):
     settings = {"steps": 8, "tasks": 2, "seed": 3, "validation": sampler("val"), "validate_every": 3, "progress": False}
     return training.train(model, sampler(), **(settings | {"validation_episodes": 10} | changes))
-
-
-SETTINGS = {"tasks": 2, "schedule": "cosine", "validate_every": 3, "validation_episodes": 10}
 
 
 def same(a, b):
@@ -122,7 +119,8 @@ def test_moments_come_back_in_the_layout_of_their_parameters(tmp_path, method):
     model = learner(method)
     run(model, out=tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()  # so that the run counts as unfinished
-    again = training.Run(learner(method), 1e-3, 3, tmp_path / "run", SETTINGS, 8)
+    told = files.load_tensors(tmp_path / "run" / "checkpoint.safetensors")[1]["settings"]
+    again = training.Run(learner(method), 1e-3, 3, tmp_path / "run", told, 8)
     again.open(resume=True)
     again.close_log()
     by_parameter = again.optimizer.state
@@ -545,10 +543,10 @@ def test_an_odd_metric_in_the_log_is_a_gap_and_no_fault(tmp_path):
     assert [math.isnan(value) for value in history.values] == [True, False, True, True, True, True, False, False]
 
 
-def test_the_log_is_json_also_where_a_metric_is_undefined(tmp_path):
+def test_the_log_is_json_also_where_a_metric_is_undefined(tmp_path, monkeypatch):
     model = learner()
-    metrics = model.metrics
-    model.metrics = lambda prediction, batch: metrics(prediction, batch) | {"ratio": math.nan, "size": math.inf}
+    metrics, odd = model.metrics, {"ratio": math.nan, "size": math.inf}
+    monkeypatch.setattr(type(model), "metrics", lambda _, *given: metrics(*given) | odd)
     history = run(model, out=tmp_path / "run", steps=3)
 
     def refuse(word):
@@ -619,3 +617,46 @@ def test_what_a_learner_measures_besides_is_named(tmp_path, capsys):
     entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert sum(entry["indefinite"] for entry in entries) / 3 == pytest.approx(history.others["indefinite"])
     assert run(learner(), steps=2).others == {}
+
+
+# ------------------------------------------------------------------ before the first step, and after a stop
+
+
+def test_a_run_does_not_go_on_with_other_pictures_or_tasks(tmp_path):
+    others = {
+        "shot = 1, not 2": EpisodeSampler(squares(), 4, 2, 2),
+        "content = ": EpisodeSampler(squares(split="val"), 4, 1, 2),
+    }
+    first = EpisodeSampler(squares(), 4, 1, 2)
+    training.train(learner(), first, steps=2, tasks=2, out=tmp_path / "own", progress=False)
+    for words, source in others.items():
+        with pytest.raises(CourseError, match=f"is of another run: its settings have {words}"):
+            training.train(learner(), source, steps=2, tasks=2, out=tmp_path / "own", progress=False, resume=True)
+    about = files.load_tensors(tmp_path / "own" / "checkpoint.safetensors")
+    about[1]["settings"].pop("source")  # as an earlier version wrote it
+    files.save_tensors(tmp_path / "own" / "checkpoint.safetensors", *about)
+    training.train(learner(), first, steps=2, tasks=2, out=tmp_path / "own", progress=False, resume=True)
+
+
+@pytest.mark.parametrize("which", ["source", "validation"])
+def test_tasks_of_more_classes_than_a_head_has_are_refused_before_the_first_step(which):
+    model = learner("maml")
+    sources = {"source": sampler(), "validation": sampler()} | {which: EpisodeSampler(squares(), 6, 1, 2)}
+    model.outer_loss = None  # a step would fail otherwise
+    with pytest.raises(CourseError, match="tasks have 6 classes, but MAML tells 4 apart at most; build it"):
+        training.train(model, **sources, steps=2, tasks=2, progress=False)
+
+
+def test_an_outer_loss_that_is_no_number_is_one_line():
+    model = learner()
+    for given, words in ((torch.ones(3, requires_grad=True), r"\(3,\)"), (1.0, "float")):
+        model.outer_loss = lambda batch, given=given, **_: (given, {})
+        with pytest.raises(CourseError, match=f"the outer loss of PrototypicalNetwork is {words}; give one number"):
+            run(model, steps=1)
+
+
+def test_what_a_learner_doubts_is_said_once_in_a_training():
+    """With batch normalisation φ is no minimum: what implicit MAML takes for its meta-gradient is none."""
+    with pytest.warns(CourseWarning, match="step 1: in 100 % of the tasks φ is no minimum.*; add damping") as heard:
+        run(learner("imaml", inner_steps=1, strength=1e-3, inner_rate=1e-4, iterations=20), steps=3)
+    assert len([one for one in heard if issubclass(one.category, CourseWarning)]) == 1

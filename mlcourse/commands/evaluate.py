@@ -22,17 +22,19 @@ def evaluate(
             "which says all but the learner (the result is kept for mlcourse table)"
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    split: Annotated[str | None, typer.Option(help="train, val or test (default: test)")] = None,
     way: Annotated[int | None, typer.Option(help="classes per task (default: the run's, else 5)")] = None,
     shot: Annotated[int | None, typer.Option(help="support images per class (default: the run's, else 1)")] = None,
     query: Annotated[
         int | None, typer.Option(help="query images per class (default: the run's, else 15, or as many as there are)")
     ] = None,
-    episodes: Annotated[int, typer.Option(help="1,000 or more for a figure to report")] = 1000,
+    episodes: Annotated[int | None, typer.Option(help="1,000 or more for a figure to report (default: 1,000)")] = None,
     inner_steps: Annotated[
         int | None, typer.Option(help="steps of descent on a task, for methods that descend (default: the run's)")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of the episodes, and of an untrained network's weights")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="of the episodes, and of an untrained network's weights (default: 0)")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
@@ -41,7 +43,7 @@ def evaluate(
         typer.Option("--drawn/--no-drawn", help="redraw every image with the pad's pen (default: as the run, else no)"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="file of the result on fixed episodes (default: one in runs/results)")
+        Path | None, typer.Option(help="file of the result on fixed episodes, a .json (default: one in runs/results)")
     ] = None,
     convert: Annotated[
         bool, typer.Option("--convert", help="convert the pictures to the size and colours that the run was trained on")
@@ -49,19 +51,22 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
+    from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
+
     if on_protocol.names_episodes(protocol, out):
-        fixed = {"dataset": (dataset, None), "split": (split, "test"), "way": (way, None), "shot": (shot, None)}
-        fixed |= {"query": (query, None), "episodes": (episodes, 1000), "drawn": (drawn, None)}
-        fixed["inner-steps"] = (inner_steps, None)  # a result says nothing of them
+        fixed = {"dataset": dataset, "split": split, "way": way, "shot": shot, "query": query, "episodes": episodes}
+        fixed |= {"drawn": drawn, "inner-steps": inner_steps}  # a result says nothing of them
         on_protocol.check_free(protocol, fixed)
+        if seed is not None:
+            check_seed(seed)
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
         more |= {"download": download, "convert": convert, "out": out, "as_json": as_json}
         return on_protocol.evaluate(learner, protocol, **more)
-    from mlcourse import devices, evaluation, learners, protocols, threads
+    from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
-    from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
     from mlcourse.errors import CourseError
 
+    split, episodes, seed = split or "test", 1000 if episodes is None else episodes, seed or 0
     for what, value in (("way", way), ("shot", shot), ("query", query)):
         if value is not None:
             check_positive(what, value)
@@ -75,7 +80,7 @@ def evaluate(
         protocol = about.get("protocol")
     shot = about.get("shot", 1) if shot is None else shot
     drawn = bool(about.get("drawn")) if drawn is None else drawn
-    shape = None if baseline else protocols.shape_of(model)
+    shape = None if baseline else learners.shape_of(model)
     if convert and shape is None:
         raise CourseError(f"--convert is for a trained run of one shape; {learner} takes any pictures: leave it out")
     images = data.load(
@@ -130,7 +135,7 @@ def _baseline(learner: str) -> str | None:
 def _check_way(learner, model, way: int) -> None:
     """Raise CourseError where a run was trained for fewer classes than are asked for."""
     from mlcourse.errors import CourseError
-    from mlcourse.protocols import most_ways
+    from mlcourse.learners import most_ways
 
     most = most_ways(model)
     if most is not None and way > most:

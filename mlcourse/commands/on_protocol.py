@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,11 @@ def names_episodes(protocol: str | None, out: Path | None) -> bool:
     return fixed
 
 
-def check_free(protocol: str, given: dict[str, tuple[Any, Any]]) -> None:
-    """Raise CourseError where an option was given that the protocol fixes: name -> (value, default)."""
-    for name, (value, default) in given.items():
-        if value != default:
+def check_free(protocol: str, given: dict[str, Any]) -> None:
+    """Raise CourseError where an option was given (None: it was not) that the protocol fixes."""
+    for name, value in given.items():
+        if value is not None:
             raise CourseError(f"--{name} is {value}, but protocol {protocol} fixes the episodes: leave --{name} out")
-
-
-def check_replaced(path: Path, seed: int | None) -> None:
-    """Raise CourseError where the file holds the result of another training: two runs of one name are not one."""
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))["seed"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # no result yet, or one that nobody can read
-    if earlier != seed:
-        raise CourseError(
-            f"{path} holds the result of another training (seed {earlier}, this one has {seed}): "
-            "name another file with --out, or rename the run's folder"
-        )
 
 
 def evaluate(
@@ -44,7 +32,7 @@ def evaluate(
     protocol: str,
     *,
     baseline: str | None,
-    seed: int,
+    seed: int | None,
     device: str,
     root: Path | None,
     download: bool,
@@ -54,36 +42,41 @@ def evaluate(
 ) -> None:
     """Evaluate, write the result, and say what it is.
 
-    baseline: the method of a learner that is no run; its weights are of `seed`. The other options are those of
-    `mlcourse evaluate`.
+    baseline: the method of a learner that is no run; its weights are of `seed` (None: 0). The other options are those
+    of `mlcourse evaluate`.
     """
     from mlcourse import devices, learners, protocols, threads
 
     chosen = protocols.read(protocol)
-    if baseline is None and seed:
+    if baseline is None and seed is not None:
         raise CourseError(f"--seed is {seed}, but the episodes of protocol {chosen.name} have their own: leave it out")
     threads.limit()
     place = devices.pick(device)
+    about: dict[str, Any] = {}
     if baseline:
-        untrained = learner != baseline  # pixels has no weights, so no seed
         channels, size, _ = chosen.images(root=root, download=download).shape
-        about: dict[str, Any] = {"seed": seed} if untrained else {}
-        model = learners.build(baseline, way=chosen.way, in_channels=channels, size=size, seed=seed).to(place)
-        name = f"{learner}-seed{seed}" if untrained else learner
+        model = learners.build(baseline, way=chosen.way, in_channels=channels, size=size, seed=seed or 0).to(place)
+        name, weights = learner, any(True for _ in model.parameters())
+        if seed is not None and not weights:
+            raise CourseError(f"--seed is {seed}, but {learner} has no weights, and episodes are fixed: leave it out")
+        if weights:
+            name, about = f"{learner}-seed{seed or 0}", {"seed": seed or 0}
     else:
         model, about = learners.load_run(learner, device=place)
         name = Path(learner).resolve().name
+    method = learner if baseline else None
     path = out or protocols.folders(chosen)[1] / f"{name}.json"
-    check_replaced(path, about.get("seed"))
-    words = ["mlcourse evaluate", learner if baseline else name, f"--protocol {chosen.name}"]
-    words += [f"--seed {seed}"] if baseline and seed else []
+    protocols.check_place(path, chosen, protocols.of_training(model, about, method))
+    named = chosen.name if protocol in protocols.names() else Path(protocol).name
+    words = ["mlcourse", "evaluate", learner if baseline else name, "--protocol", named]
+    words += ["--seed", str(seed)] if seed else []
     result = protocols.evaluate(
         chosen,
         model,
         name=name,
         about=about,
-        method=learner if baseline else None,
-        command=" ".join([*words, *(["--convert"] if convert else [])]),
+        method=method,
+        command=shlex.join([*words, *(["--convert"] if convert else [])]),
         root=root,
         download=download,
         convert=convert,
@@ -97,9 +90,11 @@ def evaluate(
         print(json.dumps(row_numbers(row) | {"protocol": chosen.name, "digest": chosen.digest, "file": str(path)}))
         return
     half, data = row.over_episodes.upper - row.accuracy, row.over_data
-    over_data = f", {100 * data.lower:.2f} to {100 * data.upper:.2f} over {chosen.clusters}" if data else ""
+    over_data = f"no interval over the {chosen.clusters} (too few, or all of them in each episode)"
+    if data:
+        over_data = f"{100 * data.lower:.2f} to {100 * data.upper:.2f} over {chosen.clusters}"
     print(
         f"{learner} on protocol {chosen.name}: {100 * row.accuracy:.2f} ± {100 * half:.2f} % over "
-        f"{chosen.episodes} episodes{over_data}; worst tenth {100 * row.worst_tenth:.1f} %"
+        f"{chosen.episodes} episodes, {over_data}; worst tenth {100 * row.worst_tenth:.1f} %"
     )
     print(f"the result is in {path}. Next: mlcourse table {protocol}")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
     from mlcourse.protocols import Pair, Protocol, Row
+    from mlcourse.teaching import forest
 
 FORMATS = ("text", "markdown", "csv", "json")
 PLOTS = (".png", ".svg", ".pdf")
@@ -24,9 +26,10 @@ WIDE = 240  # letters of a line where no terminal says how many it has
 
 ROWS_SAY = (
     "Accuracy in percent; both intervals are of 95 %. Over episodes: other episodes of the same pictures. Over the "
-    "data: other {clusters}, by a bootstrap of those that there are. Methods whose paired interval over episodes, "
-    "against the first of their rank, holds 0 share the rank. ECE and NLL: before > after one temperature that is "
-    "fitted on validation classes. FLOP: counted, of the training and of one episode."
+    "data: other {clusters}, by Student's t over those that there are; none where they are fewer than 5, or all "
+    "of them in each episode. Methods whose paired interval over episodes, against the first of their rank, holds 0 "
+    "share the rank. ECE and NLL: before > after one temperature that is fitted on validation classes. FLOP: counted, "
+    "of the training and of one episode."
 )
 PAIRS_SAY = (
     "Differences in points, a minus b, on the same episodes; both intervals are of 95 %. Over the data: of other "
@@ -215,9 +218,16 @@ def commands(rows: list[Row]) -> list[str]:
     """The commands that make the rows again."""
     found = []
     for row in rows:
-        found += [f"{one.made_by} --out {one.learner}" for one in row.results if one.made_by]
+        found += [f"{one.made_by} --out {shlex.quote(one.learner)}" for one in row.results if one.made_by]
         found += [one.command for one in row.results if one.command]
     return list(dict.fromkeys(found))
+
+
+def forest_lines(rows: list[Row]) -> list[forest.Line]:
+    """The rows that were run, as the forest plot takes them."""
+    from mlcourse.teaching import forest
+
+    return [forest.Line(name_of(row), row.over_episodes, row.over_data, row.rank) for row in rows if row.run]
 
 
 def draw(protocol: Protocol, rows: list[Row], path: Path) -> None:
@@ -227,10 +237,9 @@ def draw(protocol: Protocol, rows: list[Row], path: Path) -> None:
     from mlcourse import files
     from mlcourse.teaching import forest
 
-    there = [row for row in rows if row.run]
-    if not there:
+    lines = forest_lines(rows)
+    if not lines:
         raise CourseError(f"nothing to draw: no learner was evaluated on protocol {protocol.name} yet")
-    lines = [forest.Line(name_of(row), row.over_episodes, row.over_data, row.rank) for row in there]
     figure = forest.forest(lines, title=protocol.name, clusters=protocol.clusters)
     kind, text = path.suffix.lower()[1:], forest.alt(lines, title=protocol.name)
     # matplotlib numbers the parts of an SVG at random, but for a salt

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 
 from mlcourse.learners.base import Learner
-from mlcourse.learners.building import build, completed, options_of
+from mlcourse.learners.building import build, completed, most_ways, options_of, shape_of
 from mlcourse.learners.hypernet import HyperNetwork
 from mlcourse.learners.implicit import ImplicitMAML
 from mlcourse.learners.incontext import InContextLearner
@@ -31,6 +31,6 @@ __all__ = [
     "ANIL", "CHECKPOINT", "CONFIG", "MAML", "METHODS", "PREVIOUS", "R2D2", "WEIGHTS", "FeatureModulation", "FineTune",
     "HyperNetwork", "ImplicitMAML", "InContextLearner", "Learner", "MatchingNetwork", "MetaNetwork", "Method", "Paper",
     "PixelNeighbours", "PrototypicalNetwork", "Recipe", "RelationNetwork", "Reptile", "build",
-    "check_saving", "completed", "load", "load_run", "options_of", "prototypes", "recipe", "register", "restore",
-    "ridge", "save", "squared_distances",
+    "check_saving", "completed", "load", "load_run", "most_ways", "options_of", "prototypes", "recipe", "register",
+    "restore", "ridge", "save", "shape_of", "squared_distances",
 ]  # fmt: skip

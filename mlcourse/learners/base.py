@@ -54,16 +54,6 @@ class Learner(Recorded):
         """What `learners.load` makes this learner from again: the arguments of `build`, or class and arguments."""
         return self.config or super().recorded()
 
-    def check_images(self, shape: tuple[int, ...]) -> None:
-        """Raise CourseError when images of `shape` (C, H, W) are not what this learner was built for."""
-        if "in_channels" not in self.config or self.trains_on == "nothing":
-            return
-        built = (self.config["in_channels"], self.config["size"], self.config["size"])
-        if tuple(shape) != built:
-            raise CourseError(
-                f"the images are {tuple(shape)}, but the learner was built for {built}; choose fitting data"
-            )
-
     # ------------------------------------------------------------------ the inner process
 
     def adapt(
@@ -135,6 +125,10 @@ class Learner(Recorded):
         prediction = self(batch.support_x, batch.support_y, batch.query_x)
         return self.loss(prediction, batch.query_y), prediction
 
+    def doubt(self, metrics: dict[str, float]) -> str | None:
+        """What a person should know of training steps with these metrics: one line that names the remedy, or None."""
+        return None
+
     # ------------------------------------------------------------------ how good it is
 
     def metric_for(self, batch: Any) -> Metric:
@@ -150,6 +144,11 @@ class Learner(Recorded):
         if given != asked if values else given[:-1] != asked:  # PyTorch would broadcast: another number, and no word
             wanted = "the targets' shape" if values else "logits [tasks, queries, way]"
             raise CourseError(f"{type(self).__name__} predicts {given} for targets {asked}; give {wanted}")
+        if not values and asked[-1] and int(batch.query_y.max()) >= given[-1]:
+            raise CourseError(
+                f"{type(self).__name__} predicts {given[-1]} logits, but a query is of class number "
+                f"{int(batch.query_y.max())} (counted from 0); give one logit for each class of the tasks"
+            )
         if values:
             return {"error": (prediction - batch.query_y).double().square().flatten(1).mean(1)}
         return {"accuracy": (prediction.argmax(-1) == batch.query_y).double().mean(1)}

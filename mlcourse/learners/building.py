@@ -1,4 +1,4 @@
-"""Learners by name: the options that a method has, and a learner made of them, with a network of the table."""
+"""Learners by name: the options of a method, a learner made of them, and what a learner was made for."""
 
 import inspect
 from collections.abc import Iterator
@@ -110,6 +110,22 @@ def build(
     if network != DEFAULT_NETWORK:  # files of learners from before the table name no network
         learner.config["network"] = network
     return learner
+
+
+def shape_of(learner: nn.Module) -> tuple[int, int, int] | None:
+    """(C, H, W) of the pictures that a learner was built for; None when it takes any, or does not say."""
+    config = getattr(learner, "config", {})
+    if "in_channels" not in config or getattr(learner, "trains_on", None) == "nothing":
+        return None
+    return config["in_channels"], config["size"], config["size"]
+
+
+def most_ways(learner: nn.Module) -> int | None:
+    """How many classes a learner tells apart at most; None when it takes any number, or does not say."""
+    config = getattr(learner, "config", {})
+    options, method = config.get("options", {}), METHODS.get(config.get("method"))
+    fixed = method is not None and method.head and not options.get("zero_head")
+    return config.get("way") if fixed else options.get("most_ways")
 
 
 def made_from(config: dict[str, Any]) -> Learner:

@@ -149,6 +149,13 @@ register(
         2018,
         "https://arxiv.org/abs/1707.03141",
     ),
+    published={
+        "omniglot 5-way 1-shot": 99.07,
+        "omniglot 5-way 5-shot": 99.78,
+        "omniglot 20-way 1-shot": 97.64,
+        "omniglot 20-way 5-shot": 99.36,
+    },
+    setting="another network, SNAIL; a split of 1,200 and 423 characters; normalisation not looked up",
     network=ENCODER,
     # What is read depends on the whole task, so it sees several tasks per step.
     recipes=recipes_of_encoders(5000, tasks=4, train_way=20, query=4, rate=1e-3),

@@ -107,7 +107,12 @@ register(
         2017,
         "https://arxiv.org/abs/1703.05175",
     ),
-    published={"omniglot 5-way 1-shot": 98.8, "omniglot 20-way 1-shot": 96.0},
+    published={
+        "omniglot 5-way 1-shot": 98.8,
+        "omniglot 5-way 5-shot": 99.7,
+        "omniglot 20-way 1-shot": 96.0,
+        "omniglot 20-way 5-shot": 98.9,
+    },
     setting="Vinyals split",
     network=ENCODER,
     recipes={

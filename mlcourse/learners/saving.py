@@ -1,9 +1,11 @@
 """Learners in folders: `save` writes one, `load` brings it back, where its file is damaged from a checkpoint."""
 
 import inspect
+import json
 import types
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,19 @@ from torch.nn.parameter import is_lazy
 from mlcourse import files
 from mlcourse.errors import CourseError, CourseWarning
 from mlcourse.learners.base import Learner
-from mlcourse.learners.building import made_from
+from mlcourse.learners.building import completed, made_from
+from mlcourse.networks import Recorded
 
 WEIGHTS, CONFIG = "learner.safetensors", "config.json"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 PLAIN = (bool, int, float, str, type(None))
-FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type)
-ANSWERS = ("adapt", "inner_process", "predict", "forward")  # methods that one object may have been given anew
+FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, type)
+# Of their classes: what has no underscore before its name is what they compute with, not what they find out.
+LIBRARIES = ("torch.", "mlcourse.")
+HOOKS = (
+    "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks", "_state_dict_pre_hooks",
+    "_state_dict_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_post_accumulate_grad_hooks",
+)  # fmt: skip
 
 
 def check_saving(learner: nn.Module) -> None:
@@ -59,6 +67,17 @@ def _check_same(learner: Learner, again: Learner) -> None:
                 f"{changed}: {key} has the shape {mine.get(key)}, made again from its "
                 f"arguments {other.get(key)}, so it could not be loaded; make all of it in __init__"
             )
+    mine, other = _first_names(learner), _first_names(again)
+    for key in mine:
+        if mine[key] != other.get(key, mine[key]):
+            shares = ["none" if one[key] == key else one[key] for one in (mine, other)]
+            raise CourseError(
+                f"{changed}: {key} shares its numbers with {shares[0]}, made again from its arguments with "
+                f"{shares[1]}, so it could not be loaded; share them in __init__"
+            )
+    mine, other = (dict(one.named_parameters(remove_duplicate=False)) for one in (learner, again))
+    for key in mine:
+        _check_same_hooks(mine[key], other.get(key), f"{key}.", changed)
     parts, others = (dict(one.named_modules(remove_duplicate=False)) for one in (learner, again))
     for place in parts | others:
         part, other = parts.get(place), others.get(place)
@@ -68,17 +87,69 @@ def _check_same(learner: Learner, again: Learner) -> None:
                 f"{changed}: {place} is {kinds[0]}, made again from its arguments {kinds[1]}, so it could not be "
                 "loaded; make all of it in __init__"
             )
-        for what in _settings_of(part):
-            name, now = f"{place}.{what}" if place else what, vars(part)[what]
-            if what in ANSWERS and what not in vars(other):
-                raise CourseError(f"{changed}: it got a {name} of its own, which no file keeps; define it in a class")
-            then = vars(other).get(what, now)
-            if not _same(now, then):
-                now, then = (getattr(value, "__name__", None) or repr(value) for value in (now, then))
-                raise CourseError(
-                    f"{changed}: {name} is {now}, made again from its arguments {then}, and a file keeps the "
-                    "arguments; make it anew with that value"
-                )
+        _check_same_part(part, other, f"{place}." if place else "", changed)
+
+
+def _check_same_part(part: nn.Module, other: nn.Module, place: str, changed: str) -> None:
+    """Raise CourseError where one part computes otherwise than the same part made again."""
+    for what in _settings_of(part):
+        now, replaces = vars(part)[what], getattr(type(part), what, None)
+        if callable(replaces) and what not in vars(other):
+            raise CourseError(f"{changed}: it got its own {place}{what}, which no file keeps; define it in a class")
+        then = vars(other).get(what, replaces if isinstance(replaces, (bool, int, float, str, tuple)) else now)
+        if not _same(now, then):
+            now, then = (getattr(value, "__name__", None) or repr(value) for value in (now, then))
+            raise CourseError(
+                f"{changed}: {place}{what} is {now}, made again from its arguments {then}, and a file keeps the "
+                "arguments; make it anew with that value"
+            )
+    _check_same_hooks(part, other, place, changed)
+    unsaved = _unsaved_tensors(other)
+    for what, now in _unsaved_tensors(part).items():
+        if what in unsaved and not _equal(now, unsaved[what]):
+            raise CourseError(
+                f"{place}{what} holds numbers that no file keeps, and other ones when it is made again; make it a "
+                "buffer (register_buffer)"
+            )
+
+
+def _check_same_hooks(one: Any, other: Any, place: str, changed: str) -> None:
+    """Raise CourseError where a module or a parameter has other hooks than the same one made again."""
+    for kind in HOOKS:
+        has, had = (_names_in(getattr(each, kind, None)) for each in (one, other))
+        if has != had:
+            raise CourseError(
+                f"{changed}: {place}{kind[1:]} are {has}, made again from its arguments {had}, and no file keeps "
+                "hooks; remove them, or register them in __init__"
+            )
+
+
+def _first_names(learner: nn.Module) -> dict[str, str]:
+    """Of each parameter the first name that it has: parameters of one first name are one tensor."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(one), name) for name, one in learner.named_parameters(remove_duplicate=False)}
+
+
+def _names_in(hooks: dict[int, Any] | None) -> str:
+    names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in (hooks or {}).values()]
+    return ", ".join(names) or "none"
+
+
+def _unsaved_tensors(part: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a module by name that its state does not hold: plain attributes, buffers that do not persist.
+
+    Not of a layer of PyTorch: its plain ones are computed from its parameters, as by `torch.nn.utils.weight_norm`.
+    """
+    computed = type(part).__module__.startswith("torch.")
+    plain = {} if computed else {name: value for name, value in vars(part).items() if isinstance(value, Tensor)}
+    return plain | {name: part._buffers[name] for name in part._non_persistent_buffers_set if name in part._buffers}
+
+
+def _equal(now: Tensor, then: Tensor | None) -> bool:
+    """Whether two tensors hold the same numbers, in the first one's number format; nan is equal to itself."""
+    if now is None or then is None or now.shape != then.shape:
+        return now is then
+    return torch.equal(now.cpu().nan_to_num(), then.to("cpu", now.dtype).nan_to_num())
 
 
 def _kind(part: nn.Module | None) -> str:
@@ -89,17 +160,24 @@ def _kind(part: nn.Module | None) -> str:
 def _settings_of(part: nn.Module) -> list[str]:
     """The attributes of a module that say what it computes: its arguments, and functions such as an activation.
 
-    Of a layer of PyTorch all that it shows. What another class keeps besides (counts, remarks) is its own business.
+    Of classes of the libraries all that they show. Of another class also what it has in place of a method or of what a
+    `Learner` says of itself. What it keeps besides (counts, remarks) is its own business.
     """
-    given = vars(part).keys() - {"training"}
-    if type(part).__module__.startswith("torch."):
+    given = vars(part).keys() - {"training", "made_with", "config"}
+    if type(part).__module__.startswith(LIBRARIES):
         return sorted(name for name in given if not name.startswith("_"))
-    arguments = inspect.signature(type(part)).parameters
-    return sorted(n for n in given if n in arguments or n in ANSWERS or isinstance(vars(part)[n], FUNCTIONS))
+    known = {*inspect.signature(type(part)).parameters, *(set(dir(Learner)) - set(dir(Recorded)))}
+    return sorted(
+        name
+        for name in given
+        if name in known or callable(getattr(type(part), name, None)) or isinstance(vars(part)[name], FUNCTIONS)
+    )
 
 
 def _same(now: Any, then: Any) -> bool:
     """Whether two values are the same, as far as they are plain values or functions; of others it says yes."""
+    if isinstance(now, partial) and isinstance(then, partial):
+        return all(map(_same, (now.func, now.args, now.keywords), (then.func, then.args, then.keywords)))
     if isinstance(now, FUNCTIONS) or isinstance(then, FUNCTIONS):
         return now is then or getattr(now, "__qualname__", now) == getattr(then, "__qualname__", then)
     if isinstance(now, PLAIN) and isinstance(then, PLAIN):
@@ -180,7 +258,10 @@ def _finished(path: Path) -> tuple[Learner, dict[str, Any], int | None]:
     if not config.is_file():
         raise CourseError(f"{path.parent} holds no {CONFIG}: no finished training run; finish it with --resume")
     about = files.read_json(config)
-    return _filled(about.get("learner"), files.load_tensors(path)[0], config, path), about, about.get("steps_done")
+    tensors, told = _contents(path)
+    learner = _filled(about.get("learner"), tensors, config, path)
+    _check_one_run(about, told, path)
+    return learner, about, about.get("steps_done")
 
 
 def _without_config(path: Path) -> tuple[Learner, dict[str, Any], int | None]:
@@ -191,6 +272,34 @@ def _without_config(path: Path) -> tuple[Learner, dict[str, Any], int | None]:
         tensors, about = _contents(path)
         return _filled(about.get("learner"), tensors, path, path), about, about.get("steps_done")
     raise CourseError(f"{path} does not fit its {CONFIG}; use the files of one folder")
+
+
+def _check_one_run(about: dict[str, Any], told: dict[str, Any], path: Path) -> None:
+    """Raise CourseError where the weights tell of another run than the config beside them (old files tell nothing)."""
+    for name in about:
+        theirs, mine = (completed(one.get(name)) if name == "learner" else one.get(name) for one in (about, told))
+        if name in told and (found := first_difference(theirs, mine, name)):
+            name, config, weights = found
+            differs = f"{name} is {shortened(weights)}, and {shortened(config)} in {CONFIG}"
+            raise CourseError(
+                f"{path} is of another run than its {CONFIG}: {differs}; put the files of one run together, or delete "
+                f"{CONFIG} (the weights tell what they are)"
+            )
+
+
+def first_difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """(name, value, other value) of the first difference of two JSON values; None where they are the same."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        pairs = ((one.get(key), other.get(key), key) for key in sorted(one.keys() | other.keys()))
+        return next(filter(None, (first_difference(*pair) for pair in pairs)), None)
+    same = one == other or json.dumps(one) == json.dumps(other)  # as text nan is equal to itself
+    return None if same else (name, one, other)
+
+
+def shortened(value: Any, most: int = 100) -> str:
+    """A setting in words, cut where it is long, as a list of class names may be."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -222,15 +331,24 @@ def _filled(config: Any, tensors: dict[str, Tensor], described: Path, path: Path
         learner = made_from(config)
     except (CourseError, TypeError) as error:
         raise CourseError(f"{described} describes no learner that this version knows: {error}") from None
-    formats = {value.dtype for value in tensors.values() if value.is_floating_point()}
-    if len(formats) == 1:
-        learner.to(formats.pop())
+    for name, value in learner.state_dict(keep_vars=True).items():  # parts may be of several number formats
+        if name in tensors:
+            value.data = value.data.to(tensors[name].dtype)
     restore(learner, tensors, path)
     return learner
 
 
 def restore(learner: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """Put tensors into a learner. Raises CourseError, naming their file, when they are another learner's."""
+    """Put tensors into a learner.
+
+    Raises CourseError, naming their file, when they are another learner's, or of another number format.
+    """
+    for name, value in learner.state_dict().items():
+        if name in tensors and tensors[name].dtype != value.dtype:  # PyTorch would round them, and say nothing
+            raise CourseError(
+                f"{source} holds {name} in {tensors[name].dtype}, and the learner has {value.dtype}; call "
+                f"learner.to({tensors[name].dtype}) before"
+            )
     try:
         learner.load_state_dict(tensors)
     except RuntimeError as error:

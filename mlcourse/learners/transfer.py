@@ -2,6 +2,8 @@
 
 Yosinski et al., *How transferable are features in deep neural networks?*, 2014, https://arxiv.org/abs/1411.1792;
 as a few-shot baseline: Chen et al., *A Closer Look at Few-shot Classification*, 2019, https://arxiv.org/abs/1904.04232.
+The method `fine-tune` is the bottom of such a comparison: nothing was trained before. (The Baseline of Chen et al. is
+trained on all base classes first, so their figures are none of this method.)
 """
 
 from types import MappingProxyType
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from mlcourse import inner
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, State, answer_each, evaluation_mode, way_of
+from mlcourse.learners.methods import register
 from mlcourse.networks import normalisation_of, parts
 
 
@@ -112,3 +115,13 @@ def _heads(params: inner.Parameters, z: Tensor) -> Tensor:
 def _summed(logits: Tensor, labels: Tensor) -> Tensor:
     """The sum over tasks of each one's mean cross-entropy: so each head gets its own gradient."""
     return len(labels) * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+
+register(
+    "fine-tune",
+    learner=FineTune,
+    help="descends on the support set from random weights, nothing is trained before",
+    title="fine-tuning from random weights",
+    # statistics of the support set: those of a training, there was none; a query is still answered alone
+    network={"normalisation": "support", "downsample": "stride"},
+)

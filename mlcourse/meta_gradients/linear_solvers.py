@@ -24,7 +24,9 @@ def conjugate_gradient(product: Product, b: Tensor, *, iterations: int, toleranc
     """v ≈ A⁻¹ b for a symmetric positive definite A; exact after n iterations, but for rounding.
 
     product(p): A p, for p of b's shape [..., n]. tolerance: a system stops once ‖b − A v‖ ≤ tolerance · ‖b‖. Fewer than
-    n iterations are an approximation; 0 iterations return zeros.
+    n iterations are an approximation; 0 iterations return zeros. A system also stops where only rounding is left to
+    solve. Where A is semidefinite, going on would move v along directions that A does not see, so that of what came
+    after half of all digits the v of the smallest residual is kept.
     Raises CourseError where a direction has no positive curvature and more than rounding is left to solve: there A is
     not positive definite, and what has been found so far means nothing. Also for numbers that are not finite, a
     negative number of iterations, and a tolerance below 0.
@@ -64,6 +66,7 @@ def truncated_conjugate_gradient(
     enough = max(tolerance, 1e-3 * eps) ** 2 * error  # below rounding, going on would only add noise
     size_of_b, rounding = error.sqrt(), eps * error  # half of all digits: a residual of √eps · ‖b‖
     going, lowest, highest = error > enough, torch.full_like(error, math.inf), torch.zeros_like(error)
+    best, least = v, error
     for _ in range(iterations):
         if not going.any():
             break
@@ -86,8 +89,11 @@ def truncated_conjugate_gradient(
         error, before = dot(residual, residual), error
         _check_finite(error, "the residual b − A v")
         direction = residual + torch.where(going, error / before, 0) * direction
-        going = going & (error > enough)
-    v = scale * v
+        better = error < least / 4  # clearly: what rounding leaves goes up and down
+        best, least = torch.where(better, v, best), torch.where(better, error, least)
+        noise = NOISE * eps * (highest * dot(v, v).sqrt() + size_of_b)
+        going = going & (error > torch.maximum(enough, noise.square()))
+    v = scale * torch.where((least <= rounding) & (error > least), best, v)
     _check_finite(v, "the solution")
     return v, lowest
 

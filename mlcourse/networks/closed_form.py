@@ -2,9 +2,9 @@
 
 MAML differentiates a gradient. PyTorch can do that for every operation, by a recipe that fits all cases: for a
 convolution in groups it goes group by group, for batch normalisation it makes a dozen passes over the images. Written
-out by hand, the derivative of a convolution's gradient is three more convolutions, and that of batch normalisation's is
-a sum of three terms. That of pooling's gradient is a look-up, for which PyTorch copies all images twice. All of it stays
-in the channels-last layout, in which these operations are fastest.
+out by hand, the derivative of a convolution's gradient is three more convolutions, that of batch normalisation's is a
+sum of three terms, and that of pooling's is a look-up, for which PyTorch copies the images twice. All of it stays in
+the channels-last layout, in which these operations are fastest.
 
 Each operation is a pair of functions: the backward pass of the first is the second, and the backward pass of the second
 is the closed form. Nothing here can be differentiated a third time; who tries gets an error.

@@ -71,7 +71,8 @@ class Row:
 
     @cached_property
     def over_data(self) -> Interval | None:
-        """What other alphabets (scripts, classes) would give; None where there is only one."""
+        """What other alphabets (scripts, classes) would give; None where these say nothing of others: too few, or all
+        in each episode (`statistics.NoInterval`)."""
         return _over_data(self.first, self.per_episode, self.sums)
 
     @cached_property
@@ -91,7 +92,7 @@ class Row:
 
     def nll(self, when: str) -> float:
         """The mean over seeds of the negative log-likelihood, "before" or "after" the temperature."""
-        return sum(one.nll[when] for one in self.results) / len(self.results)
+        return sum(one.nll(when) for one in self.results) / len(self.results)
 
 
 class Pair(NamedTuple):
@@ -113,11 +114,8 @@ def rows(protocol: Protocol, results: Sequence[Stored]) -> list[Row]:
     A rank is shared by all whose paired interval over episodes, against the first of that rank, holds 0: nothing tells
     them apart. The next rank counts all above it, as in sports: 1, 1, 3.
     """
-    groups: dict[tuple, list[Stored]] = {}
-    for one in results:
-        groups.setdefault(one.row, []).append(one)
-    titles = Counter(some[0].title for some in groups.values())
-    there = [Row(some[0].method, _title(some[0], titles), tuple(some)) for some in groups.values()]
+    groups = _groups(results)
+    there = [Row(some[0].method, title, tuple(some)) for some, title in zip(groups, _titles(groups))]
     there.sort(key=lambda row: (-row.accuracy, row.method))
     ranked: list[Row] = []
     for place, row in enumerate(there, start=1):
@@ -128,9 +126,39 @@ def rows(protocol: Protocol, results: Sequence[Stored]) -> list[Row]:
     return ranked + [Row(method, title_of(method)) for method in protocol.rows if method not in run]
 
 
-def _title(one: Stored, titles: Counter[str]) -> str:
-    """The title of a row; where several rows have the same, with the name of its first learner."""
-    return one.title if titles[one.title] == 1 else f"{one.title}, {one.learner}"
+def _groups(results: Sequence[Stored]) -> list[list[Stored]]:
+    """The results of each row: all that is said of a row is the same in them, and their seeds differ.
+
+    A seed that a row has already, trained to other weights, is no further seed: it begins another row. So does a
+    result without a seed.
+    """
+    found: list[list[Stored]] = []
+    for one in results:
+        group = next((some for some in found if _another_seed(one, some)), None)
+        if group is None:
+            found.append([one])
+        else:
+            group.append(one)
+    return found
+
+
+def _another_seed(one: Stored, some: list[Stored]) -> bool:
+    seeds, weights = [other.seed for other in some], [other.weights for other in some]
+    new = None not in (one.seed, *seeds) and one.seed not in seeds and one.weights not in weights
+    return new and one.row == some[0].row
+
+
+def _titles(groups: list[list[Stored]]) -> list[str]:
+    """The titles of rows; where several have the same, with the name of the first learner, then with a number."""
+    titles = [some[0].title for some in groups]
+    several = {title for title, times in Counter(titles).items() if times > 1}
+    titles = [f"{title}, {some[0].learner}" if title in several else title for title, some in zip(titles, groups)]
+    seen: Counter[str] = Counter()
+    for index, title in enumerate(titles):
+        seen[title] += 1
+        if seen[title] > 1:
+            titles[index] = f"{title} ({seen[title]})"
+    return titles
 
 
 def _leader(ranked: list[Row]) -> Row | None:
@@ -164,10 +192,11 @@ def _pair(a: Row, b: Row, difference: Paired, p: float) -> Pair:
 
 def _over_data(one: Stored, values: Tensor, sums: Tensor) -> Interval | None:
     """The interval over the data of a mean, or of a difference: all results of a protocol have the same episodes."""
-    if len(sums) < 2:
-        return None
     more = {"crowding": one.crowding, "scale": one.scale}
-    return Interval(*statistics.episodes_over_data(values, one.counts[:, 0], sums, **more))
+    try:
+        return Interval(*statistics.episodes_over_data(values, one.counts[:, 0], sums, **more))
+    except statistics.NoInterval:
+        return None
 
 
 def published(protocol: Protocol, row: Row) -> str:

@@ -1,28 +1,36 @@
 """A protocol is a file that fixes the episodes of a comparison: their data, how they are drawn, and what came of it.
 
-Two results are a pair only when both learners answered the same episodes. So the file holds three digests: of the
-names and numbers of pictures of the classes (is it the same data?), of the pictures themselves (are they the same to
-the bit?), and of all indices drawn (are they the same episodes?). `data/protocols/README.md` says what each field is.
+Two results are a pair only when both learners answered the same episodes, in the same way. So the file holds digests:
+of the names and numbers of pictures of the classes (is it the same data?), of the pictures themselves (are they the
+same to the bit?), of all indices drawn (are they the same episodes?), and one of all fields that a figure depends on,
+these three among them. Results carry the last one. `data/protocols/README.md` says what each field is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlcourse import datasets, evaluation, files, places
+from mlcourse import datasets, evaluation, places
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import EpisodeSampler, check_positive, check_seed, draw_distinct
 from mlcourse.errors import CourseError
+from mlcourse.learners import METHODS
+from mlcourse.protocols import typed
 
 TASKS = ("classes", "within groups")
-LEAST_EPISODES = 2  # one has no interval
+LEAST_EPISODES, LEAST_WAY = 2, 2  # one episode has no interval, one class nothing to be told from
+UNTRAINED = "untrained-"  # before the name of a method: its network of random weights
+SAID = ("name", "what", "rows", "digest")  # fields that no figure depends on
+EXACT = ("glyphs", "omniglot", "mnist")  # data sets whose files every decoder reads alike
+OWN = "complete a comparison of your own (`Protocol.completed`) under a name of its own"
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,15 @@ class Protocol:
     one_by_one: bool  # each query is asked alone
     seed: int
     episodes: int
-    calibrate_on: dict[str, Any]  # dataset, lists and split of the classes that a temperature is fitted on
+    calibrate_on: dict[str, str | None]  # dataset, lists and split of the classes that a temperature is fitted on
     clusters: str  # what the groups are: alphabets, scripts, classes
     rows: tuple[str, ...]  # the methods of its table
     classes: int
     pictures: int
     data_digest: str = ""  # of the classes' names and numbers of pictures
     content_digest: str | None = None  # of the pictures; None where a decoder may differ (JPEG)
-    digest: str = ""  # of all indices, as in `evaluation.Result`
+    index_digest: str = ""  # of all indices drawn, as in `evaluation.Result`
+    digest: str = ""  # of all fields but SAID: two protocols of one digest ask the same
 
     # ------------------------------------------------------------------ data
 
@@ -69,7 +78,8 @@ class Protocol:
 
     def check(self, images: ClassImages) -> None:
         """Raise CourseError unless `images`, in their own shape, are the data, and give the episodes, of this file."""
-        if data_digest(images) != self.data_digest:
+        there = (self.classes, self.pictures) == (images.classes, len(images.images))
+        if data_digest(images) != self.data_digest or not there:
             raise CourseError(
                 f"protocol {self.name} is of other data: of {self.classes} classes with {self.pictures} pictures, and "
                 f"{self.dataset} {self.split} has here {images.classes} with {len(images.images)}, or under other "
@@ -81,15 +91,43 @@ class Protocol:
                 "names, but their pixels are not the same; take the data anew"
             )
         found = self.digest_on(images)
-        if found != self.digest:
+        if found != self.index_digest:
             raise CourseError(
-                f"protocol {self.name} gives other episodes than its digest says ({found} and {self.digest}): the file "
-                "was changed; take it anew, or give a comparison of your own another name and digest"
+                f"protocol {self.name} gives other episodes than its index_digest says ({found} and "
+                f"{self.index_digest}): the file was changed; take it anew, or {OWN}"
+            )
+        self.check_digest()
+
+    def check_digest(self) -> None:
+        """Raise CourseError where a field was changed after the digest was taken. This takes no data."""
+        if self.field_digest != self.digest:
+            raise CourseError(
+                f"protocol {self.name} was changed: its fields have the digest {self.field_digest}, and it says "
+                f"{self.digest}; take the file anew, or {OWN}"
             )
 
     def digest_on(self, images: ClassImages) -> str:
         """The digest of all indices that are drawn. No picture is looked at: only how many each class has."""
         return evaluation.digest_of(self.sampler(without_pictures(images)), episodes=self.episodes, seed=self.seed)
+
+    @property
+    def field_digest(self) -> str:
+        """The digest of all fields that a figure depends on."""
+        told = {name: value for name, value in asdict(self).items() if name not in SAID}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+    def completed(self, images: ClassImages | None = None) -> Protocol:
+        """The same with what is counted and digested of its data (default: `images()`), for one's own comparison."""
+        images = self.images() if images is None else images
+        known = replace(
+            self,
+            classes=images.classes,
+            pictures=len(images.images),
+            data_digest=data_digest(images),
+            content_digest=content_digest(images) if self.dataset in EXACT else None,
+            index_digest=self.digest_on(images),
+        )
+        return replace(known, digest=known.field_digest)
 
     # ------------------------------------------------------------------ episodes
 
@@ -161,40 +199,61 @@ def names() -> list[str]:
 
 
 def read(name_or_file: str | Path) -> Protocol:
-    """The protocol of a name, or of a file. Raises CourseError for one that is unknown, damaged or makes no sense."""
+    """The protocol of a name, or of a file.
+
+    Raises CourseError for one that is unknown, damaged, changed or makes no sense. Whether its data are there, and the
+    same, `Protocol.check` says.
+    """
     known = names()
     path = folder() / f"{name_or_file}.json" if str(name_or_file) in known else Path(name_or_file)
     if not path.is_file() and path.suffix != ".json":
         raise CourseError(f"there is no protocol {str(name_or_file)!r}: name a file, or one of {', '.join(known)}")
-    found = files.read_json(path)
-    wanted = {one.name for one in fields(Protocol)}
-    if found.keys() != wanted:
-        odd = sorted(found.keys() ^ wanted)[0]
-        raise CourseError(f"{path} is no protocol, or of another version: {odd!r} is missing or unknown; take it anew")
+    made = typed.read(path, Protocol, "take it anew")
     try:
-        made = Protocol(**found | {name: tuple(found[name]) for name in ("left_out", "rows")})
         _check_fields(made)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise CourseError(f"{path} is damaged ({error}); take it from a backup") from None
+        made.check_digest()
     except CourseError as error:
         raise CourseError(f"protocol {path.name}: {error}") from None
+    if str(name_or_file) in known and made.name != str(name_or_file):
+        raise CourseError(f"protocol {path.name}: name is {made.name!r}, and has to be that of its file; take it anew")
+    own = folder() / f"{made.name}.json"
+    if made.name in known and path.resolve() != own.resolve() and read(made.name).digest != made.digest:
+        raise CourseError(
+            f"protocol {path.name}: name is {made.name!r}, which is another protocol of the course; give it a name of "
+            "its own"
+        )
     return made
 
 
 def _check_fields(protocol: Protocol) -> None:
-    for name in ("way", "shot", "query", "episodes"):
+    """Raise CourseError for fields that make no sense, whatever the data are."""
+    for name in ("way", "shot", "query", "episodes", "classes", "pictures"):
         check_positive(name, getattr(protocol, name))
     check_seed(protocol.seed)
     if protocol.at_most is not None:
         check_positive("at_most", protocol.at_most)
+    if protocol.way < LEAST_WAY:
+        raise CourseError(f"way is {protocol.way}, and with one class there is nothing to tell apart; give 2 or more")
     if protocol.episodes < LEAST_EPISODES:
         raise CourseError(f"episodes is {protocol.episodes}, and one has no interval; give 1,000 for a figure")
     if protocol.tasks not in TASKS:
         raise CourseError(f"tasks is {protocol.tasks!r}; give one of {', '.join(TASKS)}")
-    if {"dataset", "lists", "split"} != protocol.calibrate_on.keys():
+    if protocol.calibrate_on.keys() != {"dataset", "lists", "split"} or None in (
+        protocol.calibrate_on["dataset"],
+        protocol.calibrate_on["split"],
+    ):
         raise CourseError("calibrate_on names dataset, lists and split; mend it")
-    if not (isinstance(protocol.name, str) and protocol.name.strip() and protocol.name == Path(protocol.name).name):
+    if not protocol.name.strip() or protocol.name != Path(protocol.name).name:
         raise CourseError(f"name is {protocol.name!r}; give one that a file can have")
+    for name in ("dataset", "split", "clusters", "what"):
+        if not getattr(protocol, name).strip():
+            raise CourseError(f"{name} is empty; mend it")
+    unknown = [row for row in protocol.rows if row.removeprefix(UNTRAINED) not in METHODS]
+    if unknown:
+        raise CourseError(f"rows has {unknown[0]!r}, which is no method; give names out of {', '.join(METHODS)}")
+    twice = [row for row, times in Counter(protocol.rows).items() if times > 1]
+    if twice:
+        raise CourseError(f"rows has {twice[0]!r} twice; name each method once")
 
 
 # ------------------------------------------------------------------ what digests are of

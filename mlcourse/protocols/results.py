@@ -1,13 +1,15 @@
-"""A learner on a protocol, and the file that keeps what came of it.
+"""A learner on a protocol: what it got right in each episode, how sure it was, and how it was trained.
 
-The file keeps what was counted: right answers in each episode, the same summed up per alphabet (or script, or
-class), answers per confidence. Everything that a table says — means, intervals, calibration errors — is computed from
-these when it is read, so no figure can be typed.
+What is kept was counted: right answers in each episode, the same summed up per alphabet (or script, or class), answers
+per confidence with their losses. Everything that a table says — means, intervals, calibration errors — is computed from
+these when it is read, so no figure can be typed. `result_files.py` writes and reads it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +18,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcourse import datasets, evaluation, files, places, statistics
+from mlcourse import datasets, evaluation, statistics
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import Episode, EpisodeSampler
 from mlcourse.errors import CourseError
-from mlcourse.learners import METHODS
-from mlcourse.learners.building import DEFAULT_NETWORK
+from mlcourse.learners import METHODS, options_of, recipe
+from mlcourse.learners.building import DEFAULT_NETWORK, most_ways, shape_of
 from mlcourse.protocols import embedded, flop
-from mlcourse.protocols.protocol import Protocol, WithinGroups, content_digest, without_pictures
+from mlcourse.protocols.protocol import UNTRAINED, Protocol, WithinGroups, content_digest, without_pictures
 
 VALIDATION_EPISODES = 200
 ROTATION = "/rot"
+WHEN = ("before", "after")  # the temperature
+COLUMNS = 4  # of reliability: answers, their confidences, those that are right, losses
 # What a run's config tells of its training, besides the data, the budget, the steps and the seed.
-TRAINING = ("way", "shot", "train_way", "train_query", "tasks", "rate", "schedule", "optimizer", "precision", "init")
+TRAINING = (
+    "way", "shot", "query", "train_way", "train_query", "tasks", "rate", "schedule", "optimizer", "accumulate",
+    "precision", "init", "validate_every", "validation_episodes", "validation_way",
+)  # fmt: skip
+BY_COMMAND = ("normalisation", "most_ways")  # options of a learner that follow from a command, not from a recipe
 
 
 # ------------------------------------------------------------------ counting
@@ -52,14 +60,14 @@ class Answers:
         """prediction: logits [tasks, queries, way]. Raises CourseError for anything else."""
         if not isinstance(prediction, Tensor) or prediction.dim() != 3 or batch.query_y.is_floating_point():
             raise CourseError("a protocol compares classifiers: predict has to give logits [tasks, queries, way]")
-        logits, labels, classes = prediction.detach().float().cpu(), batch.query_y.cpu(), batch.classes.cpu()
+        logits = prediction.detach().to(torch.promote_types(prediction.dtype, torch.float32)).cpu()
+        labels, classes = batch.query_y.cpu(), batch.classes.cpu()
         if logits.shape[:2] != labels.shape or logits.shape[2] < batch.way:
             raise CourseError(
                 f"predict gives {tuple(logits.shape)} for {tuple(labels.shape)} queries of {batch.way} classes; give "
                 "logits [tasks, queries, way]"
             )
-        given = prediction.argmax(-1).cpu()
-        self.right.append((given == labels).sum(1))
+        self.right.append((logits.argmax(-1) == labels).sum(1))
         self.parts.append((logits.flatten(0, 1), labels.flatten()))
         member = torch.nn.functional.one_hot(self.group_of[classes], len(self.groups)).sum(1)
         self.members.append(member.clamp(max=1) if self.within_groups else member)
@@ -74,7 +82,7 @@ class Answers:
 
     @property
     def logits(self) -> Tensor:
-        """Of all queries: float32 [n, way]."""
+        """Of all queries: float32 [n, way], or as exact as the learner is."""
         return torch.cat([logits for logits, _ in self.parts])
 
     @property
@@ -93,13 +101,18 @@ def fitted_temperature(validation: Answers, tested: frozenset[str]) -> float:
 
     Raises CourseError where a class of them is tested, too: a temperature that has seen the test flatters itself.
     """
-    both = sorted(validation.names & tested)
+    check_apart(validation.names, tested, validation.where)
+    return statistics.temperature(validation.logits, validation.labels)
+
+
+def check_apart(validation: frozenset[str], tested: frozenset[str], where: str) -> None:
+    """Raise CourseError where a class of `validation` is tested. where: what those classes are of."""
+    both = sorted(validation & tested)
     if both:
         raise CourseError(
-            f"a temperature is fitted on validation classes, but {len(both)} classes of {validation.where} are tested, "
-            f"such as {both[0]!r}; take classes that are not"
+            f"a temperature is fitted on validation classes, but {len(both)} classes of {where} are tested, such as "
+            f"{both[0]!r}; take classes that are not"
         )
-    return statistics.temperature(validation.logits, validation.labels)
 
 
 # ------------------------------------------------------------------ a learner on a protocol
@@ -114,7 +127,6 @@ class Stored:
     content: str  # of the pictures
     learner: str  # the name of its folder, or of the baseline
     method: str
-    title: str
     network: str | None
     normalisation: str
     transductive: bool
@@ -122,6 +134,7 @@ class Stored:
     seed: int | None  # of the training, or of an untrained network's weights
     budget: str | None
     steps: int | None
+    weights: str  # a digest of the learner's: of one training they are the same
     shape: tuple[int, int, int]  # of the pictures that it was asked about
     settings: dict[str, Any]  # options of the learner, and what its training took
     queries: int  # per episode
@@ -131,8 +144,7 @@ class Stored:
     scale: float
     temperature: float
     fitted_on: str
-    reliability: dict[str, list[list[float]]]  # "before" and "after" the temperature
-    nll: dict[str, float]
+    reliability: dict[str, list[list[float]]]  # of WHEN: rows by confidence, of COLUMNS
     flop: dict[str, int | None]  # of one episode, of one step of training, of all steps
     command: str
     made_by: str | None
@@ -148,17 +160,29 @@ class Stored:
         return torch.tensor(list(self.groups.values()), dtype=torch.float64)
 
     @property
+    def title(self) -> str:
+        """The method's name in tables."""
+        return title_of(self.method)
+
+    @property
     def row(self) -> tuple:
         """What results of several seeds have in common: one row of a table."""
-        own = (
-            "" if self.method.removeprefix("untrained-") in METHODS else self.learner
-        )  # a class says nothing of itself
+        # a class of one's own says nothing of itself but its name
+        own = "" if self.method.removeprefix(UNTRAINED) in METHODS else self.learner
         told = json.dumps([self.shape, self.settings], sort_keys=True)
         return self.method, own, self.network, self.normalisation, self.trained_on, self.budget, self.steps, told
 
     def calibration_error(self, when: str) -> float:
         """The expected calibration error "before" or "after" the temperature."""
-        return statistics.calibration_error(torch.tensor(self.reliability[when], dtype=torch.float64))
+        return statistics.calibration_error(self._table(when)[:, :3])
+
+    def nll(self, when: str) -> float:
+        """The negative log-likelihood, a mean over all queries, "before" or "after" the temperature."""
+        answers, _, _, losses = self._table(when).sum(0).tolist()
+        return losses / answers
+
+    def _table(self, when: str) -> Tensor:
+        return torch.tensor(self.reliability[when], dtype=torch.float64)
 
     def as_json(self) -> dict[str, Any]:
         """All fields, for the file."""
@@ -192,40 +216,72 @@ def evaluate(
     check_unseen(protocol, images, about, name, root)
     check_way(protocol, learner, name)
     converted = fitting(protocol, learner, images, name, convert=convert, root=root)
+    known = protocol.sampler(protocol.validation(root=root, shape=converted.shape), device)
+    where = f"{known.data.name} {known.data.split}"
+    check_apart(frozenset(map(upright, known.data.names)), frozenset(map(upright, images.names)), where)
     alone = {"one_by_one": protocol.one_by_one}
     answers, result = ask(protocol.sampler(converted, device), learner, protocol.episodes, protocol.seed, **alone)
-    if result.digest != protocol.digest:
+    if result.digest != protocol.index_digest:
         raise CourseError(f"{name} was asked other episodes than those of protocol {protocol.name}; report this fault")
-    known = protocol.sampler(protocol.validation(root=root, shape=converted.shape), device)
     episodes, seed = min(VALIDATION_EPISODES, protocol.episodes), (protocol.seed + 10**6) % 2**64
     validation, _ = ask(known, learner, episodes, seed, **alone)
-    config = getattr(learner, "config", {})
-    method = method or config.get("method") or type(learner).__name__
     example = protocol.sampler(converted).sample(1, torch.Generator().manual_seed(protocol.seed))
     return Stored(
         protocol=protocol.name,
-        digest=result.digest,
+        digest=protocol.digest,
         content=protocol.content_digest or content_digest(images),
         learner=name,
-        method=method,
-        title=title_of(method),
-        network=config.get("network", DEFAULT_NETWORK) if config.get("options") else None,
-        normalisation=result.normalisation,
         transductive=bool(result.transductive),
-        trained_on=trained_on(about),
-        seed=about.get("seed"),
-        budget=about.get("budget"),
-        steps=about.get("steps_done", about.get("steps")),
         shape=converted.shape,
-        settings={"options": config.get("options", {})} | {one: about[one] for one in TRAINING if one in about},
         queries=protocol.way * protocol.query,
         scale=scale_of(protocol),
         flop=flop.count(learner, example, about, device=device),
         command=command,
-        made_by=made_by(method, about),
+        made_by=made_by(about, learner),
+        **of_training(learner, about, method),
         **answers.counted(),
         **calibrated(answers, validation),
     )
+
+
+def of_training(learner: nn.Module, about: dict[str, Any], method: str | None = None) -> dict[str, Any]:
+    """What says which training a learner is of; the arguments are those of `evaluate`. It takes no evaluation."""
+    config = getattr(learner, "config", {})
+    settings = {"options": arguments_of(learner)} | {one: about[one] for one in TRAINING if one in about}
+    if about.get("dataset") and about["dataset"] not in datasets.NAMES:  # two folders may have one last name
+        told = json.dumps([about["dataset"], about.get("classes")])
+        settings["folder"] = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return {
+        "method": method or config.get("method") or type(learner).__name__,
+        "network": config.get("network", DEFAULT_NETWORK) if config.get("options") else None,
+        "normalisation": learner.normalisation,
+        "trained_on": trained_on(about),
+        "seed": about.get("seed"),
+        "budget": about.get("budget"),
+        "steps": about.get("steps_done", about.get("steps")),
+        "settings": settings,
+        "weights": weights_digest(learner),
+    }
+
+
+def arguments_of(learner: nn.Module) -> dict[str, Any]:
+    """The options of a method, or the arguments of a class of one's own, as far as it remembers them."""
+    if getattr(learner, "config", {}):
+        return learner.config["options"]
+    try:
+        return learner.recorded()["arguments"]
+    except (AttributeError, KeyError, CourseError):  # of a class that stands in a notebook, for one
+        return {}
+
+
+def weights_digest(learner: nn.Module) -> str:
+    """Of every parameter and buffer, with its name, number format and shape."""
+    digest = hashlib.sha256()
+    for name, value in sorted(learner.state_dict().items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def calibrated(answers: Answers, validation: Answers) -> dict[str, Any]:
@@ -236,9 +292,17 @@ def calibrated(answers: Answers, validation: Answers) -> dict[str, Any]:
     return {
         "temperature": temperature,
         "fitted_on": validation.where,
-        "reliability": {when: statistics.reliability(some, labels).tolist() for when, some in scaled.items()},
-        "nll": {when: statistics.negative_log_likelihood(some, labels) for when, some in scaled.items()},
+        "reliability": {when: reliability(some, labels).tolist() for when, some in scaled.items()},
     }
+
+
+def reliability(logits: Tensor, labels: Tensor) -> Tensor:
+    """`statistics.reliability` with one more column, the losses −log p(right class): float64 [rows, COLUMNS]."""
+    table = statistics.reliability(logits, labels)
+    edges = torch.linspace(0, 1, len(table), dtype=torch.float64)
+    row = torch.bucketize(logits.softmax(-1).amax(-1), edges, right=True) - 1
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").unsqueeze(1)
+    return torch.cat([table, torch.zeros(len(table), 1, dtype=torch.float64).index_add_(0, row, losses)], 1)
 
 
 def ask(
@@ -265,7 +329,7 @@ def scale_of(protocol: Protocol) -> float:
 
 def title_of(method: str) -> str:
     """A method's name in tables."""
-    name = method.removeprefix("untrained-")
+    name = method.removeprefix(UNTRAINED)
     title = METHODS[name].title if name in METHODS else name
     return title if name == method else f"{title}, untrained"
 
@@ -289,22 +353,6 @@ def fitting(
             f"built for {shape}: add --convert, or evaluate a fitting run"
         )
     return protocol.images(root=root, shape=shape)
-
-
-def shape_of(learner: nn.Module) -> tuple[int, int, int] | None:
-    """(C, H, W) of the pictures that a learner was built for; None when it takes any, or does not say."""
-    config = getattr(learner, "config", {})
-    if "in_channels" not in config or getattr(learner, "trains_on", None) == "nothing":
-        return None
-    return config["in_channels"], config["size"], config["size"]
-
-
-def most_ways(learner: nn.Module) -> int | None:
-    """How many classes a learner tells apart at most; None when it takes any number, or does not say."""
-    config = getattr(learner, "config", {})
-    options, method = config.get("options", {}), METHODS.get(config.get("method"))
-    fixed = method is not None and method.head and not options.get("zero_head")
-    return config.get("way") if fixed else options.get("most_ways")
 
 
 def check_way(protocol: Protocol, learner: nn.Module, name: str) -> None:
@@ -345,95 +393,43 @@ def trained_on(about: dict[str, Any]) -> str | None:
     return " ".join([*filter(None, words), *(["drawn"] if about.get("drawn") else [])])
 
 
-def made_by(method: str, about: dict[str, Any]) -> str | None:
-    """The command that trains such a run, as far as its config tells."""
-    if not {"dataset", "way", "shot", "budget", "seed"} <= about.keys() or method not in METHODS:
+def made_by(about: dict[str, Any], learner: nn.Module) -> str | None:
+    """The command that trains such a run; None for one that no command makes, or that was stopped on the way."""
+    config = getattr(learner, "config", {})
+    if about.get("finished") is False or not _by_recipe(about, config):
         return None
-    config, words = about.get("learner", {}), ["mlcourse train", method]
-    given = {"dataset": trained_on({"dataset": about["dataset"]}), "protocol": about.get("protocol")}
-    given |= {"way": about["way"], "shot": about["shot"], "train-way": about.get("train_way")}
-    given |= {"network": config.get("network"), "normalisation": config.get("options", {}).get("normalisation")}
-    given |= {"recipe": about["budget"], "steps": about.get("steps"), "seed": about["seed"]}
-    words += [f"--{name} {value}" for name, value in given.items() if value is not None]
-    return " ".join([*words, *(["--drawn"] if about.get("drawn") else [])])
+    dataset = about["dataset"]
+    given = {
+        "dataset": dataset if dataset in datasets.NAMES else Path(dataset).name,
+        "protocol": about.get("protocol"),
+        "way": about["way"],
+        "shot": about["shot"],
+        "query": about["query"],
+        "train-way": about.get("train_way"),
+        "recipe": about["budget"],
+        "steps": about["steps"],
+        "network": config.get("network", DEFAULT_NETWORK),
+        "normalisation": config["options"].get("normalisation"),
+        "optimizer": about.get("optimizer", "adam"),
+        "accumulate": about.get("accumulate", 1),
+        "precision": about.get("precision", "float32"),
+        "seed": about["seed"],
+        "device": about.get("device", "cpu").split(":")[0],
+    }
+    words = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
+    return shlex.join(["mlcourse", "train", config["method"], *words, *(["--drawn"] if about.get("drawn") else [])])
 
 
-# ------------------------------------------------------------------ files
-
-
-def folders(protocol: Protocol) -> tuple[Path, Path]:
-    """Where results of a protocol lie: the course's own, and those that `mlcourse evaluate` leaves here."""
-    return places.data() / "results" / protocol.name, Path("runs") / "results" / protocol.name
-
-
-def save(result: Stored, path: Path | str) -> None:
-    """Write a result, a line per field."""
-    lines = (f" {json.dumps(name)}: {json.dumps(value)}" for name, value in result.as_json().items())
-    files.write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def load(path: Path | str, protocol: Protocol) -> Stored:
-    """Read a result. Raises CourseError for a damaged file, one of another protocol or other episodes, and NaN."""
-    found = files.read_json(path)
-    wanted = {one.name for one in fields(Stored)}
-    if found.keys() != wanted:
-        odd = sorted(found.keys() ^ wanted)[0]
-        raise CourseError(f"{path} is no result, or of another version: {odd!r} is missing or unknown; evaluate anew")
-    if found["protocol"] != protocol.name:
-        raise CourseError(f"{path} is a result of protocol {found['protocol']!r}, not of {protocol.name}; move it away")
-    if found["digest"] != protocol.digest:
-        raise CourseError(
-            f"{path} is of other episodes ({found['digest']}) than protocol {protocol.name} has now "
-            f"({protocol.digest}): evaluate anew"
-        )
+def _by_recipe(about: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether a run is what `mlcourse train` makes by the recipe that it names, as that is today."""
+    if not {"dataset", "way", "shot", "query", "budget", "steps", "seed"} <= about.keys() or "method" not in config:
+        return False
     try:
-        made = Stored(**found | {"right": tuple(found["right"]), "shape": tuple(found["shape"])})
-        _check_counts(made, protocol)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        if isinstance(error, CourseError):
-            raise CourseError(f"{path}: {error}") from None
-        raise CourseError(f"{path} is damaged ({error}); evaluate anew") from None
-    return made
-
-
-def _check_counts(result: Stored, protocol: Protocol) -> None:
-    """Raise CourseError where the counts of a file cannot be those of this protocol, or contradict each other."""
-    right, counts = torch.tensor(result.right), result.counts
-    if len(right) != protocol.episodes:
-        raise CourseError(f"it has {len(right)} episodes, but protocol {protocol.name} has {protocol.episodes}")
-    if result.queries != protocol.way * protocol.query or right.is_floating_point() or int(right.min()) < 0:
-        raise CourseError(f"it counts other queries than the {protocol.way * protocol.query} of each episode")
-    each = protocol.way if protocol.tasks == "classes" else 1  # classes that an episode counts for
-    sums = [each * len(right), each * int(right.sum())]
-    if int(right.max()) > result.queries or counts.sum(0).tolist() != sums or result.scale != scale_of(protocol):
-        raise CourseError("its right answers per episode and per group do not add up to the same; evaluate anew")
-    numbers = [
-        result.temperature,
-        result.crowding,
-        *result.nll.values(),
-        *(n for t in result.reliability.values() for r in t for n in r),
-    ]
-    if not torch.tensor(numbers).isfinite().all():
-        raise CourseError("it holds a number that is not finite; evaluate anew")
-
-
-def stored(protocol: Protocol, *places_to_look: Path | str) -> list[Stored]:
-    """All results of a protocol (default: of `folders`), in the order of their files' names.
-
-    Raises CourseError for a file that is no result of this protocol, for results of other pictures, and for two that
-    differ and claim to be of the same row and seed.
-    """
-    found: dict[tuple, tuple[Path, Stored]] = {}
-    for place in places_to_look or folders(protocol):
-        for path in sorted(Path(place).glob("*.json")):
-            one = load(path, protocol)
-            first, other = found.setdefault((*one.row, one.seed), (path, one))
-            if other.right != one.right:
-                raise CourseError(f"{first} and {path} are of the same row and seed, but differ: remove one of them")
-    contents = {one.content for _, one in found.values()}
-    if len(contents) > 1:
-        raise CourseError(
-            f"results of protocol {protocol.name} are of {len(contents)} different copies of its pictures (another "
-            "decoder, or other files), so they are no pairs: evaluate all on one copy"
-        )
-    return [one for _, one in found.values()]
+        plan = recipe(config["method"], about["budget"], about["way"])
+    except CourseError:
+        return False
+    has = options_of(config["method"], config.get("network", DEFAULT_NETWORK))
+    options = has | {name: value for name, value in plan.options.items() if name in has}
+    wanted = {name: value for name, value in options.items() if name not in BY_COMMAND}
+    same = {name: config["options"].get(name) for name in wanted} == wanted
+    return same and all(about.get(name) == getattr(plan, name) for name in ("tasks", "rate", "schedule"))

@@ -13,6 +13,9 @@ from mlcourse.errors import CourseError
 from mlcourse.teaching import figures
 
 Ends = tuple[float, float, float]  # value, lower, upper; in [0, 1]
+# no markers: the style's change from line to line, and would mean nothing here
+OVER_EPISODES = {"color": figures.COLOURS[0], "linewidth": 5, "marker": ""}
+OVER_DATA = {"color": figures.COLOURS[1], "linewidth": 1.2, "marker": ""}
 
 
 class Line(NamedTuple):
@@ -32,21 +35,21 @@ def forest(lines: Sequence[Line], *, title: str, clusters: str) -> Figure:
     if not lines:
         raise CourseError("a forest plot needs a method; evaluate one first")
     longest = max(len(line.name) for line in lines)
-    figure, axes = figures.subplots(size=(5 + 0.07 * longest, 1.4 + 0.32 * len(lines)))
+    figure, axes = figures.subplots(size=(5 + 0.07 * longest, 1.7 + 0.32 * len(lines)))
     figure.set_layout_engine("constrained")
     for height, line in enumerate(reversed(lines)):
         if line.over_data is not None:
             _, lower, upper = (100 * end for end in line.over_data)
-            axes.plot([lower, upper], [height, height], color=figures.COLOURS[1], linewidth=1.2, zorder=1)
+            axes.plot([lower, upper], [height, height], **OVER_DATA, zorder=1)
         value, lower, upper = (100 * end for end in line.over_episodes)
-        axes.plot([lower, upper], [height, height], color=figures.COLOURS[0], linewidth=5, zorder=2)
+        axes.plot([lower, upper], [height, height], **OVER_EPISODES, zorder=2)
         axes.plot([value], [height], "o", color="white", markeredgecolor=figures.COLOURS[0], markersize=4, zorder=3)
     axes.set_yticks(range(len(lines)), [_label(line) for line in reversed(lines)])
     axes.set_ylim(-0.6, len(lines) - 0.4)
     axes.set(title=title, xlabel="accuracy (%), 95 % intervals")
-    axes.plot([], [], color=figures.COLOURS[0], linewidth=5, label="over episodes")
-    axes.plot([], [], color=figures.COLOURS[1], linewidth=1.2, label=f"over {clusters}")
-    axes.legend(loc="lower left", fontsize="small")
+    axes.plot([], [], **OVER_EPISODES, label="over episodes")
+    axes.plot([], [], **OVER_DATA, label=f"over {clusters}")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 

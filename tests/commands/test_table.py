@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
+import shlex
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -11,7 +14,7 @@ from protocol_helpers import small
 from typer.testing import CliRunner
 
 from mlcourse import files, learners, protocols
-from mlcourse.commands import app, on_protocol
+from mlcourse.commands import app
 from mlcourse.errors import CourseError
 
 
@@ -26,12 +29,10 @@ def place(tmp_path_factory):
     """A folder with a small protocol, a run, and two results in `runs/results/small`."""
     folder = tmp_path_factory.mktemp("comparison")
     files.write_json(folder / "small.json", small(rows=("pixels", "prototypical", "maml")).as_json())
-    learner = learners.build("prototypical", way=5, seed=0, channels=8)
-    told = {"dataset": "glyphs", "protocol": None, "way": 5, "shot": 1, "query": 15, "train_way": 10, "train_query": 2}
-    told |= {"budget": "smoke", "seed": 4, "steps": 5, "steps_done": 5, "tasks": 1, "drawn": False}
-    learners.save(learner, folder / "net", **told)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        made = call("train", "prototypical", "--recipe", "smoke", "--seed", 4, "--out", "net", "--device", "cpu")
+        assert made.exit_code == 0, made.output
         for one in ("net", "pixels"):
             assert call("evaluate", one, "--protocol", "small.json").exit_code == 0
     return folder
@@ -46,10 +47,58 @@ def inside(place, monkeypatch):
 def test_a_result_is_kept_where_the_table_looks(inside):
     kept = protocols.load(inside / "runs" / "results" / "small" / "net.json", protocols.read("small.json"))
     assert (kept.method, kept.seed, kept.budget, kept.trained_on) == ("prototypical", 4, "smoke", "glyphs")
-    assert kept.made_by.startswith("mlcourse train prototypical --dataset glyphs --way 5 --shot 1 --train-way 10")
-    assert kept.made_by.endswith("--recipe smoke --steps 5 --seed 4")
-    assert kept.command == "mlcourse evaluate net --protocol small"
+    assert kept.made_by == (
+        "mlcourse train prototypical --dataset glyphs --way 5 --shot 1 --query 15 --train-way 10 --recipe smoke "
+        "--steps 5 --network conv4 --normalisation running --optimizer adam --accumulate 1 --precision float32 "
+        "--seed 4 --device cpu"
+    )
+    assert kept.command == "mlcourse evaluate net --protocol small.json"
     assert kept.flop["training"] == 5 * kept.flop["step"] > 0
+
+
+TRAININGS = {
+    "one": "prototypical --recipe smoke --seed 3 --optimizer adamw --query 5 --train-way 8",
+    "two": "maml --recipe smoke --way 4 --shot 2 --accumulate 2 --normalisation support --optimizer sgd",
+}
+
+
+def commands_of(protocol):
+    lines = call("table", protocol, "--format", "markdown").stdout.splitlines()
+    return [line[3:-1] for line in lines if line.startswith("- `mlcourse ")]
+
+
+def test_rows_are_made_again_by_the_commands_that_the_table_prints(tmp_path, monkeypatch):
+    """In another folder, from nothing: the same weights, the same answers, the same file to the byte."""
+    own = small(rows=("prototypical", "maml"), way=4, episodes=10)
+    found, printed = [], []
+    for folder in (tmp_path / "first", tmp_path / "again"):
+        files.write_json(folder / "small.json", own.as_json())
+        monkeypatch.chdir(folder)
+        if not found:
+            words = [["train", *text.split(), "--out", name, "--device", "cpu"] for name, text in TRAININGS.items()]
+            words += [["evaluate", name, "--protocol", "small.json"] for name in TRAININGS]
+        else:
+            words = [shlex.split(command)[1:] for command in printed]
+        for one in words:
+            answer = call(*one)
+            assert answer.exit_code == 0, answer.output
+        printed = commands_of("small.json")
+        assert len(printed) == 4
+        kept = folder / "runs" / "results" / "small"
+        found.append({path.name: path.read_bytes() for path in kept.glob("*.json")})
+    assert found[0].keys() == {"one.json", "two.json"}
+    assert found[0] == found[1]
+
+
+def test_a_run_that_no_command_makes_has_no_command(inside):
+    model, about = learners.load_run("net")
+    assert protocols.results.made_by(about, model).startswith("mlcourse train prototypical")
+    assert " --precision bfloat16 " in protocols.results.made_by(about | {"precision": "bfloat16"}, model)
+    assert protocols.results.made_by(about | {"drawn": True}, model).endswith(" --drawn")
+    for changes in ({"tasks": 2}, {"rate": 0.5}, {"budget": "mine"}, {"finished": False}):
+        assert protocols.results.made_by(about | changes, model) is None
+    model.config["options"]["scaled"] = True
+    assert protocols.results.made_by(about, model) is None
 
 
 def test_evaluate_again_gives_the_same_file_to_the_byte(inside):
@@ -153,12 +202,18 @@ BAD = {
     "nothing to draw": (["table", "small.json", "--results", "empty", "--plot", "f.png"], "nothing to draw"),
     "result of another protocol": (["table", "small.json", "--results", "others"], "is a result of protocol 'other'"),
     "one episode": (["evaluate", "pixels", "--protocol", "one.json"], "episodes is 1, and one has no interval"),
-    "changed digest": (["evaluate", "pixels", "--protocol", "changed.json"], "other episodes than its digest says"),
+    "changed digest": (["evaluate", "pixels", "--protocol", "changed.json"], "was changed: its fields have the digest"),
+    "other episodes": (["evaluate", "pixels", "--protocol", "drawn.json"], "other episodes than its index_digest says"),
+    "changed field": (["table", "alone.json"], "was changed: its fields have the digest"),
     "other data": (["evaluate", "pixels", "--protocol", "data.json"], "is of other data"),
     "too few pictures": (["evaluate", "pixels", "--protocol", "few.json"], "21 samples per class"),
     "an option that is fixed": (["evaluate", "pixels", "--protocol", "small.json", "--way", "3"], "leave --way out"),
     "episodes are fixed": (["evaluate", "net", "--protocol", "small.json", "--episodes", "9"], "leave --episodes out"),
     "a seed for a run": (["evaluate", "net", "--protocol", "small.json", "--seed", "1"], "leave it out"),
+    "a default, said": (["evaluate", "net", "--protocol", "small.json", "--episodes", "1000"], "leave --episodes out"),
+    "the split, said": (["evaluate", "net", "--protocol", "small.json", "--split", "test"], "leave --split out"),
+    "seed 0, said": (["evaluate", "net", "--protocol", "small.json", "--seed", "0"], "leave it out"),
+    "a seed for pixels": (["evaluate", "pixels", "--protocol", "small.json", "--seed", "3"], "pixels has no weights"),
     "no run": (["evaluate", "nowhere", "--protocol", "small.json"], "there is no folder nowhere"),
     "a place without episodes": (["evaluate", "pixels", "--out", "x.json"], "add --protocol NAME"),
     "NaN": (["evaluate", "broken", "--protocol", "small.json"], "answers are not finite"),
@@ -169,13 +224,12 @@ BAD = {
 def test_bad_input_is_one_clear_line(case, inside):
     (inside / "empty").mkdir(exist_ok=True)
     made = protocols.read("small.json")
-    for name, changes in {
-        "one": {"episodes": 1},
-        "changed": {"digest": "0" * 16},
-        "data": {"split": "val"},
-        "few": {"shot": 10, "query": 11},
-    }.items():
+    damaged = {"one": {"episodes": 1}, "changed": {"digest": "0" * 16}, "alone": {"one_by_one": True}}
+    for name, changes in damaged.items():
         files.write_json(inside / f"{name}.json", made.as_json() | changes)
+    for name, changes in {"drawn": {"seed": 1}, "data": {"split": "val"}, "few": {"shot": 10, "query": 11}}.items():
+        other = replace(made, **changes)
+        files.write_json(inside / f"{name}.json", replace(other, digest=other.field_digest).as_json())
     kept = files.read_json(inside / "runs" / "results" / "small" / "net.json")
     files.write_json(inside / "others" / "net.json", kept | {"protocol": "other"})
     broken = learners.build("prototypical", way=5, seed=0, channels=8)
@@ -190,12 +244,68 @@ def test_bad_input_is_one_clear_line(case, inside):
     assert not (inside / "runs" / "results" / "small" / "broken.json").exists()
 
 
-def test_a_result_of_another_training_is_not_replaced(tmp_path):
-    path = tmp_path / "run.json"
-    on_protocol.check_replaced(path, 1)  # nothing there
-    path.write_text("{")
-    on_protocol.check_replaced(path, 1)  # nothing that anyone can read
-    path.write_text('{"seed": 1}')
-    on_protocol.check_replaced(path, 1)  # the same again
-    with pytest.raises(CourseError, match="seed 1, this one has 2"):
-        on_protocol.check_replaced(path, 2)
+OUT = {
+    "no .json": ("result.txt", "end the file's name in .json"),
+    "a folder": ("folder.json", "is a folder"),
+    "a file in place of a folder": ("small.json/mine.json", "cannot be written"),
+    "a name that is too long": ("x" * 300 + ".json", "cannot be written"),
+    "a file that is no result": ("small.json", "is there, and is no result"),
+    "a file that is no JSON": ("broken.json", "is there, and is no result"),
+    "a result of another training": ("runs/results/small/pixels.json", "another training"),
+    "a result on another protocol": ("other.json", "on another protocol"),
+}
+
+
+@pytest.mark.parametrize("case", OUT)
+def test_out_is_looked_at_before_the_work(case, inside, monkeypatch):
+    (inside / "folder.json").mkdir(exist_ok=True)
+    (inside / "broken.json").write_text("{")
+    kept = files.read_json(inside / "runs" / "results" / "small" / "net.json")
+    files.write_json(inside / "other.json", kept | {"protocol": "other"})
+    monkeypatch.setattr(protocols, "evaluate", lambda *_, **__: pytest.fail("the work was done first"))
+    out, named = OUT[case]
+    before = (inside / out).read_bytes() if os.path.isfile(inside / out) else None  # not Path: a name may be too long
+    answer = call("evaluate", "net", "--protocol", "small.json", "--out", out)
+    assert answer.exit_code == 2, answer.output
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert named in answer.stderr
+    assert before is None or (inside / out).read_bytes() == before
+
+
+def test_a_folder_that_may_not_be_written_is_found_before_the_work(inside, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr(protocols, "evaluate", lambda *_, **__: pytest.fail("the work was done first"))
+    answer = call("evaluate", "net", "--protocol", "small.json", "--out", "new/mine.json")
+    assert answer.exit_code == 2
+    assert "cannot be written (Permission denied)" in answer.stderr
+
+
+def test_a_result_of_another_training_is_not_replaced(inside):
+    """Trained again under the same name: by another seed, by another recipe, or to other weights."""
+    path = inside / "runs" / "results" / "small" / "net.json"
+    chosen = protocols.read("small.json")
+    told = protocols.of_training(*learners.load_run("net"))
+    protocols.check_place(path, chosen, told)  # the same again
+    protocols.check_place(path.with_name("new.json"), chosen, told)
+    protocols.check_place(inside / "new" / "folder" / "new.json", chosen, told)
+    assert not (inside / "new").exists()
+    changes = {"seed": 5, "budget": "short", "steps": 9, "weights": "0" * 16, "settings": {"options": {}}}
+    for name, value in changes.items():
+        with pytest.raises(CourseError, match=rf"net\.json holds the result of another training, .*\({name} "):
+            protocols.check_place(path, chosen, told | {name: value})
+
+
+def test_fine_tuning_from_random_weights_is_a_row_like_any_other(inside):
+    files.write_json(inside / "few.json", small(name="few", episodes=4, rows=("fine-tune",)).as_json())
+    assert "not run" in call("table", "few.json").stdout
+    answer = call("evaluate", "fine-tune", "--protocol", "few.json", "--seed", 2)
+    assert answer.exit_code == 0, answer.output
+    (row,) = json.loads(call("table", "few.json", "--format", "json").stdout)["rows"]
+    assert (row["method"], row["title"]) == ("fine-tune", "fine-tuning from random weights")
+    assert (row["normalisation"], row["transductive"], row["trained_on"]) == ("support", False, None)
+    assert row["accuracy"] > 0.25
+    assert row["command"] == "mlcourse evaluate fine-tune --protocol few.json --seed 2"
+    assert (inside / "runs" / "results" / "few" / "fine-tune-seed2.json").is_file()

@@ -429,3 +429,14 @@ def test_targets_that_would_broadcast_are_refused():
     assert learner.loss(x, x + 1).item() == pytest.approx(1)
     with pytest.raises(CourseError, match=r"\(2, 3, 1\) and \(2, 3\)"):
         learner.loss(x, torch.rand(2, 3))
+
+
+def test_a_learner_says_what_it_was_built_for():
+    for method, most in {"maml": 3, "prototypical": None, "incontext": 7, "pixels": None}.items():
+        more = {"most_ways": 7} if method == "incontext" else {}
+        learner = learners.build(method, way=3, in_channels=2, size=16, **more)
+        assert learners.most_ways(learner) == most
+        assert learners.shape_of(learner) == (None if method == "pixels" else (2, 16, 16))
+    assert learners.most_ways(learners.build("maml", way=3, size=16, zero_head=True)) is None
+    of_ones_own = learners.MAML(Conv4(size=16, out=4))
+    assert learners.shape_of(of_ones_own) is learners.most_ways(of_ones_own) is None

@@ -1,5 +1,6 @@
 """Learners of one's own in files, refusals before the first step, and runs whose files are damaged."""
 
+import functools
 import importlib
 import inspect
 import json
@@ -7,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
@@ -76,6 +78,40 @@ class Normed(Net):
     def __init__(self):
         super().__init__()
         nn.utils.parametrizations.weight_norm(self.layer)
+
+
+class Twice(Net):
+    def __init__(self, tied=False):
+        super().__init__()
+        self.two = nn.Linear(256, 8)
+        if tied:
+            self.two.weight = self.layer.weight
+
+    def forward(self, x):
+        return self.layer(x.flatten(1)) + self.two(x.flatten(1))
+
+
+def thrice(layer, given, made):
+    return 3 * made
+
+
+class Hooked(Net):
+    def __init__(self):
+        super().__init__()
+        self.handle = self.layer.register_forward_hook(thrice)
+
+
+class Projected(Net):
+    def __init__(self, persistent=None, fixed=False):
+        super().__init__()
+        shift = torch.ones(8) if fixed else torch.randn(8)
+        if persistent is None:
+            self.shift = shift
+        else:
+            self.register_buffer("shift", shift, persistent=persistent)
+
+    def forward(self, x):
+        return super().forward(x) * self.shift
 
 
 class Plain(nn.Module):
@@ -409,17 +445,17 @@ def test_where_nothing_can_be_read_there_is_one_clear_error(finished, damage, tm
         mlcourse.load(folder)
 
 
-def test_a_run_that_was_killed_is_loaded_from_its_checkpoint(tmp_path):
+def test_a_run_that_was_killed_is_loaded_from_its_checkpoint(tmp_path, monkeypatch):
     learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
     steps = iter(range(100))
     whole = learner.outer_loss
 
-    def killed(*arguments, **more):
+    def killed(_, *arguments, **more):
         if next(steps) == 5:
             raise SystemExit("killed")
         return whole(*arguments, **more)
 
-    learner.outer_loss = killed
+    monkeypatch.setattr(type(learner), "outer_loss", killed)
     with pytest.raises(SystemExit):
         train(learner, out=tmp_path / "run")
     assert not (tmp_path / "run" / CONFIG).exists()
@@ -463,6 +499,28 @@ def test_files_of_two_learners_are_not_mixed(finished, tmp_path):
         (folder / name).unlink()
     with pytest.raises(CourseError, match="belongs to another learner"):
         mlcourse.load(folder)
+
+
+def test_weights_of_another_run_are_refused(finished, tmp_path):
+    """The same method and shape: the files fit each other, and tell that they are of two runs."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    about = files.read_json(folder / CONFIG)
+    other = learners.build("prototypical", way=4, size=16, channels=4, seed=9)
+    learners.save(other, tmp_path / "other", **{k: v for k, v in about.items() if k != "learner"} | {"seed": 9})
+    shutil.copy(tmp_path / "other" / WEIGHTS, folder / WEIGHTS)
+    with pytest.warns(CourseWarning, match=r"learner.safetensors is of another run.*checkpoint.safetensors stands in"):
+        assert torch.equal(answers(mlcourse.load(folder)), answers(mlcourse.load(finished)))
+    for name in (CHECKPOINT, PREVIOUS):
+        (folder / name).unlink()
+    with pytest.raises(
+        CourseError, match=r"another run than its config.json: seed is 9, and 0 in.*or delete"
+    ) as raised:
+        mlcourse.load(folder)
+    assert "\n" not in str(raised.value)
+    (folder / CONFIG).unlink()
+    with pytest.warns(CourseWarning, match="stands in for it"):
+        assert torch.equal(answers(mlcourse.load(folder)), answers(other))
 
 
 def test_files_from_before_classes_were_written_load(tmp_path):
@@ -583,15 +641,71 @@ CHANGED = {
         lambda own: learners.build("metanet", way=4, size=16, channels=4),
         other_function,
     ),
-    "it got a predict of its own, which no file keeps; define it in a class": (
+    "it got its own predict, which no file keeps; define it in a class": (
         lambda own: own.Mine(own.Net()),
         lambda learner: setattr(learner, "predict", lambda state, x: x),
+    ),
+    "it got its own encode, which": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: setattr(learner, "encode", lambda x: 2 * x.flatten(2)),
+    ),
+    "it got its own score, which": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: setattr(learner, "score", types.MethodType(lambda self, prediction, batch: {}, learner)),
+    ),
+    "it got its own loss, which": (
+        lambda own: learners.build("maml", way=4, size=16, channels=4),
+        lambda learner: setattr(learner, "loss", functools.partial(torch.nn.functional.cross_entropy)),
+    ),
+    "it got its own network.forward, which": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: setattr(learner.network, "forward", lambda x: x.flatten(1)),
+    ),
+    "normalisation is 'group', made again from its arguments 'none'": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: setattr(learner, "normalisation", "group"),
+    ),
+    "metric is .*error.*, made again from its arguments .*accuracy": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: setattr(learner, "metric", ("error", -1)),
+    ),
+    "shares_body is True": (
+        lambda own: learners.build("maml", way=4, size=16, channels=4),
+        lambda learner: setattr(learner, "shares_body", True),
+    ),
+    "network.layer.forward_hooks are hooked, made again from its arguments none, and no file keeps hooks": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: learner.network.layer.register_forward_hook(hooked),
+    ),
+    "network.forward_pre_hooks are hooked": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: learner.network.register_forward_pre_hook(hooked),
+    ),
+    "backward_hooks are hooked": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: learner.register_full_backward_hook(hooked),
+    ),
+    "network.layer.weight.backward_hooks are hooked": (
+        lambda own: own.Mine(own.Net()),
+        lambda learner: learner.network.layer.weight.register_hook(hooked),
+    ),
+    "network.two.weight shares its numbers with network.layer.weight, made again from its arguments with none": (
+        lambda own: own.Mine(own.Twice()),
+        lambda learner: setattr(learner.network.two, "weight", learner.network.layer.weight),
+    ),
+    "network.two.weight shares its numbers with none, made again from its arguments with network.layer.weight": (
+        lambda own: own.Mine(own.Twice(tied=True)),
+        lambda learner: setattr(learner.network.two, "weight", nn.Parameter(torch.rand(8, 256))),
     ),
     "teacher.learner.inner_rate is 0.7": (
         lambda own: own.Student(own.Net(8), learners.build("maml", way=4, size=16, channels=4)),
         lambda learner: setattr(learner.teacher.learner, "inner_rate", 0.7),
     ),
 }
+
+
+def hooked(*_):
+    """A hook that changes nothing."""
 
 
 @pytest.mark.parametrize("message", CHANGED)
@@ -605,6 +719,47 @@ def test_a_learner_that_was_changed_is_not_saved_as_it_was(own, message, tmp_pat
             attempt()
         assert "\n" not in str(raised.value)
         assert not (tmp_path / "run").exists()
+
+
+def test_hooks_that_a_learner_makes_itself_come_back(own, tmp_path):
+    learner = own.Mine(own.Hooked())
+    train(learner, out=tmp_path / "run")
+    assert torch.equal(answers(mlcourse.load(tmp_path / "run")), answers(learner))
+    learner.network.handle.remove()
+    with pytest.raises(CourseError, match="forward_hooks are none, made again from its arguments thrice"):
+        learners.save(learner, tmp_path / "other")
+
+
+@pytest.mark.parametrize("persistent", [None, False])
+def test_numbers_outside_of_the_state_are_refused_where_they_would_be_others(own, persistent, tmp_path):
+    """A random projection that is no buffer: every learner that is made again has another one."""
+    with pytest.raises(CourseError, match=r"network.shift holds numbers that no file keeps.*register_buffer"):
+        train(own.Mine(own.Projected(persistent=persistent)), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    learners.save(own.Mine(own.Projected(persistent=persistent, fixed=True)).double(), tmp_path / "fixed")
+    learner = own.Mine(own.Projected(persistent=True))
+    train(learner, out=tmp_path / "run")
+    assert torch.equal(answers(mlcourse.load(tmp_path / "run")), answers(learner))
+
+
+def test_parts_in_several_number_formats_come_back_in_theirs(tmp_path):
+    learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
+    last = list(learner.network.parameters())[-1]
+    last.data = last.data.double() + 1e-12
+    learner.network.blocks[0].norm.layer.running_var.data = torch.full((4,), 1 + 1e-12, dtype=torch.float64)
+    learners.save(learner, tmp_path)
+    for (name, value), loaded in zip(learner.state_dict().items(), mlcourse.load(tmp_path).state_dict().values()):
+        assert value.dtype == loaded.dtype, name
+        assert torch.equal(value, loaded), name
+
+
+def test_a_run_goes_on_in_its_number_format_only(tmp_path):
+    learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0).double()
+    train(learner, out=tmp_path / "run")
+    single = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
+    with pytest.raises(CourseError, match=r"in torch.float64, and the learner has torch.float32; call learner.to"):
+        train(single, out=tmp_path / "run", resume=True)
+    assert len(train(single.double(), out=tmp_path / "run", resume=True).losses) == 6
 
 
 def test_what_does_not_change_the_answers_may_change(own, tmp_path):
@@ -708,3 +863,26 @@ def test_a_layer_without_a_size_is_refused_in_one_line(tmp_path):
     learner.more(torch.rand(1, 3))  # here it gets its size; one that is made again has none
     with pytest.raises(CourseError, match="has no shape before the first pictures come"):
         learners.save(learner, tmp_path)
+
+
+class Unmappable(learners.MAML):
+    """Its network branches on numbers, which `vmap` does not take: the learner finds it out in its first step."""
+
+    def __init__(self):
+        super().__init__(Branching(), inner_steps=1)
+
+
+class Branching(nn.Linear):
+    def __init__(self):
+        super().__init__(256, 4)
+
+    def forward(self, x):
+        z = super().forward(x.flatten(1))
+        return z if z.sum() > 0 else 2 * z
+
+
+def test_what_a_learner_finds_out_in_training_is_no_change(tmp_path):
+    learner = Unmappable()
+    train(learner, out=tmp_path / "run")
+    assert not learner.mappable
+    assert torch.equal(answers(mlcourse.load(tmp_path / "run")), answers(learner))

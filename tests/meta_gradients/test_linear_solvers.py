@@ -3,6 +3,7 @@
 import math
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -328,3 +329,45 @@ def test_a_semidefinite_matrix_whose_range_holds_b_is_no_breakdown(dtype):
         b = matrix @ torch.randn(60, generator=generator, dtype=dtype)
         v = conjugate_gradient(matrix.matmul, b, iterations=60)
         assert (matrix @ v - b).norm() < 1e-2 * b.norm()
+
+
+def with_rounding(product, times, top, dtype):
+    """A product whose rounding is `times` as large as that of the number format, as through a deep network."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(p):
+        noise = torch.randn(p.shape, generator=generator, dtype=dtype)
+        return product(p) + times * torch.finfo(dtype).eps * top * p.norm() * noise / noise.norm()
+
+    return noisy
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("times", [0, 3, 30])
+@pytest.mark.parametrize(("n", "rank", "spread"), [(60, 15, 0.0), (60, 15, 2.0), (500, 30, 2.0)])
+def test_after_the_solution_nothing_drifts_into_the_kernel(n, rank, spread, times, dtype):
+    """A is semidefinite: v may move along its kernel at no cost, and did, up to a tenth of v in float64."""
+    generator = torch.Generator().manual_seed(1)
+    half = torch.randn(n, rank, generator=generator, dtype=F64) * torch.logspace(0, -spread / 2, rank, dtype=F64)
+    b = half @ (half.T @ torch.randn(n, generator=generator, dtype=F64))
+    expected = torch.linalg.pinv(half @ half.T, hermitian=True, rtol=1e-10) @ b
+    values = torch.linalg.eigvalsh(half.T @ half)
+    condition, matrix = (values[-1] / values[0]).item(), (half @ half.T).to(dtype)
+    product = with_rounding(matrix.matmul, times, values[-1].item(), dtype)
+    bound = 20 * (10 + times) * condition * torch.finfo(dtype).eps
+    for iterations in (2 * rank + 5, 60, 100, 300):
+        v = truncated_conjugate_gradient(product, b.to(dtype), iterations=iterations)[0].double()
+        assert (v - expected).norm() <= bound * expected.norm(), iterations
+
+
+def test_an_iterate_before_the_solution_is_the_one_that_was_asked_for():
+    """Its residual may be larger than that of an earlier one: it is nearer to the solution all the same."""
+    matrix, b = spd(12, 1e3, seed=1)
+    basis, residuals = b.unsqueeze(1) / b.norm(), []
+    for k in range(1, 10):
+        v = conjugate_gradient(matrix.matmul, b, iterations=k)
+        best = basis @ torch.linalg.solve(basis.T @ matrix @ basis, basis.T @ b)  # in the norm of A, of this space
+        torch.testing.assert_close(v, best, rtol=1e-6, atol=1e-6)
+        residuals.append((b - matrix @ v).norm().item())
+        basis = torch.linalg.qr(torch.cat([basis, matrix @ basis[:, -1:]], 1))[0]
+    assert any(after > before for before, after in pairwise(residuals))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from protocol_helpers import small
 
-from mlcourse import protocols, statistics
+from mlcourse import learners, protocols, statistics
 from mlcourse.errors import CourseError
+from mlcourse.networks import Conv4
 from mlcourse.protocols import comparison, results
 
 EPISODES, QUERIES = 400, 15
@@ -24,19 +25,19 @@ def result(method, accuracy, seed=0, noise=0, **more):
     hard = torch.rand(EPISODES, generator=torch.Generator().manual_seed(7))
     own = torch.rand(EPISODES, generator=torch.Generator().manual_seed(1000 + noise))
     right = (QUERIES * (accuracy + 0.3 * (hard - 0.5) + 0.1 * (own - 0.5))).round().clamp(0, QUERIES).int()
-    one = torch.arange(EPISODES) % 2
-    groups = {
-        name: [int(member.sum()), int((member * right).sum())] for name, member in (("one", 2 + one), ("two", 3 - one))
-    }
-    table = [[0.0, 0.0, 0.0]] * 15 + [[float(EPISODES * QUERIES), 0.9 * EPISODES * QUERIES, float(right.sum())]]
+    left_out = torch.arange(EPISODES) % 6  # of six groups each episode has five, with one class of each
+    members = {name: (left_out != number).int() for number, name in enumerate("abcdef")}
+    groups = {name: [int(member.sum()), int((member * right).sum())] for name, member in members.items()}
+    every = float(EPISODES * QUERIES)
+    table = [[0.0, 0.0, 0.0, 0.0]] * 15 + [[every, 0.9 * every, float(right.sum()), 0.5 * every]]
     fields = {
         "protocol": "small", "digest": "d", "content": "c", "learner": f"{method}-{seed}", "method": method,
-        "title": results.title_of(method), "network": "conv4", "normalisation": "running", "transductive": False,
+        "weights": f"{method} {seed} {noise}", "network": "conv4", "normalisation": "running", "transductive": False,
         "trained_on": "glyphs", "seed": seed, "budget": "short", "steps": 10, "shape": (1, 28, 28),
         "settings": {}, "queries": QUERIES,
-        "right": tuple(right.tolist()), "groups": groups, "crowding": 13.0, "scale": 1.0,
+        "right": tuple(right.tolist()), "groups": groups, "crowding": 5.0, "scale": 1.0,
         "temperature": 2.0, "fitted_on": "glyphs val",
-        "reliability": {"before": table, "after": table}, "nll": {"before": 1.0, "after": 0.5},
+        "reliability": {"before": table, "after": table},
         "flop": {"episode": 10**9, "step": 10**10, "training": 10**11}, "command": "mlcourse evaluate x",
         "made_by": None,
     }  # fmt: skip
@@ -94,6 +95,59 @@ def test_seeds_are_one_row_and_other_settings_another(protocol):
     assert three.sums.sum() == pytest.approx(5 * three.per_episode.sum().item())
 
 
+def titles(protocol, some):
+    return sorted(row.title for row in protocols.rows(protocol, some) if row.run)
+
+
+def test_two_trainings_of_one_name_and_seed_are_no_seeds_of_one_row(protocol):
+    some = [result("maml", 0.8, seed=1, noise=n, learner="net", weights=str(n)) for n in (1, 2)]
+    rows = [row for row in protocols.rows(protocol, some) if row.run]
+    assert [len(row.results) for row in rows] == [1, 1]
+    assert titles(protocol, some) == ["MAML (second order), net", "MAML (second order), net (2)"]
+    some.append(result("maml", 0.8, seed=2, noise=3, learner="net"))
+    assert sorted(len(row.results) for row in protocols.rows(protocol, some) if row.run) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"settings": {"options": {"inner_rate": 0.1}}}, {"budget": "paper"}, {"steps": 11}, {"network": "resnet12"},
+        {"normalisation": "batch"}, {"trained_on": "omniglot vinyals"}, {"shape": (1, 32, 32)}, {"seed": None},
+        {"seed": 1}, {"weights": "maml 1 0"},
+    ],
+)  # fmt: skip
+def test_a_row_is_one_method_with_one_training_but_for_the_seed(other, protocol):
+    one = result("maml", 0.8, seed=1, learner="net")
+    two = replace(result("maml", 0.8, seed=2, learner="net", noise=1), **other)
+    assert len(titles(protocol, [one, two])) == len(set(titles(protocol, [one, two]))) == 2
+    same = result("maml", 0.8, seed=2, learner="net", noise=1)
+    assert len(titles(protocol, [one, same])) == 1
+
+
+def test_results_without_a_seed_are_rows_of_their_own(protocol):
+    some = [result("Mine", 0.8, seed=None, noise=n, learner="mine", weights=str(n)) for n in (1, 2, 3)]
+    assert titles(protocol, some) == ["Mine, mine", "Mine, mine (2)", "Mine, mine (3)"]
+
+
+def test_two_folders_of_pictures_with_one_last_name_are_other_data():
+    learner = learners.build("prototypical", way=5, seed=0, channels=8)
+    told = [
+        results.of_training(learner, {"dataset": f"/home/{who}/photos", "classes": {"train": ["a", "b"]}})
+        for who in ("ann", "ben", "ann")
+    ]
+    assert told[0] != told[1]
+    assert told[0] == told[2]
+    assert not any("home" in str(one) for one in told)
+
+
+def test_a_class_of_ones_own_tells_its_arguments():
+    told = [
+        results.of_training(learners.PrototypicalNetwork(Conv4(channels=8, normalisation="running"), scaled=scaled), {})
+        for scaled in (True, False)
+    ]
+    assert told[0]["settings"] != told[1]["settings"]
+
+
 def test_rows_of_other_settings_are_told_apart_by_their_learners(protocol):
     some = [result("maml", 0.8, learner="narrow"), result("maml", 0.7, learner="wide", settings={"rate": 0.1})]
     rows = [row for row in protocols.rows(protocol, some) if row.run]
@@ -144,8 +198,15 @@ def test_papers_figures_are_for_their_own_tasks_only(protocol):
     row = protocols.Row("prototypical", "prototypical networks", (result("prototypical", 0.9),))
     assert comparison.published(protocol, row) == ""
     assert comparison.published(protocols.read("omniglot-5way-1shot"), row) == "98.8 (Vinyals split)"
-    assert comparison.published(protocols.read("omniglot-5way-5shot"), row) == ""
+    assert comparison.published(protocols.read("omniglot-5way-5shot"), row) == "99.7 (Vinyals split)"
+    assert comparison.published(protocols.read("glyphs-5way-1shot"), row) == ""
     assert comparison.published(protocols.read("omniglot-within-alphabet"), row) == ""
+
+
+def test_every_published_figure_says_how_it_was_taken():
+    for name, method in learners.METHODS.items():
+        assert bool(method.setting) == bool(method.published), name
+        assert all(50 < figure < 100 for figure in method.published.values())
 
 
 @pytest.mark.parametrize(
@@ -161,3 +222,11 @@ def test_math_of_an_infinite_effect_is_no_number_in_json():
     a, b = (protocols.Row("m", "m", (result("m", level),)) for level in (0.9, 0.5))
     pair = comparison.Pair(a, b, statistics.Paired(0.4, 0.0, 2), None, math.inf, 1.0, 0.0, 0.0)
     assert pair_numbers(pair)["effect_size"] is None
+
+
+def test_too_few_groups_have_no_interval_over_the_data(protocol):
+    one = result("pixels", 0.4)
+    few = dict(list(one.groups.items())[:4])
+    row = protocols.Row("pixels", "pixels", (replace(one, groups=few),))
+    assert row.over_data is None
+    assert comparison.pairs([row, row])[0].over_data is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from core_helpers import squares
-from protocol_helpers import small
+from protocol_helpers import damaged, small
 
 from mlcourse import datasets, places, protocols
 from mlcourse.errors import CourseError
@@ -18,7 +18,7 @@ from mlcourse.protocols import protocol as files_of
 
 DATA = os.environ.get("MLCOURSE_DATA", "nowhere")
 COPIES = {"omniglot": "omniglot-py", "caltech101": "caltech101", "mnist": "mnist_t10k", "glyphs": None}
-COUNTED = ("classes", "pictures", "data_digest", "content_digest", "digest")
+COUNTED = ("classes", "pictures", "data_digest", "content_digest", "index_digest", "digest")
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,14 @@ def test_the_files_are_those_that_the_script_makes():
     for name, one in SPECIFIED.items():
         kept = protocols.read(name)
         assert replace(kept, **{field: getattr(one, field) for field in COUNTED}) == one
-        assert len(kept.digest) == len(kept.data_digest) == 16
+        assert len(kept.digest) == len(kept.index_digest) == len(kept.data_digest) == 16
         assert kept.episodes == 1000
 
 
 @pytest.mark.parametrize("name", sorted(SPECIFIED))
 def test_the_data_give_the_digests_that_are_stored(name):
     needs(name)
-    assert maker().completed(SPECIFIED[name]) == protocols.read(name)
+    assert SPECIFIED[name].completed() == protocols.read(name)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, one in SPECIFIED.items() if one.tasks == "classes"))
@@ -72,7 +72,7 @@ def test_the_episodes_follow_from_the_numbers_alone(name):
     )
     if name.startswith("caltech101"):
         pytest.skip("classes of several sizes")
-    assert kept.digest_on(empty) == kept.digest
+    assert kept.digest_on(empty) == kept.index_digest
 
 
 def test_scripts_that_both_have_are_left_out_on_both_sides():
@@ -155,8 +155,20 @@ def changed(path, protocol, **changes):
         ({"name": ""}, "name is ''"),
         ({"at_most": 0}, "at_most is 0"),
         ({"calibrate_on": {}}, "calibrate_on names"),
-        ({"calibrate_on": None}, "damaged"),
-        ({"left_out": None}, "damaged"),
+        ({"calibrate_on": None}, "calibrate_on is None, and has to be an object"),
+        ({"calibrate_on": {"dataset": "glyphs", "lists": None, "split": None}}, "calibrate_on names"),
+        ({"left_out": None}, "left_out is None, and has to be a list, each text"),
+        ({"left_out": [3]}, "left_out is [3]"),
+        ({"way": 1}, "way is 1, and with one class"),
+        ({"way": 5.0}, "way is 5.0, and has to be a whole number"),
+        ({"rotations": "no"}, "rotations is 'no', and has to be true or false"),
+        ({"one_by_one": 0}, "one_by_one is 0, and has to be true or false"),
+        ({"clusters": " "}, "clusters is empty"),
+        ({"classes": 0}, "classes is 0"),
+        ({"pictures": -3}, "pictures is -3"),
+        ({"rows": ["pixels", "telepathy"]}, "rows has 'telepathy', which is no method"),
+        ({"rows": ["pixels", "pixels"]}, "rows has 'pixels' twice"),
+        ({"name": "omniglot-5way-1shot"}, "which is another protocol of the course"),
         ({"colour": "red"}, "'colour' is missing or unknown"),
     ],
 )
@@ -164,6 +176,59 @@ def test_a_file_that_makes_no_sense_is_one_line(changes, named, glyphs_protocol,
     with pytest.raises(CourseError) as error:
         protocols.read(changed(tmp_path / "mine.json", glyphs_protocol, **changes))
     assert named in str(error.value)
+
+
+FIGURES = {
+    "one_by_one": True, "calibrate_on": {"dataset": "omniglot", "lists": None, "split": "val"}, "clusters": "people",
+    "seed": 1, "episodes": 41, "way": 6, "shot": 2, "query": 4, "tasks": "within groups", "dataset": "omniglot",
+    "lists": "lake", "split": "val", "rotations": True, "at_most": 19, "left_out": ["Greek"], "classes": 397,
+    "pictures": 7959, "data_digest": "0" * 16, "content_digest": "0" * 16, "index_digest": "0" * 16, "digest": "0" * 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIGURES)
+def test_a_file_whose_fields_were_changed_is_refused_without_its_data(field, glyphs_protocol, tmp_path):
+    path = changed(tmp_path / "mine.json", glyphs_protocol, **{field: FIGURES[field]})
+    with pytest.raises(CourseError, match=r"mine\.json: protocol small was changed: its fields have the digest"):
+        protocols.read(path)
+
+
+def test_whatever_is_damaged_in_a_file_is_one_line_or_changes_no_figure(glyphs_protocol, tmp_path):
+    tried = 0
+    for do, (field, *inside), copy in damaged(json.loads(json.dumps(glyphs_protocol.as_json()))):
+        (tmp_path / "mine.json").write_text(json.dumps(copy))
+        tried += 1
+        try:
+            found = protocols.read(tmp_path / "mine.json")
+        except CourseError as error:
+            text = error.args[0]
+            assert "mine.json" in text, (do, field)
+            assert "\n" not in text, (do, field)
+            continue
+        assert field in ("name", "what", "rows"), (do, field, inside)
+        assert replace(found, **{field: getattr(glyphs_protocol, field)}) == glyphs_protocol
+    assert tried > 200
+
+
+def test_every_field_that_a_figure_depends_on_is_in_the_digest(glyphs_protocol, tmp_path):
+    free = {"name": "other", "what": "as before", "rows": ["pixels"]}
+    assert FIGURES.keys() | free.keys() == glyphs_protocol.as_json().keys()
+    assert protocols.read(changed(tmp_path / "other.json", glyphs_protocol, **free)).digest == glyphs_protocol.digest
+
+
+def test_a_comparison_of_ones_own_is_completed(glyphs_protocol, tmp_path):
+    own = replace(glyphs_protocol, name="own", shot=2, one_by_one=True).completed()
+    assert protocols.read(changed(tmp_path / "own.json", own)) == own
+    assert own.digest != glyphs_protocol.digest
+    own.check(own.images())
+
+
+def test_what_a_file_says_of_its_data_is_held_against_them(glyphs_protocol):
+    for changes in ({"classes": 397}, {"pictures": 7959}):
+        other = replace(glyphs_protocol, **changes)
+        other = replace(other, digest=other.field_digest)
+        with pytest.raises(CourseError, match=r"is of other data: of \d+ classes with \d+ pictures"):
+            other.check(other.images())
 
 
 def test_unknown_names_and_damaged_files(tmp_path):
@@ -179,10 +244,12 @@ def test_unknown_names_and_damaged_files(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"seed": 1}, "gives other episodes than its digest says"),
-        ({"digest": "0" * 16}, "gives other episodes than its digest says"),
-        ({"episodes": 41}, "gives other episodes than its digest says"),
-        ({"way": 6}, "gives other episodes than its digest says"),
+        ({"seed": 1}, "gives other episodes than its index_digest says"),
+        ({"index_digest": "0" * 16}, "gives other episodes than its index_digest says"),
+        ({"episodes": 41}, "gives other episodes than its index_digest says"),
+        ({"way": 6}, "gives other episodes than its index_digest says"),
+        ({"digest": "0" * 16}, "was changed"),
+        ({"one_by_one": True}, "was changed"),
         ({"shot": 10, "query": 11}, "shot 10 + query 11 = 21 samples per class"),
         ({"split": "val"}, "is of other data"),
         ({"at_most": 19}, "is of other data"),

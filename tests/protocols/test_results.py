@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from protocol_helpers import small
+from protocol_helpers import damaged, small
 
-from mlcourse import datasets, learners, protocols
+from mlcourse import datasets, learners, protocols, statistics
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import compare, evaluate
 from mlcourse.protocols import results
@@ -31,7 +31,7 @@ def prototypical(**options):
 def test_the_result_is_that_of_evaluate_on_the_same_episodes(protocol, pixels):
     plain = evaluate(learners.build("pixels", way=5), protocol.sampler(protocol.images()), episodes=40, seed=0)
     assert torch.equal(pixels.per_episode, plain.per_episode)
-    assert pixels.digest == plain.digest == protocol.digest
+    assert (plain.digest, pixels.digest) == (protocol.index_digest, protocol.digest)
     assert (pixels.normalisation, pixels.transductive, pixels.trained_on) == ("none", False, None)
 
 
@@ -58,7 +58,7 @@ def test_right_answers_of_groups_add_up(pixels, protocol):
 
 
 def test_a_temperature_makes_untrained_answers_less_wrong(pixels):
-    assert pixels.nll["after"] < pixels.nll["before"]
+    assert pixels.nll("after") < pixels.nll("before")
     assert pixels.fitted_on == "glyphs val"
 
 
@@ -155,16 +155,17 @@ class Values(learners.PixelNeighbours):
 )
 def test_learners_that_do_not_fit_are_one_line(make, about, changes, named):
     protocol = small(**changes)
-    if "split" in changes:
-        images = protocol.images()
-        protocol = replace(
-            protocol,
-            data_digest=protocols.protocol.data_digest(images),
-            content_digest=protocols.protocol.content_digest(images),
-        )
     with pytest.raises(CourseError) as error:
         protocols.evaluate(protocol, make(), name="mine", about=about)
     assert named in str(error.value)
+
+
+def test_what_the_temperature_is_fitted_on_is_looked_at_before_the_work(monkeypatch):
+    monkeypatch.setattr(results, "ask", lambda *_, **__: pytest.fail("the work was done first"))
+    for split, named in (("test", "are tested"), ("nowhere", "nowhere")):
+        protocol = small(calibrate_on={"dataset": "glyphs", "lists": None, "split": split})
+        with pytest.raises(CourseError, match=named):
+            protocols.evaluate(protocol, learners.build("pixels", way=5), name="pixels")
 
 
 def test_pictures_of_another_shape_are_converted_when_asked():
@@ -187,27 +188,50 @@ def written(path, result, **changes):
     return path
 
 
+def typed_figures(result, when="before", **moved):
+    """A table of reliability with its fullest row changed: column -> by how much."""
+    table = [list(row) for row in result.reliability[when]]
+    row = max(table, key=lambda row: row[0])
+    for name, by in moved.items():
+        row[("answers", "sure", "right", "loss").index(name)] += by
+    return {"reliability": result.reliability | {when: table}}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"protocol": "glyphs-5way-5shot"}, "is a result of protocol 'glyphs-5way-5shot', not of small"),
         ({"digest": "0" * 16}, "is of other episodes"),
-        ({"right": [10]}, "it has 1 episodes, but protocol small has 40"),
-        ({"right": [15] * 40}, "do not add up"),
-        ({"right": [16] * 40}, "do not add up"),
-        ({"right": [-1] * 40}, "counts other queries"),
-        ({"right": [math.nan] * 40}, "counts other queries"),
-        ({"right": "many"}, "damaged"),
-        ({"right": []}, "it has 0 episodes"),
-        ({"groups": {}}, "do not add up"),
-        ({"groups": {"Greek": [200, 1]}}, "do not add up"),
-        ({"scale": 2.0}, "do not add up"),
-        ({"crowding": math.nan}, "not finite"),
-        ({"queries": 75}, "counts other queries"),
-        ({"temperature": math.nan}, "not finite"),
-        ({"nll": {"before": math.inf, "after": 1.0}}, "not finite"),
-        ({"nll": None}, "damaged"),
-        ({"shape": None}, "damaged"),
+        ({"right": [10]}, "right has 1 episodes, but protocol small has 40"),
+        ({"right": [15] * 40}, "right adds up to"),
+        ({"right": [16] * 40}, "right has 16 of 15 queries"),
+        ({"right": [-1] * 40}, "right has -1"),
+        ({"right": [math.nan] * 40}, "right is [nan"),
+        ({"right": "many"}, "right is 'many', and has to be a list, each a whole number"),
+        ({"right": []}, "right has 0 episodes"),
+        ({"groups": {}}, "groups has 0 classes"),
+        ({"groups": {"Greek": [200, 1]}}, "right adds up to"),
+        ({"groups": {"Greek": [100, 1600], "Thai": [100, 1]}}, "groups has 1600 right answers in 100 classes"),
+        ({"scale": 2.0}, "scale is 2.0"),
+        ({"crowding": math.nan}, "crowding is nan"),
+        ({"crowding": 26}, "crowding is 26"),
+        ({"queries": 75}, "queries is 75"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"temperature": 21.0}, "temperature is 21.0"),
+        ({"temperature": 0.5}, "confidences of"),  # it was above 1
+        ({"fitted_on": "glyphs test"}, "calibrates on 'glyphs val'"),
+        ({"reliability": None}, "reliability is None"),
+        ({"reliability": {"before": [], "after": []}}, "has no 16 rows"),
+        ({"content": "0" * 16}, "content is '0000"),
+        ({"method": "two\nlines"}, "method is"),
+        ({"made_by": ""}, "made_by is ''"),
+        ({"seed": -1}, "seed is -1"),
+        ({"steps": -5}, "steps is -5"),
+        ({"shape": None}, "shape is None"),
+        ({"shape": [1, 28]}, "shape is [1, 28], and has to be a list of 3"),
+        ({"flop": {"episode": 1, "step": 2, "training": 3}}, "flop of the training is 3"),
+        ({"flop": {"episode": 10**400, "step": None, "training": None}}, "flop is"),
+        ({"settings": {}}, "settings has no options"),
         ({"accuracy": 0.99}, "'accuracy' is missing or unknown"),
     ],
 )
@@ -216,9 +240,92 @@ def test_a_file_that_is_no_result_of_this_protocol_is_one_line(changes, named, p
         protocols.load(written(tmp_path / "mine.json", pixels, **changes), protocol)
     assert named in str(error.value)
     assert "mine.json" in str(error.value)
+    assert error.value.args[0].count("\n") == 0
 
 
-def test_two_results_of_one_row_that_differ_and_results_of_other_pictures(protocol, pixels, tmp_path):
+@pytest.mark.parametrize(
+    ("moved", "named"),
+    [
+        ({"right": -1}, "right answers, and right adds up to"),
+        ({"right": 1}, "right answers, and right adds up to"),
+        ({"answers": -1, "sure": -1}, "answers of 600"),
+        ({"sure": 50}, "confidences that its row"),
+        ({"sure": -50}, "confidences that its row"),
+        ({"loss": -1e6}, "has a loss of"),
+    ],
+)
+def test_typed_figures_do_not_follow_from_the_answers(moved, named, protocol, pixels, tmp_path):
+    for when in ("before", "after"):
+        path = written(tmp_path / "mine.json", pixels, **typed_figures(pixels, when, **moved))
+        with pytest.raises(CourseError, match=named):
+            protocols.load(path, protocol)
+
+
+def test_the_table_of_losses_is_that_of_all_answers(protocol):
+    answers, _ = results.ask(protocol.sampler(protocol.images()), prototypical(), 40, 0, one_by_one=False)
+    table = results.reliability(answers.logits.double(), answers.labels)
+    assert torch.equal(table[:, :3], statistics.reliability(answers.logits, answers.labels))
+    whole = statistics.negative_log_likelihood(answers.logits, answers.labels)
+    assert table[:, 3].sum().item() / len(answers.labels) == pytest.approx(whole, abs=1e-12)
+
+
+def test_ties_count_the_same_in_all_tables(protocol):
+    class Ties(learners.PixelNeighbours):
+        def predict(self, state, query_x):
+            return super().predict(state, query_x) * 1e-19  # other logits, the same softmax
+
+    made = protocols.evaluate(protocol, Ties(), name="ties")
+    for when in ("before", "after"):
+        assert sum(row[2] for row in made.reliability[when]) == sum(made.right)
+
+
+# ------------------------------------------------------------------ a hundred damaged files
+
+FREE = ("settings", "command", "made_by", "learner", "method", "network", "normalisation", "trained_on", "budget")
+FREE += ("seed", "steps", "transductive", "shape")  # what a file may say of its learner, in the right type
+
+
+def test_whatever_is_damaged_in_a_file_is_one_line_or_changes_no_figure(protocol, tmp_path):
+    about = {"dataset": "glyphs", "seed": 3, "steps": 2, "tasks": 1, "train_way": 5, "train_query": 2, "shot": 1}
+    result = protocols.evaluate(protocol, prototypical(), name="net", about=about, command="mlcourse evaluate net")
+    whole, path, tried, refused = json.loads(json.dumps(result.as_json())), tmp_path / "net.json", 0, 0
+    for do, (field, *inside), copy in damaged(whole):
+        path.write_text(json.dumps(copy))
+        tried += 1
+        try:
+            found = protocols.load(path, protocol)
+        except CourseError as error:
+            refused += 1
+            text = error.args[0]
+            assert "net.json" in text, (do, field)
+            assert "\n" not in text, (do, field)
+            assert field in text or field in ("protocol", "digest"), (do, field, inside, text)
+            continue
+        assert field in FREE, (do, field, inside)
+        assert torch.equal(found.per_episode, result.per_episode)
+        assert found.nll("after") == result.nll("after")
+    assert tried > 1000
+    assert refused > 0.7 * tried
+
+
+def test_numbers_and_lists_that_json_itself_gives_up_on(protocol, tmp_path):
+    for name, text in (("digits", '{"steps": ' + "9" * 5000 + "}"), ("deep", "[" * 100_000)):
+        (tmp_path / f"{name}.json").write_text(text)
+        with pytest.raises(CourseError, match=f"{name}.json"):
+            protocols.load(tmp_path / f"{name}.json", protocol)
+
+
+def test_results_of_one_protocol_that_count_other_classes(protocol, pixels, tmp_path):
+    written(tmp_path / "a.json", pixels)
+    groups = {name: list(pair) for name, pair in pixels.groups.items()}
+    one, other = sorted(groups, key=lambda name: groups[name][0])[:2]
+    groups[one][0], groups[other][0] = groups[one][0] - 1, groups[other][0] + 1
+    written(tmp_path / "b.json", pixels, groups=groups, learner="b", weights="0" * 16)
+    with pytest.raises(CourseError, match=r"a\.json and .*b\.json count other classes"):
+        protocols.stored(protocol, tmp_path)
+
+
+def test_two_results_of_one_training_that_differ(protocol, pixels, tmp_path):
     written(tmp_path / "a.json", pixels)
     written(tmp_path / "b.json", pixels)
     assert len(protocols.stored(protocol, tmp_path)) == 1
@@ -226,11 +333,18 @@ def test_two_results_of_one_row_that_differ_and_results_of_other_pictures(protoc
     i = next(i for i in range(1, 40) if swapped[i] != swapped[0])
     swapped[0], swapped[i] = swapped[i], swapped[0]
     written(tmp_path / "b.json", pixels, right=swapped)
-    with pytest.raises(CourseError, match="are of the same row and seed, but differ"):
+    with pytest.raises(CourseError, match="are of the same training, but differ"):
         protocols.stored(protocol, tmp_path)
-    written(tmp_path / "b.json", pixels, content="0" * 16, method="other")
+
+
+def test_results_of_other_pictures_are_no_pairs(pixels, tmp_path):
+    """Where a protocol cannot say which pixels are the right ones, as of JPEG files."""
+    any_copy = replace(small(), content_digest=None)
+    any_copy = replace(any_copy, digest=any_copy.field_digest)
+    written(tmp_path / "a.json", pixels, digest=any_copy.digest)
+    written(tmp_path / "b.json", pixels, digest=any_copy.digest, content="0" * 16, method="other")
     with pytest.raises(CourseError, match="2 different copies of its pictures"):
-        protocols.stored(protocol, tmp_path)
+        protocols.stored(any_copy, tmp_path)
 
 
 def test_results_of_one_protocol_are_always_a_pair(protocol):

@@ -1,0 +1,87 @@
+"""What README says of the results of a protocol, as docs/make_results.py writes it."""
+
+import importlib.util
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from protocol_helpers import small
+
+from mlcourse import learners, places, protocols
+
+PAGE = places.repository() / "docs" / "make_results.py"
+pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="needs a clone of the repository")
+
+
+@pytest.fixture(scope="module")
+def made():
+    spec = importlib.util.spec_from_file_location("make_results", PAGE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def rows():
+    protocol = small(rows=("pixels", "prototypical", "maml"))
+    network = learners.build("prototypical", way=5, seed=0, channels=8)
+    some = [
+        protocols.evaluate(protocol, learners.build("pixels", way=5), name="pixels"),
+        protocols.evaluate(protocol, network, name="net", about={"seed": 0}),
+    ]
+    return protocol, protocols.rows(protocol, some)
+
+
+def test_a_protocol_has_its_table_its_picture_and_who_has_not_run(made, rows):
+    protocol, table = rows
+    lines = made.comparison(protocol, table)
+    text = "\n".join(lines)
+    cells = [line for line in lines if line.startswith("| ")]
+    assert len(cells) == 3
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    for row, line in zip(table, cells[1:]):
+        assert f"| {100 * row.accuracy:.2f} | ± {100 * (row.over_episodes.upper - row.accuracy):.2f} |" in line
+    assert lines[-1] == "Not run yet: MAML (second order)."
+    alt = re.search(r'alt="([^"]+)"', text)[1]
+    for row in table[:2]:
+        assert f"{row.title} ({row.first.normalisation}) {100 * row.accuracy:.1f} %" in alt
+    assert 'srcset="docs/forest-small-dark.svg"' in text
+    assert 'src="docs/forest-small-light.svg"' in text
+
+
+def test_the_pictures_are_for_light_and_for_dark_pages(made, rows, tmp_path):
+    made.draw(*rows, tmp_path)
+    made.draw(*rows, tmp_path / "again")
+    pages = {}
+    for page in ("light", "dark"):
+        path = tmp_path / f"forest-small-{page}.svg"
+        ElementTree.parse(path)
+        pages[page] = path.read_text(encoding="utf-8")
+        assert "Forest plot of small" in pages[page]
+        assert (tmp_path / "again" / path.name).read_text(encoding="utf-8") == pages[page]
+    assert "#0d1117" in pages["dark"]
+    assert "#0d1117" not in pages["light"]
+
+
+def test_results_of_the_course_come_into_readme_and_without_any_nothing_does(made, rows, monkeypatch, tmp_path):
+    protocol, table = rows
+    readme = (places.repository() / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "small.json").write_text(json.dumps(protocol.as_json()))
+    monkeypatch.setattr(protocols, "names", lambda: [tmp_path / "small.json"])
+    monkeypatch.setattr(protocols, "folders", lambda one: (tmp_path / "results", tmp_path / "nowhere"))
+    assert made.compared() == []
+    assert "forest-small" not in made.updated(readme)
+    for row in table[:2]:
+        protocols.save(row.first, tmp_path / "results" / f"{row.method}.json")
+    (found,) = made.compared()
+    assert [row.title for row in found[1]] == [row.title for row in table]
+    assert "docs/forest-small-light.svg" in made.updated(readme)
+    assert made.updated(made.updated(readme)) == made.updated(readme)
+
+
+def test_the_pictures_that_readme_shows_are_there(made):
+    for protocol, rows in made.compared():
+        for page in ("light", "dark"):
+            picture = (PAGE.parent / f"forest-{protocol.name}-{page}.svg").read_text(encoding="utf-8")
+            assert all(row.title in picture for row in rows if row.run)
