@@ -35,12 +35,9 @@ def seeds(lines: Sequence[Line], band: Sequence[str], *, title: str) -> Figure:
     """The forest plot of the lines; a grey band from the lowest to the highest mean of those that `band` names."""
     fig = forest.forest(lines, title=title, clusters="scripts")
     (ax,) = fig.axes
-    for bar in ax.lines:  # the bars need no marks at their ends
-        bar.set_marker(bar.get_marker() if len(bar.get_xdata()) == 1 else "")
     handles, labels = ax.get_legend_handles_labels()
-    for handle in handles:
-        handle.set_marker("")
-    ax.get_legend().remove()
+    for legend in list(fig.legends):
+        legend.remove()
     means = [100 * line.over_episodes[0] for line in lines if line.name in band]
     grey = ax.axvspan(min(means), max(means), color="#888888", alpha=0.25, linewidth=0, zorder=0)
     words = [*(label.replace("episodes", "tasks") for label in labels), f"means of {len(means)} seeds"]
@@ -154,7 +151,7 @@ def reliability(tables: Mapping[str, Tensor]) -> Figure:
     """How often answers are right, against how sure they are: name → table of `statistics.reliability`."""
     fig, axes = figures.subplots(1, len(tables), size=(3.9 * len(tables), 3.9), sharey=True, squeeze=False)
     for ax, (name, table) in zip(axes[0], tables.items()):
-        counts, sure, right = (column.numpy() for column in table.unbind(1))
+        counts, sure, right = table.T[:3].numpy()
         there = counts > 0
         sure, right, share = sure[there] / counts[there], right[there] / counts[there], counts[there] / counts.sum()
         ax.plot([0, 1], [0, 1], color="#444444", linestyle="--", linewidth=1, marker="")
@@ -171,7 +168,7 @@ def reliability_text(tables: Mapping[str, Tensor]) -> str:
     """The picture of `reliability` in words."""
     told = []
     for name, table in tables.items():
-        counts, sure, right = table.sum(0).tolist()
+        counts, sure, right = table.sum(0)[:3].tolist()
         told.append(
             f"{name}: mean confidence {100 * sure / counts:.1f} %, right {100 * right / counts:.1f} %, calibration "
             f"error {100 * statistics.calibration_error(table):.1f} points"
