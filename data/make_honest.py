@@ -92,7 +92,7 @@ def shift(runs: Path) -> dict[str, Any]:
         for method in PLANS:
             there = [trained(method, seed, runs) for seed in OF_SHIFT]
             methods[method] = on(protocol, method, *map(list, zip(*there)))
-        found[name] = {"digest": protocol.digest, "methods": methods}
+        found[name] = {"index_digest": protocol.index_digest, "methods": methods}
         print("evaluated on", name, flush=True)
     return {"protocols": found}
 

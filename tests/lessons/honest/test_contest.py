@@ -127,7 +127,7 @@ def test_the_results_under_shift_are_of_todays_protocols():
     assert list(found) == list(contest.PROTOCOLS.values())
     for name, one in found.items():
         protocol = protocols.read(name)
-        assert one["digest"] == protocol.digest
+        assert one["index_digest"] == protocol.index_digest
         assert list(one["methods"]) == list(contest.TITLES)
         for method, row in one["methods"].items():
             assert row["queries"] == protocol.way * protocol.query
