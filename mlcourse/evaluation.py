@@ -138,6 +138,7 @@ def evaluate(
     transductive = metric = None
     with torch.no_grad(), evaluation_mode(learner), unchanged(learner), own_draws(seed, home_of(learner)[0]):
         for batch in _batches(source, episodes, tasks_at_once, generator, digest):
+            _check_apart(batch)
             batch = batch.shuffled(shuffler).to(*home_of(learner))
             state = adapt(batch.support_x, batch.support_y)
             prediction = _finite(learner, _asked(learner, state, batch.query_x, queries_at_once))
@@ -355,9 +356,20 @@ def _check_fit(learner: nn.Module, source: Source) -> None:
     name = type(learner).__name__
     if not all(hasattr(learner, part) for part in ("adapt", "predict", "score", "metric_for")):
         raise CourseError(f"{name} is no learner; derive it from mlcourse.learners.Learner")
+    if not hasattr(source, "sample"):
+        raise CourseError(f"a {type(source).__name__} gives no episodes; give a source, such as EpisodeSampler(data)")
     if getattr(source, "gives", "episodes") != "episodes":
         raise CourseError(
             f"{type(source).__name__} gives {source.gives}; evaluate on episodes, as of an EpisodeSampler"
+        )
+
+
+def _check_apart(batch: Episode) -> None:
+    """Raise CourseError where a query is a picture of its task's support set: to know it again is no learning."""
+    support, query = batch.support_index, batch.query_index
+    if support.numel() and query.numel() and (support.unsqueeze(1) == query.unsqueeze(2)).any():
+        raise CourseError(
+            "a query of a task is one of its support pictures; draw the two apart, as EpisodeSampler does"
         )
 
 

@@ -164,9 +164,14 @@ def train(
         settings |= {"validate_every": validate_every}
         if hasattr(validation, "evaluate"):
             settings |= {"validation": type(validation).__name__}
+        elif not hasattr(validation, "sample"):
+            what = type(validation).__name__
+            raise CourseError(f"validation is a {what}; give a source of episodes, or what can `evaluate` a learner")
         else:
             settings |= {"validation_episodes": validation_episodes}
             validation = Episodes(validation, episodes=validation_episodes, seed=(seed + 10**6) % 2**64)
+    if out is not None:
+        _check_written(settings)
     run = Run(learner, rate, seed, None if out is None else Path(out), settings, steps, optimizer, precision)
     run.open(resume)
     if run.finished:
@@ -195,6 +200,8 @@ def train(
 
 def _check_source(learner: nn.Module, source: Source) -> None:
     name, wanted = type(learner).__name__, getattr(learner, "trains_on", "episodes")
+    if not hasattr(source, "sample"):
+        raise CourseError(f"a {type(source).__name__} gives no tasks; give a source, such as EpisodeSampler(data)")
     if wanted == "nothing":
         raise CourseError(f"{name} has nothing to train; evaluate it as it is")
     given = getattr(source, "gives", wanted)
@@ -220,6 +227,15 @@ def _told_of(source: Source) -> dict[str, Any]:
         return {}
     told = {name: value for name, value in source.describe().items() if name not in ("data", "split")}
     return {"source": json.loads(json.dumps(told, default=lambda value: type(value).__name__))}
+
+
+def _check_written(settings: dict[str, Any]) -> None:
+    """Raise CourseError for a setting that no file takes: the first checkpoint would fail."""
+    for name, value in settings.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise CourseError(f"the setting {name} is a {type(value).__name__}; give numbers, text or lists") from None
 
 
 def _check(**counts: int) -> None:
@@ -320,6 +336,11 @@ class Run:
         if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
             raise CourseError(f"optimizer {optimizer!r} is unknown; use one of {', '.join(OPTIMIZERS)}, or a function")
         self.optimizer = (OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer)(self.parameters, rate)
+        mine = {id(one) for one in self.parameters}
+        if not any(id(one) in mine for group in self.optimizer.param_groups for one in group["params"]):
+            raise CourseError(
+                "the optimizer has no parameter of the learner; make it of the parameters that it is given"
+            )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]  # groups keep their ratios
         self.told = _told(self.optimizer)
         self.mixed, self.scaler = self._precision(precision)

@@ -47,7 +47,7 @@ def random_episode(tasks: int, way: int = 3, shot: int = 2, query: int = 3, size
         torch.rand(*y.shape, 1, size, size, generator=generator, dtype=torch.float64) for y in (support_y, query_y)
     ]
     none = torch.zeros(tasks, way, dtype=torch.long)
-    return Episode(images[0], support_y, images[1], query_y, none, support_y, query_y)
+    return Episode(images[0], support_y, images[1], query_y, none)
 
 
 def flat_gradient(learner: nn.Module) -> Tensor:

@@ -859,3 +859,33 @@ def test_logits_for_fewer_classes_than_the_tasks_have_are_refused():
     batch = EpisodeSampler(squares(), 5, 1, 2).sample(2, torch.Generator().manual_seed(0))
     with pytest.raises(CourseError, match=r"MAML predicts 4 logits, but a query is of class number 4 .counted from 0"):
         learner.score(prediction, batch)
+
+
+class Leaks(EpisodeSampler):
+    """Asks about the pictures of the support set: whoever remembers them is always right."""
+
+    def sample(self, tasks, generator):
+        one = super().sample(tasks, generator)
+        return Episode(
+            one.support_x,
+            one.support_y,
+            one.support_x,
+            one.support_y,
+            one.classes,
+            one.support_index,
+            one.support_index,
+        )
+
+
+def test_queries_that_are_support_pictures_are_refused():
+    learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
+    with pytest.raises(CourseError, match="a query of a task is one of its support pictures"):
+        evaluate(learner, Leaks(squares(), 4, 1, 2), episodes=2)
+
+
+def test_labels_below_0_are_refused():
+    learner = learners.build("prototypical", way=4, size=16, channels=4, seed=0)
+    batch = EpisodeSampler(squares(), 4, 1, 2).sample(2, torch.Generator().manual_seed(0))
+    batch.query_y[0, 0] = -100  # cross-entropy would leave it out, and say nothing
+    with pytest.raises(CourseError, match="a query is of class number -100"):
+        learner.outer_loss(batch)

@@ -660,3 +660,28 @@ def test_what_a_learner_doubts_is_said_once_in_a_training():
     with pytest.warns(CourseWarning, match="step 1: in 100 % of the tasks φ is no minimum.*; add damping") as heard:
         run(learner("imaml", inner_steps=1, strength=1e-3, inner_rate=1e-4, iterations=20), steps=3)
     assert len([one for one in heard if issubclass(one.category, CourseWarning)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"optimizer": lambda p, rate: torch.optim.SGD(learner().parameters(), lr=rate)},
+            "has no parameter of the lea",
+        ),
+        ({"validation": 3}, "validation is a int; give a source of episodes"),
+        ({"out": "run", "settings": {"why": {1, 2}}}, "the setting why is a set; give numbers, text or lists"),
+    ],
+)
+def test_what_would_fail_or_learn_nothing_is_refused_before_the_first_step(changes, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CourseError, match=words):
+        run(learner(), **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_in_place_of_a_source_are_named():
+    with pytest.raises(CourseError, match=r"a ClassImages gives no tasks; give a source, such as EpisodeSampler"):
+        training.train(learner(), squares(), steps=1, tasks=1, progress=False)
+    with pytest.raises(CourseError, match=r"a ClassImages gives no episodes; give a source"):
+        evaluate(learner(), squares(), episodes=1)

@@ -144,11 +144,13 @@ class Learner(Recorded):
         if given != asked if values else given[:-1] != asked:  # PyTorch would broadcast: another number, and no word
             wanted = "the targets' shape" if values else "logits [tasks, queries, way]"
             raise CourseError(f"{type(self).__name__} predicts {given} for targets {asked}; give {wanted}")
-        if not values and asked[-1] and int(batch.query_y.max()) >= given[-1]:
-            raise CourseError(
-                f"{type(self).__name__} predicts {given[-1]} logits, but a query is of class number "
-                f"{int(batch.query_y.max())} (counted from 0); give one logit for each class of the tasks"
-            )
+        if not values and batch.query_y.numel():
+            low, high = (int(end) for end in batch.query_y.long().aminmax())
+            if low < 0 or high >= given[-1]:
+                raise CourseError(
+                    f"{type(self).__name__} predicts {given[-1]} logits, but a query is of class number "
+                    f"{low if low < 0 else high} (counted from 0); give one logit for each class of the tasks"
+                )
         if values:
             return {"error": (prediction - batch.query_y).double().square().flatten(1).mean(1)}
         return {"accuracy": (prediction.argmax(-1) == batch.query_y).double().mean(1)}

@@ -140,13 +140,13 @@ def _finite(found: Tensor, task: Task) -> Tensor:
 
 def forward_difference(f: Loss, x: Tensor, v: Tensor, h: float) -> float:
     """The derivative of f at x along v, from two values. The rule's own error shrinks with h, a number above 0."""
-    check_number("h", h, above=0)
+    _check_step(x, v, h)
     return float(f(x + h * v) - f(x)) / h
 
 
 def central_difference(f: Loss, x: Tensor, v: Tensor, h: float) -> float:
     """The same from two values on both sides. The rule's own error shrinks with h²."""
-    check_number("h", h, above=0)
+    _check_step(x, v, h)
     return float(f(x + h * v) - f(x - h * v)) / (2 * h)
 
 
@@ -158,6 +158,12 @@ def richardson(f: Loss, x: Tensor, v: Tensor, h: float) -> float:
     https://doi.org/10.1098/rsta.1911.0009.
     """
     return (4 * central_difference(f, x, v, h / 2) - central_difference(f, x, v, h)) / 3
+
+
+def _check_step(x: Tensor, v: Tensor, h: float) -> None:
+    check_number("h", h, above=0)
+    if x.shape != v.shape:  # PyTorch would broadcast: the derivative along another direction
+        raise CourseError(f"x and v have the shapes {tuple(x.shape)} and {tuple(v.shape)}; give a direction like x")
 
 
 # ------------------------------------------------------------------ a small real network as a function of one vector

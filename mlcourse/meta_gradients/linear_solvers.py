@@ -70,7 +70,7 @@ def truncated_conjugate_gradient(
     for _ in range(iterations):
         if not going.any():
             break
-        image = product(direction)
+        image = _fitting(product(direction), direction)
         curvature = dot(direction, image)
         _check_finite(curvature, "a product A p")
         slant = curvature / dot(direction, direction)
@@ -134,7 +134,7 @@ def neumann_terms(product: Product, b: Tensor, *, terms: int, rate: float) -> It
     term = b
     for k in range(terms):
         if k > 0:
-            term = term - rate * product(term)
+            term = term - rate * _fitting(product(term), term)
         yield term
 
 
@@ -142,6 +142,13 @@ def _check_count(name: str, value: int) -> None:
     """Raise CourseError for a number of iterations or terms below 0."""
     if value < 0:
         raise CourseError(f"{name} is {value}; a solver takes 0 or more")
+
+
+def _fitting(image: Tensor, p: Tensor) -> Tensor:
+    """A p, which has to have p's shape: PyTorch would broadcast another one."""
+    if image.shape != p.shape:
+        raise CourseError(f"product gives {tuple(image.shape)} for a p of {tuple(p.shape)}; give A p in p's shape")
+    return image
 
 
 def _check_finite(values: Tensor, what: str) -> None:

@@ -101,13 +101,19 @@ def inside(capsys, *arguments):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+def told_anew(folder, **changes):
+    """Let both files of a run tell something else of its training."""
+    tensors, about = files.load_tensors(folder / "learner.safetensors")
+    files.save_tensors(folder / "learner.safetensors", tensors, about | changes)
+    files.write_json(folder / "config.json", files.read_json(folder / "config.json") | changes)
+
+
 def test_evaluate_draws_as_the_run_did_unless_told_otherwise(trained, tmp_path, monkeypatch, capsys):
     asked = []
     drawn_data(asked, monkeypatch)
     for name in ("config.json", "learner.safetensors"):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"drawn": True}))
+    told_anew(tmp_path, drawn=True)
     cases = [
         ([tmp_path], True),
         ([tmp_path, "--no-drawn"], False),
@@ -387,8 +393,7 @@ def test_a_class_that_is_too_small_is_left_out_and_named(tmp_path, capsys):
 
 def test_evaluate_asks_as_many_queries_as_the_run(trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run")
-    path = tmp_path / "run" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"query": 3}))
+    told_anew(tmp_path / "run", query=3)
     told = inside(capsys, "evaluate", tmp_path / "run", "--episodes", 2, "--json")
     assert told["query"] == 3
     assert inside(capsys, "evaluate", tmp_path / "run", "--episodes", 2, "--query", 4, "--json")["query"] == 4

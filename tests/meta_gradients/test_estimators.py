@@ -194,3 +194,10 @@ def test_numbers_out_of_range_are_refused():
         estimators.find_jump(torch.sum, x, one, 1.0, points=1)
     with pytest.raises(CourseError, match="reach is 0"):
         estimators.find_jump(torch.sum, x, one, 0.0)
+
+
+@pytest.mark.parametrize("rule", [estimators.forward_difference, estimators.central_difference, estimators.richardson])
+def test_a_direction_of_another_shape_is_refused(rule):
+    x = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(CourseError, match=r"x and v have the shapes \(3,\) and \(1,\); give a direction like x"):
+        rule(lambda at: at.square().sum(), x, torch.ones(1, dtype=torch.float64), 1e-3)

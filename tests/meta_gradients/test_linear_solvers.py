@@ -371,3 +371,10 @@ def test_an_iterate_before_the_solution_is_the_one_that_was_asked_for():
         residuals.append((b - matrix @ v).norm().item())
         basis = torch.linalg.qr(torch.cat([basis, matrix @ basis[:, -1:]], 1))[0]
     assert any(after > before for before, after in pairwise(residuals))
+
+
+@pytest.mark.parametrize("solve", [partial(conjugate_gradient, iterations=3), partial(neumann, terms=3, rate=0.5)])
+def test_a_product_of_another_shape_is_refused(solve):
+    """PyTorch would broadcast one number to all coordinates, and solve another system."""
+    with pytest.raises(CourseError, match=r"product gives \(1,\) for a p of \(3,\); give A p in p's shape"):
+        solve(lambda p: p[:1], torch.ones(3))
