@@ -139,7 +139,7 @@ WRONG = {
             lambda product, b, *, iterations: cg(product, b, min(iterations, 1)),
             "Is the `return` inside the loop?",
         ),
-        "float32 inside": (cg_float32_inside, "Leave out .float()"),
+        "float32 inside": (cg_float32_inside, "in single precision"),
         "no ratio": (
             lambda product, b, *, iterations: cg(product, b, iterations, ratio=lambda new, old: 1.0),
             "The ratio is missing",
