@@ -28,6 +28,7 @@ from mlcourse.errors import CourseError, check_number
 
 Z95 = 1.96  # of the normal distribution: episodes are many (hundreds), so Student's t would say the same
 LEVEL = 0.95
+LEAST_ALIKE = 4.0  # as many clusters of one size would be as even as these, at least
 LEAST_CLUSTERS = 5  # with fewer an interval over them says nothing of others
 LEAST_FREEDOM = 4  # degrees of freedom that stay where luck is taken off, or half of all
 Values = Tensor | Sequence[float]
@@ -212,10 +213,16 @@ def cluster_bootstrap_interval(
     """
     values, statistic = _finite(values), statistic or torch.mean
     check_number("draws", draws, least=2)
-    names, member = torch.as_tensor(clusters).unique(return_inverse=True)
-    if len(member) != len(values):
-        raise CourseError(f"each value needs its cluster, but of {len(values)} values {len(member)} have one")
-    _check_clusters(len(names))
+    clusters = torch.as_tensor(clusters)
+    if clusters.shape != values.shape[:1]:
+        raise CourseError(
+            f"each of {len(values)} values needs its cluster, but clusters have the shape {tuple(clusters.shape)}; "
+            f"give [{len(values)}]"
+        )
+    if not clusters.isfinite().all():
+        raise CourseError("the name of a cluster is nan or infinite; give whole numbers")
+    names, member, sizes = clusters.unique(return_inverse=True, return_counts=True)
+    _check_clusters(sizes)
     rows = [(member == index).nonzero().flatten() for index in range(len(names))]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(names), (draws, len(names)), generator=generator).tolist()
@@ -265,8 +272,8 @@ def episodes_over_data(
     for sums that do not pair off.
     """
     values, (classes, sums) = _finite(values), _pair(classes, sums)
-    clusters = int((classes > 0).sum())  # one that no episode has is none
-    _check_clusters(clusters)
+    _check_clusters(classes[classes > 0])  # one that no episode has is none
+    clusters = int((classes > 0).sum())
     mean = values.mean()
     shares = scale * (sums - classes * mean) / len(values)
     luck = (values - mean).square().sum() / len(values) ** 2  # the variance of the mean over episodes
@@ -276,7 +283,9 @@ def episodes_over_data(
             "each episode has as much of each cluster as any other, which says nothing of other clusters; take fewer "
             "classes per episode"
         )
-    found = found * clusters / (clusters - 1)
+    # each cluster left out once, the jackknife: one that holds much of the data has drawn the mean to itself
+    left = 1 - classes / classes.sum()
+    found = (shares / left).square().sum() * (clusters - 1) / clusters
     noise = scale**2 * (crowding - (classes / len(values)).square().sum()) * clusters / (clusters - 1) * luck
     variance = max(found - noise, torch.zeros_like(luck)) + luck  # of the mean, over the data
     kept = min((variance / found).item(), 1.0) if found > 0 else 1.0
@@ -284,11 +293,20 @@ def episodes_over_data(
     return mean.item(), mean.item() - half, mean.item() + half
 
 
-def _check_clusters(clusters: int) -> None:
-    if clusters < LEAST_CLUSTERS:
+def _check_clusters(sizes: Tensor) -> None:
+    """Raise NoInterval for fewer than LEAST_CLUSTERS clusters, or where a few hold nearly all: they count as few."""
+    if len(sizes) < LEAST_CLUSTERS:
         raise NoInterval(
-            f"there are {clusters} clusters (or values), too few for an interval that says something of others; give "
+            f"there are {len(sizes)} clusters (or values), too few for an interval that says something of others; give "
             f"{LEAST_CLUSTERS} or more"
+        )
+    sizes = sizes.double()
+    alike = (sizes.sum().square() / sizes.square().sum()).item()  # so many of one size would be as even
+    if alike < LEAST_ALIKE:
+        share = (sizes.max() / sizes.sum()).item()
+        raise NoInterval(
+            f"of {len(sizes)} clusters the largest holds {share:.0%}, so they count as {alike:.1f} only; give "
+            f"{LEAST_CLUSTERS} or more of about one size"
         )
 
 

@@ -135,8 +135,36 @@ def test_clusters_make_the_interval_wider_and_right():
 def test_clusters_of_any_names_and_sizes():
     clusters = [7, 7, 2, -1, 10**9, 3]
     assert cluster_bootstrap_interval([1.0, 3.0, 5.0, 2.0, 4.0, 3.0], clusters)[0] == pytest.approx(3.0)
-    with pytest.raises(CourseError, match="of 3 values 2 have one"):
-        cluster_bootstrap_interval([1.0, 2.0, 3.0], [0, 1])
+    values = torch.arange(6.0)
+    for wrong in (clusters[:2], torch.tensor(clusters)[:, None]):  # [n, 1]: its second index would be taken for rows
+        with pytest.raises(CourseError, match=r"each of 6 values needs its cluster, .*; give \[6\]"):
+            cluster_bootstrap_interval(values, wrong)
+    with pytest.raises(CourseError, match="the name of a cluster is nan or infinite"):
+        cluster_bootstrap_interval(values, [0.0, 1.0, 2.0, 3.0, 4.0, math.nan])
+
+
+def test_clusters_of_which_one_holds_nearly_all_count_as_few():
+    """Its mean is nearly the mean: the spread of the others says next to nothing of how far that may be off."""
+    sizes = torch.tensor([200, 5, 5, 5, 5])
+    values = torch.randn(220, generator=generator(0), dtype=F64)
+    few = "of 5 clusters the largest holds 91%, so they count as 1.2 only; give 5 or more of about one size"
+    with pytest.raises(NoInterval, match=few):
+        cluster_bootstrap_interval(values, torch.arange(5).repeat_interleave(sizes))
+    sums = torch.stack([part.sum() for part in values.split(sizes.tolist())])
+    with pytest.raises(NoInterval, match=few):
+        statistics.episodes_over_data(values, sizes, sums)
+
+
+def test_a_large_cluster_does_not_hide_the_spread():
+    """60 episodes of one cluster and 10 of each of nine more: the truth is held as often as it is said, nearly."""
+    sizes, held = torch.tensor([60, *9 * [10]]), 0
+    for seed in range(300):
+        centres = torch.randn(10, generator=generator(seed), dtype=F64).repeat_interleave(sizes)
+        values = centres + 0.5 * torch.randn(150, generator=generator(seed + 10**4), dtype=F64)
+        sums = torch.stack([part.sum() for part in values.split(sizes.tolist())])
+        _, lower, upper = statistics.episodes_over_data(values, sizes, sums)
+        held += lower <= 0 <= upper
+    assert held >= 0.87 * 300  # 85 of 100 where the large one hides its own share
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])

@@ -97,4 +97,7 @@ def evaluate(
         f"{learner} on protocol {chosen.name}: {100 * row.accuracy:.2f} ± {100 * half:.2f} % over "
         f"{chosen.episodes} episodes, {over_data}; worst tenth {100 * row.worst_tenth:.1f} %"
     )
-    print(f"the result is in {path}. Next: mlcourse table {protocol}")
+    after = f"mlcourse table {shlex.quote(protocol)}"
+    if path.parent not in protocols.folders(chosen):  # the table looks there by itself
+        after += f" --results {shlex.quote(str(path.parent))}"
+    print(f"the result is in {path}. Next: {after}")

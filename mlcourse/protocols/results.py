@@ -156,8 +156,11 @@ class Stored:
 
     @cached_property
     def counts(self) -> Tensor:
-        """Classes of each group in all episodes, and their episodes' right answers: float64 [groups, 2]."""
-        return torch.tensor(list(self.groups.values()), dtype=torch.float64)
+        """Classes of each group in all episodes, and their episodes' right answers: float64 [groups, 2].
+
+        Sorted by the groups' names, so that all results of a protocol have them in one order.
+        """
+        return torch.tensor([self.groups[name] for name in sorted(self.groups)], dtype=torch.float64)
 
     @property
     def title(self) -> str:
