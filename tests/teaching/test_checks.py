@@ -241,7 +241,7 @@ def spoiled(reference, seen):
         result = reference(*args, **kwargs)
         for one in tensors_in([args, kwargs]):
             seen.append(one)
-            one.data.add_(1)
+            one.data.logical_not_() if one.dtype == torch.bool else one.data.add_(1)
         return result
 
     return answer
