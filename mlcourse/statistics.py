@@ -121,8 +121,10 @@ def effect_size(a: Values, b: Values) -> float:
     difference = a - b
     if not difference.any():
         return 0.0
-    spread = difference.std().item() if len(difference) > 1 else math.nan
-    return difference.mean().item() / spread if spread else math.copysign(math.inf, difference[0].item())
+    mean, spread = difference.mean().item(), difference.std().item() if len(difference) > 1 else math.nan
+    if spread <= 1e-12 * abs(mean):  # all are the same, but for the rounding of 1/75
+        return math.copysign(math.inf, mean)
+    return mean / spread
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

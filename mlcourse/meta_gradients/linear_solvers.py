@@ -57,6 +57,10 @@ def truncated_conjugate_gradient(
     """
     _check_count("iterations", iterations)
     check_number("tolerance", tolerance, least=0)
+    if not b.is_floating_point() or b.dim() == 0 or b.shape[-1] == 0:
+        raise CourseError(
+            f"b is {tuple(b.shape)} in {b.dtype}; give at least one number [..., n], in float32 or float64"
+        )
     _check_finite(b, "the right-hand side b")
     eps = torch.finfo(b.dtype).eps
     # by a power of 2, which rounds nothing: a square of very small or large numbers would be 0 or inf
@@ -91,8 +95,9 @@ def truncated_conjugate_gradient(
         direction = residual + torch.where(going, error / before, 0) * direction
         better = error < least / 4  # clearly: what rounding leaves goes up and down
         best, least = torch.where(better, v, best), torch.where(better, error, least)
-        noise = NOISE * eps * (highest * dot(v, v).sqrt() + size_of_b)
-        going = going & (error > torch.maximum(enough, noise.square()))
+        # only rounding is left; not NOISE times that, which would cost a badly conditioned system digits
+        left = eps * (highest * dot(v, v).sqrt() + size_of_b)
+        going = going & (error > torch.maximum(enough, left.square()))
     v = scale * torch.where((least <= rounding) & (error > least), best, v)
     _check_finite(v, "the solution")
     return v, lowest
@@ -139,9 +144,9 @@ def neumann_terms(product: Product, b: Tensor, *, terms: int, rate: float) -> It
 
 
 def _check_count(name: str, value: int) -> None:
-    """Raise CourseError for a number of iterations or terms below 0."""
-    if value < 0:
-        raise CourseError(f"{name} is {value}; a solver takes 0 or more")
+    """Raise CourseError for a number of iterations or terms that is below 0, or no whole number."""
+    if not isinstance(value, int) or value < 0:
+        raise CourseError(f"{name} is {value}; a solver takes a whole number, 0 or more")
 
 
 def _fitting(image: Tensor, p: Tensor) -> Tensor:
