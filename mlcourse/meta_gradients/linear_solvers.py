@@ -58,9 +58,7 @@ def truncated_conjugate_gradient(
     _check_count("iterations", iterations)
     check_number("tolerance", tolerance, least=0)
     if not b.is_floating_point() or b.dim() == 0 or b.shape[-1] == 0:
-        raise CourseError(
-            f"b is {tuple(b.shape)} in {b.dtype}; give at least one number [..., n], in float32 or float64"
-        )
+        raise CourseError(f"b is {tuple(b.shape)} in {b.dtype}; give numbers [..., n] in float32 or float64")
     _check_finite(b, "the right-hand side b")
     eps = torch.finfo(b.dtype).eps
     # by a power of 2, which rounds nothing: a square of very small or large numbers would be 0 or inf
