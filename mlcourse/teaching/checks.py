@@ -185,7 +185,7 @@ class Check:
             if diagnosis is not None:
                 if found_by == "judge":
                     kin = [one for other, one in problems if other == name and one is not given]
-                    single = self._only_single_precision(answer, given)
+                    single = self._only_single_precision(answer, [given, *kin])
                     diagnosis = single or self._agreed(diagnosis, answer, kin)
                 if isinstance(diagnosis, Unnamed) and (cause := self._common_slip(answer, problems)):
                     diagnosis = f"{diagnosis} {cause}"
@@ -206,13 +206,14 @@ class Check:
             return unnamed[0] if unnamed else Unnamed(f"{diagnosis} But on another problem of the same kind: {other}")
         return unnamed[0] if len(unnamed) > len(kin) / 2 else diagnosis
 
-    def _only_single_precision(self, answer: Callable, given: dict[str, Tensor]) -> str | None:
-        """Say so when the answer is right once all that it computes is in double precision, else None."""
-        state = torch.get_rng_state()
-        outputs = self.try_answer(_in_double_precision(answer), given)[0]
-        drawn = not torch.equal(state, torch.get_rng_state())  # then it may be right now by luck
-        if drawn or outputs is None or self.judge_outputs(given, outputs) is not None:
-            return None
+    def _only_single_precision(self, answer: Callable, problems: list[dict[str, Tensor]]) -> str | None:
+        """Say so when the answer is right on all problems once what it computes is in double precision, else None."""
+        for given in problems:  # on all of them: an answer that draws or counts its calls may be right by luck
+            state = torch.get_rng_state()
+            outputs = self.try_answer(_in_double_precision(answer), given)[0]
+            drawn = not torch.equal(state, torch.get_rng_state())
+            if drawn or outputs is None or self.judge_outputs(given, outputs) is not None:
+                return None
         return (
             "the formula is right, its numbers are too coarse. Somewhere you compute in single precision (float32, 7 "
             "digits): `torch.tensor(0.1)` and `torch.zeros(3)` are in float32 unless you give a dtype, and `.float()` "

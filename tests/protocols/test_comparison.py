@@ -239,3 +239,20 @@ def test_groups_in_another_order_are_the_same_groups(protocol):
     alone, both = (protocols.Row("pixels", "pixels", results) for results in ((one,), (one, turned)))
     assert both.over_data == pytest.approx(alone.over_data)
     assert torch.equal(one.counts, turned.counts)
+
+
+def test_with_few_episodes_intervals_are_students(protocol):
+    """Three episodes that happen to agree are no proof: of 1,000 pairs without a difference 5 in 100 are called one."""
+    draws, called, held = torch.Generator().manual_seed(0), 0, 0
+    one = result("pixels", 0.4)
+    for _ in range(400):
+        a, b = (
+            protocols.Row("pixels", "pixels", (replace(one, right=right.tolist()),))
+            for right in torch.randint(0, 16, (2, 3), generator=draws)
+        )
+        called += (
+            not comparison.pairs([a, b])[0].over_episodes.lower <= 0 <= comparison.pairs([a, b])[0].over_episodes.upper
+        )
+        held += a.over_episodes.lower <= 7.5 / one.queries <= a.over_episodes.upper
+    assert called <= 0.08 * 400
+    assert held >= 0.92 * 400
