@@ -634,8 +634,8 @@ def _sentence_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if any(g[1:3] != r[1:3] for g, r, _ in pairs):
         return _too_modest(pairs)
     return (
-        f"{NEW_NETS.capitalize()} on {NEW_SCRIPTS} at once is too much: each interval holds the other factor fixed. Say two scopes: "
-        f"for {NEW_NETS}, on {OLD_SCRIPTS}, and for {OLD_NETS}, on {NEW_SCRIPTS}."
+        f"{NEW_NETS.capitalize()} on {NEW_SCRIPTS} at once is too much: each interval holds the other factor fixed. "
+        f"Say two scopes: for {NEW_NETS}, on {OLD_SCRIPTS}, and for {OLD_NETS}, on {NEW_SCRIPTS}."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -216,7 +217,7 @@ def untold(results: dict[str, Shifted]) -> list[tuple[str, str, float, float]]:
     """
     order = sorted(results, key=lambda name: -results[name].mean)
     found = []
-    for better, worse in zip(order, order[1:]):
+    for better, worse in pairwise(order):
         gap, half = statistics.student_interval(results[better].right.mean(1) - results[worse].right.mean(1))
         if gap - half <= 0:
             found.append((better, worse, gap, half))

@@ -307,6 +307,6 @@ def promises_text(tables: Mapping[str, tuple[Tensor, Tensor]], truth: float, *, 
         for name, (table, holds) in tables.items()
     )
     return (
-        f"Intervals of people who have some of the scripts (the first {most} at most are drawn), and the mean over all, "
+        f"Intervals of people who have some of the scripts (at most {most} are drawn), and the mean over all, "
         f"{truth:.1f} %. {told}."
     )
