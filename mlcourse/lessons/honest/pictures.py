@@ -20,6 +20,7 @@ from mlcourse.teaching.forest import Line
 
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1000, 2000, 5000, 10_000)  # of tasks, for the slider
 DRAWS = 1000  # of clusters
+HOLLOW = {"linestyle": "none", "markersize": 10, "markerfacecolor": "none", "markeredgewidth": 2}  # hides nothing
 
 
 # ------------------------------------------------------------------ six lines
@@ -241,12 +242,11 @@ def price(methods: Mapping[str, Shifted], *, title: str) -> Figure:
     for ax, what, words in zip(axes, ("training", "episode"), ("of the training", "of one task at test")):
         counted = [getattr(one, what) for one in methods.values() if getattr(one, what)]
         for index, (name, one) in enumerate(methods.items()):
-            flop, size = getattr(one, what), 15 - 1.5 * index  # the later ones smaller, so that none hides another
+            flop = getattr(one, what)
             mean, half = one.interval
             if flop:
-                ax.errorbar(
-                    flop, mean, yerr=half, markersize=size, linestyle="none", label=name, **figures.style(index)
-                )
+                look = figures.style(index) | HOLLOW
+                ax.errorbar(flop, mean, yerr=half, label=name, **look)
         ax.set(xscale="log", xlabel=f"FLOP {words}", xlim=(min(counted) / 4, max(counted) * 4))
         ax.xaxis.set_minor_formatter(NullFormatter())
     untrained = ", ".join(name for name, one in methods.items() if not one.training)
