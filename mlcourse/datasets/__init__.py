@@ -113,7 +113,7 @@ def check(
     if name not in NAMES:
         _existing(name)
     if (name if name in NAMES else FOLDER) not in takes:
-        raise CourseError(f"this takes {taken(takes)}, but not {name}: set DATASET to one of them")
+        raise CourseError(f"this takes {taken(takes)}, but not {name}: set DATASET to what it takes")
     for split in least or ("all",):
         there = counts(name, split)
         classes, pictures = least.get(split, (1, 1))

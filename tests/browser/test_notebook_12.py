@@ -26,7 +26,7 @@ def test_the_intervals_follow_the_number_of_tasks(lab, record_property):
     record_property("widget times", f"notebook 12, tasks, key to picture, median of 3: {median:.0f} ms")
 
     # a guess
-    opened.page.get_by_role("radio", name="no: the intervals overlap").check()
-    opened.page.get_by_text("Your guess is kept: no: the intervals overlap.").wait_for(timeout=20_000)
+    opened.page.get_by_role("radio", name="no: the intervals nearly touch").check()
+    opened.page.get_by_text("Your guess is kept: no: the intervals nearly touch.").wait_for(timeout=20_000)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
-    assert kept["guesses"]["12.p1"]["choice"] == "no: the intervals overlap"
+    assert kept["guesses"]["12.p1"]["choice"] == "no: the intervals nearly touch"

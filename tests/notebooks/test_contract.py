@@ -61,7 +61,7 @@ def test_the_first_cell_says_and_checks_which_data_is_taken(name, tmp_path, monk
     known = dict.fromkeys(("omniglot", "caltech101"), "no folder .*download") | {str(folder): "has 2 t.* classes, but"}
     for data, when_taken in known.items():
         taken = ("a folder of class folders" if data == str(folder) else data) in said
-        with pytest.raises(CourseError, match=when_taken if taken else "this takes glyphs .*, but not") as error:
+        with pytest.raises(CourseError, match=when_taken if taken else "this takes glyphs.*, but not") as error:
             begin(data)
         assert "\n" not in str(error.value)
     with pytest.raises(CourseError, match="name is empty"):

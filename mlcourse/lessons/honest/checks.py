@@ -2,7 +2,8 @@
 
 Oracles are plain loops; they share no code with the package. The tests hold them against scipy and torchmetrics.
 
-Lafargue, Smith, Franchi, Adda, Bar-Hen, *Oops, I Sampled it Again*, 2024, https://arxiv.org/abs/2409.02850;
+Lafargue, Smith, Vermet, Löwe, Reid, Gripon, Valmadre, *Oops, I Sampled it Again*, 2024,
+https://arxiv.org/abs/2409.02850;
 Cameron, Gelbach, Miller, *Bootstrap-Based Improvements for Inference with Clustered Errors*, 2008;
 Guo et al., *On Calibration of Modern Neural Networks*, 2017, https://arxiv.org/abs/1706.04599.
 """
@@ -464,7 +465,8 @@ def _calibration_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     without = sum(count * abs(s - t) for count, s, t in _by_bin(below))
     quite = float((sure - true)[sure == 1].sum().abs())
     mistakes = {
-        "A confidence of exactly 1 gets a bin of its own here. It falls into the last bin.": (without + quite) / n,
+        "A confidence of exactly 1 gets a bin of its own here, as in torchmetrics. That is another convention; in this "
+        "exercise it falls into the last bin.": (without + quite) / n,
         "A confidence of exactly 1 is in no bin here. It falls into the last one.": without / n,
         "A confidence of exactly 1 is in no bin here, and is not counted. It falls into the last one.": without
         / len(below["right"]),
@@ -517,13 +519,13 @@ OLD_SCRIPTS, NEW_SCRIPTS = "these scripts", "other scripts"
 NOBODY, FIRST, SECOND, EQUAL = range(4)
 
 
-def _one_claim(over_tasks: tuple, over_scripts: tuple, over_seeds: tuple) -> tuple[int, int, int]:
-    """Who is better, for networks trained anew (1) or these (0), on other scripts (1) or these (0)."""
+def _one_claim(over_tasks: tuple, over_scripts: tuple, over_seeds: tuple) -> tuple[int, int, int, int]:
+    """Who is better; 1 or 0: for networks trained anew, on other scripts, and both at once (which no interval says)."""
     if over_tasks[0] <= 0 <= over_tasks[1]:
-        return NOBODY, 0, 0
+        return NOBODY, 0, 0, 0
     sign = 1 if over_tasks[0] > 0 else -1
     carried = [min(sign * low, sign * high) > 0 for low, high in (over_seeds, over_scripts)]
-    return (FIRST if sign > 0 else SECOND), int(carried[0]), int(carried[1])
+    return (FIRST if sign > 0 else SECOND), int(carried[0]), int(carried[1]), 0
 
 
 KINDS = (  # (over tasks, over scripts, over seeds): the sign of an interval, 0 where it holds 0
@@ -548,28 +550,34 @@ def _sentence_inputs(generator: torch.Generator) -> Tensors:
 A, B = "the square", "the cosine"
 
 
-def read_sentence(said: str, a: str, b: str) -> tuple[int, int, int]:
-    """What a sentence claims: (who is better, networks, scripts), as codes. TypeError: it cannot be read."""
+def read_sentence(said: str, a: str, b: str) -> tuple[int, int, int, int]:
+    """What a sentence claims: (who is better, networks, scripts, both at once), as codes. TypeError: cannot be read.
+
+    It may name two scopes: the first networks go with the first scripts, the second with the second.
+    """
     if not isinstance(said, str):
         raise TypeError(f"it needs one sentence, a str, and not {type(said).__name__}")
     text = " ".join(said.lower().replace("’", "'").split())
     if re.search(r"equally|are equal|the same|no difference", text):
-        return EQUAL, 0, 0
+        return EQUAL, 0, 0, 0
     if TIED in text:
-        return NOBODY, 0, 0
+        return NOBODY, 0, 0, 0
     who = {f"{a} is better than {b}": FIRST, f"{b} is better than {a}": SECOND}
     winners = [code for words, code in who.items() if words in text]
     if len(winners) != 1:
         raise TypeError(
             f"the check cannot read {said!r}: write `{a} is better than {b}`, the other way round, or `{TIED}`"
         )
-    scopes = []
+    named = []
     for narrow, wide in ((OLD_NETS, NEW_NETS), (OLD_SCRIPTS, NEW_SCRIPTS)):
-        there = [words in text for words in (narrow, wide)]
-        if sum(there) != 1:
+        there = [words == wide for words in re.findall(f"{narrow}|{wide}", text)]
+        if not there:
             raise TypeError(f"the check cannot read {said!r}: say either `{narrow}` or `{wide}`")
-        scopes.append(int(there[1]))
-    return winners[0], scopes[0], scopes[1]
+        named.append(there)
+    if len(named[0]) != len(named[1]):
+        raise TypeError(f"the check cannot read {said!r}: name the networks and the scripts of each scope")
+    together = any(anew and others for anew, others in zip(*named))
+    return winners[0], int(any(named[0])), int(any(named[1])), int(together)
 
 
 def _sentence_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -585,8 +593,8 @@ def _sentence_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     right = [_one_claim(*row) for row in rows]
     if got == right:
         return None
-    swapped = [(who, scripts, nets) for who, nets, scripts in right]
-    other = [({FIRST: SECOND, SECOND: FIRST}.get(who, who), nets, scripts) for who, nets, scripts in right]
+    swapped = [(who, scripts, nets, 0) for who, nets, scripts, _ in right]
+    other = [({FIRST: SECOND, SECOND: FIRST}.get(who, who), *scopes) for who, *scopes in right]
     if got == swapped:
         return (
             "The two scopes are mixed up: the interval over scripts speaks of other scripts, the one over seeds of "
@@ -623,6 +631,16 @@ def _sentence_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             )
         if many:
             return f"You claim {words}, but the interval over {name} holds 0. The one over tasks cannot carry that."
+    if any(g[1:3] != r[1:3] for g, r, _ in pairs):
+        return _too_modest(pairs)
+    return (
+        f"{NEW_NETS.capitalize()} on {NEW_SCRIPTS} at once is too much: each interval holds the other factor fixed. "
+        f"Say two scopes: for {NEW_NETS}, on {OLD_SCRIPTS}, and for {OLD_NETS}, on {NEW_SCRIPTS}."
+    )
+
+
+def _too_modest(pairs: list[tuple]) -> str:
+    """The words for a claim that leaves out a scope. pairs: (claimed, right, intervals)."""
     place = 1 if any(g[1] < r[1] for g, r, _ in pairs) else 2
     name, words = (("seeds", NEW_NETS), ("scripts", NEW_SCRIPTS))[place - 1]
     return f"You claim less than the data carry: where the interval over {name} agrees, the sentence may say {words}."
@@ -638,9 +656,12 @@ def sentence_of(a: str, b: str, over_tasks: tuple, over_scripts: tuple, over_see
     def agrees(interval: tuple) -> bool:
         return min(sign * interval[0], sign * interval[1]) > 0
 
-    networks = NEW_NETS if agrees(over_seeds) else OLD_NETS
-    scripts = NEW_SCRIPTS if agrees(over_scripts) else OLD_SCRIPTS
-    return f"{winner} is better than {loser}, for {networks}, on {scripts}."
+    scopes = []
+    if agrees(over_seeds):
+        scopes.append(f"for {NEW_NETS}, on {OLD_SCRIPTS}")
+    if agrees(over_scripts):
+        scopes.append(f"for {OLD_NETS}, on {NEW_SCRIPTS}")
+    return f"{winner} is better than {loser}, {', and '.join(scopes) or f'for {OLD_NETS}, on {OLD_SCRIPTS}'}."
 
 
 sentence = Check(

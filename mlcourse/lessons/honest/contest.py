@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -206,4 +207,18 @@ def ranks(results: dict[str, Shifted]) -> dict[str, int]:
             first, found[name] = name, place
         else:
             found[name] = found.get(first, place)
+    return found
+
+
+def untold(results: dict[str, Shifted]) -> list[tuple[str, str, float, float]]:
+    """Neighbours in the order of the means that the seeds cannot tell apart: (better, worse, gap, half width).
+
+    The interval of the gap is Student's t over the trainings, so it speaks of networks trained anew.
+    """
+    order = sorted(results, key=lambda name: -results[name].mean)
+    found = []
+    for better, worse in pairwise(order):
+        gap, half = statistics.student_interval(results[better].right.mean(1) - results[worse].right.mean(1))
+        if gap - half <= 0:
+            found.append((better, worse, gap, half))
     return found

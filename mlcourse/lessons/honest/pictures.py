@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from mlcourse import statistics
+from mlcourse.episodes import Episode
 from mlcourse.lessons.honest.contest import Log, Shifted, draws_of, numbered, ranks
 from mlcourse.teaching import figures, forest
 from mlcourse.teaching.forest import Line
 
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1000, 2000, 5000, 10_000)  # of tasks, for the slider
 DRAWS = 1000  # of clusters
+HOLLOW = {"linestyle": "none", "markersize": 10, "markerfacecolor": "none", "markeredgewidth": 2}  # hides nothing
 
 
 # ------------------------------------------------------------------ six lines
@@ -144,6 +147,23 @@ class Intervals:
         return moving
 
 
+# ------------------------------------------------------------------ the hardest task
+
+
+def hardest(episode: Episode, task: int, right: Tensor) -> Figure:
+    """`figures.episode` with a frame around each query that is answered wrongly. right: bool [queries]."""
+    fig = figures.episode(episode, task)
+    labels, (height, width) = episode.query_y[task].cpu(), episode.query_x.shape[-2:]
+    for label in labels.unique().tolist():
+        for column, one in enumerate(right.cpu()[labels == label].tolist()):
+            if not one:
+                corner = 1 + column * (width + 2), 1 + label * (height + 2)
+                fig.axes[1].add_patch(
+                    Rectangle(corner, width + 1, height + 1, fill=False, edgecolor=figures.COLOURS[1], linewidth=3)
+                )
+    return fig
+
+
 # ------------------------------------------------------------------ calibration
 
 
@@ -180,22 +200,30 @@ def reliability_text(tables: Mapping[str, Tensor]) -> str:
 
 
 def slope(results: Mapping[str, Mapping[str, Shifted]]) -> Figure:
-    """One line per method, from data set to data set; beside each point its rank."""
-    fig, ax = figures.subplots(size=(8.2, 4.6))
+    """One line per method, from data set to data set: above its accuracy, below its rank."""
+    fig, (top, below) = figures.subplots(2, 1, size=(8.2, 7.4), sharex=True, height_ratios=[1.2, 1])
     data, methods = list(results), list(next(iter(results.values())))
+    places = [ranks(dict(results[one])) for one in data]
     for index, name in enumerate(methods):
-        means = [results[one][name].mean for one in data]
-        ax.plot(range(len(data)), means, label=name, markersize=8, **figures.style(index))
+        top.plot([results[one][name].mean for one in data], label=name, markersize=8, **figures.style(index))
+        shifted = [found[name] + 0.16 * _before(found, name) for found in places]  # those that share a rank stay apart
+        below.plot(shifted, markersize=8, **figures.style(index))
     for place, one in enumerate(data):
         order = sorted(methods, key=lambda name, one=one: -results[one][name].mean)
-        found = ranks(dict(results[one]))
-        words = "\n".join(f"{found[name]}. {name}" for name in order)
-        ax.annotate(words, (place, 1.02), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=10)
-    ax.axhline(20, color="#444444", linestyle="--", linewidth=1, marker="")
-    ax.set(xlim=(-0.4, len(data) - 0.6), ylabel="accuracy (%)")
-    ax.set_xticks(range(len(data)), data)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=11)
+        words = "\n".join(f"{places[place][name]}. {name}" for name in order)
+        top.annotate(words, (place, 1.02), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=10)
+    top.axhline(20, color="#444444", linestyle="--", linewidth=1, marker="")
+    top.text(-0.38, 20.8, "chance", ha="left", va="bottom", fontsize=10)
+    top.set(xlim=(-0.4, len(data) - 0.6), ylabel="accuracy (%)")
+    below.set(ylabel="rank", ylim=(len(methods) + 0.6, 0.6), yticks=range(1, len(methods) + 1))
+    below.set_xticks(range(len(data)), data)
+    top.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=11)
     return fig
+
+
+def _before(found: Mapping[str, int], name: str) -> int:
+    """How many methods that share the rank stand before `name`."""
+    return [one for one in found if found[one] == found[name]].index(name)
 
 
 def slope_text(results: Mapping[str, Mapping[str, Shifted]]) -> str:
@@ -217,9 +245,14 @@ def price(methods: Mapping[str, Shifted], *, title: str) -> Figure:
             flop = getattr(one, what)
             mean, half = one.interval
             if flop:
-                ax.errorbar(flop, mean, yerr=half, markersize=9, linestyle="none", label=name, **figures.style(index))
+                look = figures.style(index) | HOLLOW
+                ax.errorbar(flop, mean, yerr=half, label=name, **look)
         ax.set(xscale="log", xlabel=f"FLOP {words}", xlim=(min(counted) / 4, max(counted) * 4))
         ax.xaxis.set_minor_formatter(NullFormatter())
+    untrained = ", ".join(name for name, one in methods.items() if not one.training)
+    if untrained:
+        words = f"no training, so not here:\n{untrained}"
+        axes[0].text(0.04, 0.04, words, transform=axes[0].transAxes, ha="left", va="bottom", fontsize=10)
     axes[0].set_ylabel(f"accuracy on {title} (%)")
     fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=11)
     return fig
@@ -251,7 +284,11 @@ def promises(tables: Mapping[str, tuple[Tensor, Tensor]], truth: float, *, most:
                 words = "holds the truth" if held else "misses it"
                 ax.errorbar(places, mean, yerr=ends, linestyle="none", markersize=4, label=words, **look)
         ax.axhline(truth, color="black", linewidth=1.5, marker="")
-        ax.set(title=f"{name}:\n{100 * holds.double().mean():.0f} % hold it", xlabel="person", xticks=[])
+        ax.set(
+            title=f"{name}:\n{100 * holds.double().mean():.0f} % hold it",
+            xlabel=f"person (the first {len(shown)})",
+            xticks=[],
+        )
     axes[0, 0].set_ylabel("accuracy (%)")
     fig.legend(
         *max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[1])),
@@ -262,11 +299,14 @@ def promises(tables: Mapping[str, tuple[Tensor, Tensor]], truth: float, *, most:
     return fig
 
 
-def promises_text(tables: Mapping[str, tuple[Tensor, Tensor]], truth: float) -> str:
+def promises_text(tables: Mapping[str, tuple[Tensor, Tensor]], truth: float, *, most: int = 40) -> str:
     """The picture of `promises` in words."""
     told = "; ".join(
         f"{name}: {int(holds.sum())} of {len(holds)} intervals hold it, mean width "
         f"{float((table[:, 2] - table[:, 1]).mean()):.1f} points"
         for name, (table, holds) in tables.items()
     )
-    return f"Intervals of people who have some of the scripts, and the mean over all, {truth:.1f} %. {told}."
+    return (
+        f"Intervals of people who have some of the scripts (at most {most} are drawn), and the mean over all, "
+        f"{truth:.1f} %. {told}."
+    )

@@ -89,9 +89,13 @@ def sentence_in_steps(a, b, over_tasks, over_scripts, over_seeds):
         better, worse, ends = b, a, [-over_seeds[1], -over_scripts[1]]
     else:
         return f"{a} and {b} cannot be told apart."
-    nets = "networks trained anew" if ends[0] > 0 else "these networks"
-    scripts = "other scripts" if ends[1] > 0 else "these scripts"
-    return f"{better} is better than {worse}, for {nets}, on {scripts}."
+    if min(ends) > 0:
+        scope = "networks trained anew on these scripts and for these networks on other scripts"
+    elif ends[0] > 0:
+        scope = "networks trained anew, on these scripts"
+    else:
+        scope = "these networks, on " + ("other scripts" if ends[1] > 0 else "these scripts")
+    return f"{better} is better than {worse}, for {scope}."
 
 
 def sentence_by_swapping(a, b, over_tasks, over_scripts, over_seeds):
@@ -102,8 +106,9 @@ def sentence_by_swapping(a, b, over_tasks, over_scripts, over_seeds):
         return sentence_by_swapping(b, a, *map(turned, (over_tasks, over_scripts, over_seeds)))
     if over_tasks[0] <= 0:
         return f"{a} and {b} cannot be told apart."
-    nets = ["these networks", "networks trained anew"][over_seeds[0] > 0]
-    return f"{a} is better than {b}, for {nets}, on {['these', 'other'][over_scripts[0] > 0]} scripts."
+    anew, others = over_seeds[0] > 0, over_scripts[0] > 0
+    scopes = ["for networks trained anew, on these scripts"] * anew + ["for these networks, on other scripts"] * others
+    return f"{a} is better than {b}, " + "; ".join(scopes or ["for these networks, on these scripts"])
 
 
 def reference(name):
@@ -183,10 +188,15 @@ WRONG = {
             "not even these networks",
         ),
         "never anew": (
-            lambda a, b, t, c, s: reference("sentence")(a, b, t, c, s).replace(
-                "networks trained anew", "these networks"
-            ),
+            lambda a, b, t, c, s: reference("sentence")(a, b, t, c, (-1.0, 1.0)),
             "the sentence may say networks trained anew",
+        ),
+        "both at once": (
+            lambda a, b, t, c, s: reference("sentence")(a, b, t, c, s).replace(
+                "for networks trained anew, on these scripts, and for these networks, on other scripts",
+                "for networks trained anew, on other scripts",
+            ),
+            "each interval holds the other factor fixed",
         ),
     },
 }

@@ -411,7 +411,7 @@ def test_calibration_error():
             "squares": (calibration_with(lambda n, s, t, b: (n * (s - t) ** 2).sum() / n.sum()), "gaps are squared"),
             "not divided": (calibration_with(lambda n, s, t, b: (n * (s - t).abs()).sum()), "never divide by all"),
             "odd": (calibration_with(lambda n, s, t, b: (s - t).abs().median()), "counted bin by bin"),
-            "1 apart": (one_bin_more, "gets a bin of its own"),
+            "1 apart": (one_bin_more, "gets a bin of its own here, as in torchmetrics"),
             "1 nowhere": (without_ones, "is in no bin here. It"),
             "beyond": (lambda c, r, b: torch.zeros(b, dtype=c.dtype).index_add(0, (c * b).long(), c).sum(), "Error"),
             "of bins": (calibration_with(lambda n, s, t, b: (s - t).abs()), "shape"),
@@ -446,6 +446,8 @@ def sentence_by_sides(a, b, over_tasks, over_scripts, over_seeds):
     names = (a, b) if side(over_tasks) == 1 else (b, a)
     nets = "networks trained anew" if side(over_seeds) == side(over_tasks) else "these networks"
     where = "other scripts" if side(over_scripts) == side(over_tasks) else "these scripts"
+    if side(over_seeds) == side(over_scripts) == side(over_tasks):
+        nets, where = "networks trained anew and these networks", "these scripts and other scripts, respectively"
     return f"On {where}, and for {nets}, {names[0]} is better than {names[1]}."
 
 
@@ -453,7 +455,7 @@ def sentence_in_capitals(*given):
     return checks.sentence.reference(*given).upper()
 
 
-def sentence_with(tasks=side, scripts=None, seeds=None, tied="cannot be told apart", turn=1, who=None):
+def sentence_with(tasks=side, scripts=None, seeds=None, tied="cannot be told apart", turn=1, who=None, at_once=False):
     def sentence_with_a_mistake(a, b, over_tasks, over_scripts, over_seeds):
         winner = tasks(over_tasks) if who is None else who(over_tasks, over_scripts, over_seeds)
         if winner == 0:
@@ -462,7 +464,10 @@ def sentence_with(tasks=side, scripts=None, seeds=None, tied="cannot be told apa
         new_nets = side(over_seeds) == side(over_tasks) if seeds is None else seeds(over_scripts, over_seeds, winner)
         new = side(over_scripts) == side(over_tasks) if scripts is None else scripts(over_scripts, over_seeds, winner)
         nets = "networks trained anew" if new_nets else "these networks"
-        return f"{names[0]} is better than {names[1]}, for {nets}, on {'other' if new else 'these'} scripts."
+        scope = f"for {nets}, on {'other' if new else 'these'} scripts"
+        if new and new_nets and not at_once:
+            scope = "for networks trained anew, on these scripts, and for these networks, on other scripts"
+        return f"{names[0]} is better than {names[1]}, {scope}."
 
     return sentence_with_a_mistake
 
@@ -500,6 +505,7 @@ def test_sentence():
             "modest": (sentence_with(who=all_three), "You say less than the data carry"),
             "old nets": (sentence_with(seeds=lambda c, s, w: False), "the sentence may say networks trained anew"),
             "old scripts": (sentence_with(scripts=lambda c, s, w: False), "the sentence may say other scripts"),
+            "at once": (sentence_with(at_once=True), "each interval holds the other factor fixed"),
             "no scope": (
                 lambda a, b, t, c, s: f"{a} is better than {b}." if side(t) else f"{a} and {b} cannot be told apart.",
                 "say either `these networks`",

@@ -158,6 +158,17 @@ def test_ranks_are_shared_by_those_that_cannot_be_told_apart():
     assert found == {"a": 4, "b": 1, "c": 1, "d": 3}
 
 
+def test_neighbours_that_the_seeds_cannot_tell_apart_are_named():
+    def method(*means):
+        return contest.Shifted(torch.tensor(means, dtype=torch.float64)[:, None].expand(-1, 50), None, 1)
+
+    results = {"a": method(50.0, 51.0, 52.0), "b": method(60.0, 64.0, 68.0), "c": method(66.0, 63.0, 66.0)}
+    ((better, worse, gap, half),) = contest.untold(results)
+    assert (better, worse) == ("c", "b")
+    assert gap == pytest.approx(1.0)
+    assert half == pytest.approx(4.3027 * torch.tensor([6.0, -1.0, -2.0]).std().item() / 3**0.5, rel=1e-4)
+
+
 # ------------------------------------------------------------------ promises
 
 

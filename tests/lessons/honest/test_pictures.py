@@ -113,3 +113,17 @@ def test_the_forest_plot_has_a_band_of_the_seeds_and_no_line_under_its_legend():
     assert "A 80.0 %, 70.0 to 85.0 over scripts" in words
     assert "from 75.0 to 80.0 % holds the means of 2 of them" in words
     assert png
+
+
+def test_the_hardest_task_has_a_frame_around_each_wrong_answer():
+    from mlcourse import datasets
+
+    block = contest.exam(datasets.load("glyphs", "test")).sample(2, torch.Generator().manual_seed(0))
+    right = torch.ones(25, dtype=torch.bool)
+    labels = block.query_y[1]
+    (third,) = (labels == 3).nonzero()[2]
+    right[third] = False
+    (frame,) = pictures.hardest(block, 1, right).axes[1].patches
+    size = block.query_x.shape[-1]
+    assert frame.get_xy() == (1 + 2 * (size + 2), 1 + 3 * (size + 2))
+    assert not pictures.hardest(block, 1, torch.ones(25, dtype=torch.bool)).axes[1].patches
