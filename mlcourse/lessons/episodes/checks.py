@@ -415,7 +415,7 @@ def one_task(
 
 def _sample_inputs(generator: torch.Generator) -> Tensors:
     classes = _whole(generator, 6, 8)
-    shot = _whole(generator, 1, 2)
+    shot = _whole(generator, 2, 3)  # one image per class would hide labels in another order
     query = shot + _whole(generator, 1, 2)  # not as many: who exchanges the two is found out
     counts = shot + query + 1 + torch.randint(0, 4, (classes,), generator=generator)
     return {

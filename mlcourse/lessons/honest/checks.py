@@ -135,6 +135,13 @@ def _wrong_inputs(sign: int) -> Callable[[torch.Generator], Tensors]:
     return make
 
 
+def _few_large_inputs(generator: torch.Generator) -> Tensors:
+    """Three large differences decide the mean, 23 small ones point the other way: most draws have none of the large."""
+    large = torch.randint(12, 16, (3,), generator=generator)
+    differences = torch.cat([large, torch.full((23,), -1)])[torch.randperm(26, generator=generator)]
+    return {"differences": differences.to(F64), "draws": torch.randint(26, (150, 4), generator=generator)}
+
+
 def _wrong_probe(answer: Callable, inputs: Tensors) -> Tensors:
     return {"share": answer(inputs["differences"], inputs["draws"])}
 
@@ -150,7 +157,11 @@ def _wrong_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return None
     singles = [float(one) * truth for one in d]
     votes = [sum((float(d[i]) * truth > 0) - (float(d[i]) * truth < 0) for i in row) for row in draws.tolist()]
+    majority = sum(one > 0 for one in singles) / len(singles)  # on the side of the mean
+    by_majority = 1 - wrong - ties / 2 if majority < 0.5 else math.nan
     mistakes = {
+        "Which network is better is told by the mean of all differences. Neither the median nor most tasks nor most "
+        "draws tell it, and more than half of all draws may be wrong.": by_majority,
         "You look whether a draw's mean is below 0. Where b is better on all tasks, a mean above 0 is the wrong one: "
         "compare with the sign of the mean of all differences.": 1 - wrong - ties / 2 if truth < 0 else math.nan,
         "Draws with a mean of exactly 0 count as right here. They decide nothing: count each as half, as if a coin "
@@ -183,7 +194,11 @@ def _wrong_reference(differences: Tensor, draws: Tensor) -> Tensor:
 wrong_share = Check(
     exercise="12.2",
     title="How often few tasks decide wrongly",
-    inputs={"a is better": _wrong_inputs(1), "b is better": _wrong_inputs(-1)},
+    inputs={
+        "a is better": _wrong_inputs(1),
+        "b is better": _wrong_inputs(-1),
+        "few large differences": _few_large_inputs,
+    },
     probe=_wrong_probe,
     judge=_wrong_judge,
     reference=_wrong_reference,
@@ -558,10 +573,12 @@ def read_sentence(said: str, a: str, b: str) -> tuple[int, int, int, int]:
     if not isinstance(said, str):
         raise TypeError(f"it needs one sentence, a str, and not {type(said).__name__}")
     text = " ".join(said.lower().replace("’", "'").split())
-    if re.search(r"equally|are equal|the same|no difference", text):
+    if re.search(r"\b(equally|are equal|are the same|there is no difference|do not differ)\b", text):
         return EQUAL, 0, 0, 0
-    if TIED in text:
+    if TIED in text and " better than " not in text:
         return NOBODY, 0, 0, 0
+    if TIED in text or re.search(r"\b(false|not|never|no|nor)\b|n't\b", text):
+        raise TypeError(f"the check cannot read {said!r}: say either who is better or `{TIED}`, and deny nothing")
     who = {f"{a} is better than {b}": FIRST, f"{b} is better than {a}": SECOND}
     winners = [code for words, code in who.items() if words in text]
     if len(winners) != 1:

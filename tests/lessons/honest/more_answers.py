@@ -115,6 +115,14 @@ def reference(name):
     return getattr(checks, name).reference
 
 
+MEAN = "is told by the mean of all differences"
+
+
+def share_against(sums, truth):
+    """The share of draws on the other side of 0 than `truth`, ties as half."""
+    return ((1 - sums.sign() * truth.sign()) / 2).mean()
+
+
 RIGHT = {
     "paired": [paired_by_numpy, paired_by_sums],
     "wrong_share": [wrong_by_where, wrong_in_halves],
@@ -135,6 +143,10 @@ WRONG = {
         "complement": (lambda d, w: 1 - reference("wrong_share")(d, w), "that decides right"),
         "in percent": (lambda d, w: 100 * reference("wrong_share")(d, w), "percent"),
         "a tie is wrong": (lambda d, w: (d[w].sum(1) * d.sum() <= 0).double().mean(), "count as wrong here"),
+        "at most half": (lambda d, w: min(reference("wrong_share")(d, w), 1 - reference("wrong_share")(d, w)), MEAN),
+        "median": (lambda d, w: share_against(d[w].sum(1), d.median()), MEAN),
+        "most tasks": (lambda d, w: share_against(d[w].sum(1), d.sign().sum()), MEAN),
+        "most draws": (lambda d, w: share_against(d[w].sum(1), d[w].sum(1).sign().sum()), MEAN),
     },
     "cluster_interval": {
         "2.5 %": (
@@ -198,5 +210,8 @@ WRONG = {
             ),
             "each interval holds the other factor fixed",
         ),
+        "denied": (lambda *all: "It is false that " + reference("sentence")(*all), "deny nothing"),
+        "denied at the end": (lambda *all: reference("sentence")(*all)[:-1] + ", or not.", "deny nothing"),
+        "both": (lambda a, b, *all: f"{a} is better than {b}, or they cannot be told apart.", "deny nothing"),
     },
 }
