@@ -177,6 +177,7 @@ def train(
     if run.finished:
         learner.eval()
         return run.history
+    started = run.step
     bar = tqdm(total=steps, initial=run.step, disable=not progress, file=sys.stdout, mininterval=0.5, ncols=100)
     with _InterruptsWait() as interrupts, bar:
         try:
@@ -185,6 +186,8 @@ def train(
                 for group, first in zip(run.optimizer.param_groups, run.rates, strict=True):
                     group["lr"] = first * SCHEDULES[schedule](run.step, steps)
                 run.outer_step(source, tasks, accumulate)
+                if out is not None and run.step == started + 1:
+                    check_saving(learner)  # what a step changes is told after one step, not after all
                 bar.set_postfix(run.shown(), refresh=False)
                 bar.update()
                 if run.step % validate_every == 0 or run.step == steps:
@@ -499,6 +502,7 @@ class Run:
         """Write all that the next step depends on, in one file, in one piece; the one before stays beside it."""
         if self.out is None:
             return
+        check_saving(self.learner)
         for name, value in self.learner.state_dict().items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise self._ran_away(f"{name} is no longer finite")

@@ -4,11 +4,12 @@ import inspect
 import json
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -38,6 +39,8 @@ def check_saving(learner: nn.Module) -> None:
     their arguments must still be what they were made with.
     """
     name = type(learner).__name__
+    if hasattr(learner, "_orig_mod"):
+        raise CourseError(f"torch.compile({type(learner._orig_mod).__name__}) has other names; call learner.compile()")
     if not isinstance(learner, Learner):
         if hasattr(learner, "recorded"):  # a trained optimizer: resumed by whoever made it, and loaded by its own room
             return
@@ -131,8 +134,22 @@ def _first_names(learner: nn.Module) -> dict[str, str]:
 
 
 def _names_in(hooks: dict[int, Any] | None) -> str:
-    names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in (hooks or {}).values()]
+    # a wrapped hook loses its name in copy.deepcopy; what it wraps does not
+    bare = [getattr(hook, "hook", hook) for hook in (hooks or {}).values()]
+    names = [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in bare]
     return ", ".join(names) or "none"
+
+
+def _tensors_in(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors among named values, and in lists, tuples and dicts among them. A parameter is kept by its module."""
+    for name, value in items:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+            yield str(name), torch.as_tensor(value)
+        elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            yield str(name), value
+        elif isinstance(value, (list, tuple, dict)) and not str(name).startswith("_"):
+            inside = value.items() if isinstance(value, dict) else enumerate(value)
+            yield from _tensors_in((f"{name}[{key!r}]", one) for key, one in inside)
 
 
 def _unsaved_tensors(part: nn.Module) -> dict[str, Tensor]:
@@ -141,7 +158,7 @@ def _unsaved_tensors(part: nn.Module) -> dict[str, Tensor]:
     Not of a layer of PyTorch: its plain ones are computed from its parameters, as by `torch.nn.utils.weight_norm`.
     """
     computed = type(part).__module__.startswith("torch.")
-    plain = {} if computed else {name: value for name, value in vars(part).items() if isinstance(value, Tensor)}
+    plain = {} if computed else dict(_tensors_in(vars(part).items()))
     return plain | {name: part._buffers[name] for name in part._non_persistent_buffers_set if name in part._buffers}
 
 

@@ -1,5 +1,6 @@
 """Learners of one's own in files, refusals before the first step, and runs whose files are damaged."""
 
+import copy
 import functools
 import importlib
 import inspect
@@ -112,6 +113,26 @@ class Projected(Net):
 
     def forward(self, x):
         return super().forward(x) * self.shift
+
+
+class Normed(Net):
+    def __init__(self):
+        super().__init__()
+        nn.utils.parametrizations.weight_norm(self.layer)
+
+
+class Boxed(Net):
+    def __init__(self, box):
+        super().__init__()
+        one = torch.randn(8)
+        boxes = {"list": [one], "dict": {"deep": ({"one": one},)}, "array": one.numpy(), "own": [self.layer.weight]}
+        self.kept = boxes[box]
+
+
+class Cooling(Mine):
+    def outer_process(self, batch, **more):
+        self.factor = 0.9 * self.factor
+        return super().outer_process(batch, **more)
 
 
 class Plain(nn.Module):
@@ -739,6 +760,35 @@ def test_numbers_outside_of_the_state_are_refused_where_they_would_be_others(own
     learners.save(own.Mine(own.Projected(persistent=persistent, fixed=True)).double(), tmp_path / "fixed")
     learner = own.Mine(own.Projected(persistent=True))
     train(learner, out=tmp_path / "run")
+    assert torch.equal(answers(mlcourse.load(tmp_path / "run")), answers(learner))
+
+
+@pytest.mark.parametrize("box", ["list", "dict", "array"])
+def test_numbers_in_boxes_are_refused_as_well(own, box, tmp_path):
+    with pytest.raises(CourseError, match=r"network.kept\S* holds numbers that no file keeps"):
+        train(own.Mine(own.Boxed(box)), out=tmp_path / "run")
+    learners.save(own.Mine(own.Boxed("own")), tmp_path / "own")  # a parameter in a list is kept by its layer
+
+
+def test_what_a_step_changes_is_told_after_one_step(own, tmp_path):
+    """Not after all of them; and no checkpoint of it exists, which `resume` would take for the learner."""
+    learner = own.Cooling(own.Net())
+    with pytest.raises(CourseError, match=r"factor is 1\.35, made again from its arguments 1\.5"):
+        train(learner, steps=500, out=tmp_path / "run")
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+
+
+def test_a_compiled_learner_is_told_how_to_be_compiled(own, tmp_path):
+    with pytest.raises(CourseError, match=r"torch.compile\(Mine\) has other names; call learner.compile\(\)"):
+        learners.save(torch.compile(own.Mine(own.Net())), tmp_path / "run")
+
+
+def test_a_copy_with_weight_normalisation_is_saved(own, tmp_path):
+    """copy.deepcopy takes their names from the hooks of a parametrization."""
+
+    learner = own.Mine(own.Normed())
+    copied = copy.deepcopy(learner)
+    learners.save(copied, tmp_path / "run")
     assert torch.equal(answers(mlcourse.load(tmp_path / "run")), answers(learner))
 
 
