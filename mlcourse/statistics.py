@@ -50,13 +50,10 @@ def mean_interval(values: Values) -> tuple[float, float]:
 
 def student_interval(values: Values) -> tuple[float, float]:
     """The mean of few independent values [n], and the half-width of its 95 % interval by Student's t; nan for n = 1."""
-    from scipy.stats import t  # late: it takes half a second
-
     values = _single(values)
     if len(values) < 2:
         return values.mean().item(), math.nan
-    quantile = float(t.ppf((1 + LEVEL) / 2, len(values) - 1))
-    return values.mean().item(), quantile * values.std().item() / math.sqrt(len(values))
+    return values.mean().item(), _students(len(values) - 1) * values.std().item() / math.sqrt(len(values))
 
 
 def ratio_interval(numerators: Values, denominators: Values) -> tuple[float, float]:
@@ -153,8 +150,7 @@ def p_value(difference: Paired) -> float:
         from scipy.stats import t  # late: it takes half a second
 
         freedom = difference.episodes - 1
-        quantile = t.ppf((1 + LEVEL) / 2, freedom)
-        return 2 * float(t.sf(abs(difference.difference) / difference.ci95 * quantile, freedom))
+        return 2 * float(t.sf(abs(difference.difference) / difference.ci95 * _students(freedom), freedom))
     return math.erfc(abs(difference.difference) / difference.ci95 * Z95 / math.sqrt(2))
 
 
@@ -233,7 +229,7 @@ def cluster_bootstrap_interval(
     if not (math.isfinite(value) and found.isfinite().all()):
         raise CourseError("the statistic is not finite in every draw; give one that is, or more values")
     of_clusters = len(names) / (len(names) - 1)  # G draws out of G vary too little
-    half = _half_width(of_clusters * found.double().var().item(), len(names) - 1)
+    half = _students(len(names) - 1) * math.sqrt(of_clusters * found.double().var().item())
     return value, value - half, value + half
 
 
@@ -291,7 +287,8 @@ def episodes_over_data(
     noise = scale**2 * (crowding - (classes / len(values)).square().sum()) * clusters / (clusters - 1) * luck
     variance = max(found - noise, torch.zeros_like(luck)) + luck  # of the mean, over the data
     kept = min((variance / found).item(), 1.0) if found > 0 else 1.0
-    half = _half_width(variance.item(), max((clusters - 1) * kept**2, min((clusters - 1) / 2, LEAST_FREEDOM)))
+    freedom = max((clusters - 1) * kept**2, min((clusters - 1) / 2, LEAST_FREEDOM))
+    half = _students(freedom) * math.sqrt(variance.item())
     return mean.item(), mean.item() - half, mean.item() + half
 
 
@@ -312,11 +309,11 @@ def _check_clusters(sizes: Tensor) -> None:
         )
 
 
-def _half_width(variance: float, freedom: float) -> float:
-    """Of Student's 95 % interval around what has this variance."""
+def _students(freedom: float) -> float:
+    """How many standard errors Student's 95 % interval reaches to each side: 1.96 where the freedom is large."""
     from scipy.stats import t  # late: it takes half a second
 
-    return float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    return float(t.ppf((1 + LEVEL) / 2, freedom))
 
 
 # ------------------------------------------------------------------ how sure, against how often right

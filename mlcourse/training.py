@@ -502,10 +502,10 @@ class Run:
         """Write all that the next step depends on, in one file, in one piece; the one before stays beside it."""
         if self.out is None:
             return
-        check_saving(self.learner)
         for name, value in self.learner.state_dict().items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise self._ran_away(f"{name} is no longer finite")
+        check_saving(self.learner)
         if self.log is not None and not self.log.closed:
             self.log.flush()
             os.fsync(self.log.fileno())  # the log must hold what the checkpoint counts

@@ -115,6 +115,11 @@ def _few(per_episode: Tensor) -> bool:
     return len(per_episode) < FEW
 
 
+def _difference(a: Row, b: Row) -> Paired:
+    """The paired difference of two rows, episode by episode."""
+    return statistics.paired(a.per_episode, b.per_episode, few=_few(a.per_episode))
+
+
 def rows(protocol: Protocol, results: Sequence[Stored]) -> list[Row]:
     """The rows of a table, the most accurate first, then those that the protocol lists and nobody has run.
 
@@ -174,7 +179,7 @@ def _leader(ranked: list[Row]) -> Row | None:
 
 
 def _tied(a: Row, b: Row) -> bool:
-    difference = statistics.paired(a.per_episode, b.per_episode, few=_few(a.per_episode))
+    difference = _difference(a, b)
     return difference.lower <= 0 <= difference.upper
 
 
@@ -184,7 +189,7 @@ def pairs(table: Sequence[Row]) -> list[Pair]:
     if len(there) < 2:
         raise CourseError(f"a pair needs two rows, but {len(there)} were run: evaluate another learner on the protocol")
     found = list(combinations(there, 2))
-    differences = [statistics.paired(a.per_episode, b.per_episode, few=_few(a.per_episode)) for a, b in found]
+    differences = [_difference(a, b) for a, b in found]
     adjusted = statistics.holm([statistics.p_value(one) for one in differences])
     return [_pair(a, b, one, p) for (a, b), one, p in zip(found, differences, adjusted)]
 
