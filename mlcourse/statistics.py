@@ -8,6 +8,7 @@
     cluster_bootstrap_interval  values that come in clusters (alphabets, people): these are drawn, not the values
     holm                        p-values of many comparisons, each made as large as it must be
     effect_size                 a paired difference in units of its own spread
+    shared_ranks                the places of many, with ties
     p_value, share_won          how surely the two differ, and on how many of the episodes
     episodes_over_data          a mean over episodes, over the data: which alphabets or classes there are to test on
     reliability                 how sure a learner is, against how often it is right; with it the calibration error,
@@ -19,7 +20,7 @@ All intervals are of 95 %. Values are tensors or sequences of numbers; the arith
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -137,6 +138,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = least
     return adjusted
+
+
+def shared_ranks(ordered: Sequence[Any], tied: Callable[[Any, Any], bool]) -> list[int]:
+    """The ranks of what is ordered, the best first. Who is tied with the first of a rank shares it.
+
+    The next rank counts all above it, as in sports: 1, 1, 3.
+    tied: of (the first of a rank, another one), whether nothing tells them apart.
+    """
+    found: list[int] = []
+    for place, one in enumerate(ordered, start=1):
+        shares = place > 1 and tied(ordered[found[-1] - 1], one)
+        found.append(found[-1] if shares else place)
+    return found
 
 
 def p_value(difference: Paired) -> float:
@@ -331,10 +345,15 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
     """
     logits, labels = _answers(logits, labels)
     confidence, answer = logits.softmax(-1).amax(-1), logits.argmax(-1)  # not that of softmax, which may round to ties
-    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-    row = torch.bucketize(confidence, edges, right=True) - 1
     table = torch.zeros(bins + 1, 3, dtype=torch.float64)
-    return table.index_add_(0, row, torch.stack([torch.ones_like(confidence), confidence, answer == labels], 1))
+    counted = torch.stack([torch.ones_like(confidence), confidence, answer == labels], 1)
+    return table.index_add_(0, rows_by_confidence(confidence, bins), counted)
+
+
+def rows_by_confidence(confidence: Tensor, bins: int = BINS) -> Tensor:
+    """In which row of `reliability` each answer is counted: int64 [n], from 0 to bins. confidence [n], in [0, 1]."""
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    return torch.bucketize(confidence, edges, right=True) - 1
 
 
 def calibration_error(table: Tensor) -> float:

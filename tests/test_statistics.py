@@ -240,3 +240,10 @@ def test_p_of_few_pairs_is_the_librarys():
     expected = stats.ttest_rel(a.numpy(), b.numpy()).pvalue
     assert statistics.p_value(paired(a, b, few=True)) == pytest.approx(expected, rel=1e-9)
     assert statistics.p_value(paired(a, b)) < expected
+
+
+def test_a_rank_is_shared_with_its_first_not_with_a_neighbour():
+    """10, 9 and 8 are each 1 apart: 9 is tied with 10, and 8 with its neighbour 9 but not with the first, 10."""
+    near = [10, 9, 8, 7, 3, 3]
+    assert statistics.shared_ranks(near, lambda first, one: first - one <= 1) == [1, 1, 3, 3, 5, 5]
+    assert statistics.shared_ranks([], lambda first, one: True) == []

@@ -129,11 +129,8 @@ def rows(protocol: Protocol, results: Sequence[Stored]) -> list[Row]:
     groups = _groups(results)
     there = [Row(some[0].method, title, tuple(some)) for some, title in zip(groups, _titles(groups))]
     there.sort(key=lambda row: (-row.accuracy, row.method))
-    ranked: list[Row] = []
-    for place, row in enumerate(there, start=1):
-        leader = _leader(ranked)
-        rank = leader.rank if leader and _tied(leader, row) else place
-        ranked.append(Row(row.method, row.title, row.results, rank))
+    places = statistics.shared_ranks(there, _tied)
+    ranked = [Row(row.method, row.title, row.results, rank) for row, rank in zip(there, places)]
     run = {row.method for row in there}
     return ranked + [Row(method, title_of(method)) for method in protocol.rows if method not in run]
 
@@ -171,11 +168,6 @@ def _titles(groups: list[list[Stored]]) -> list[str]:
         if seen[title] > 1:
             titles[index] = f"{title} ({seen[title]})"
     return titles
-
-
-def _leader(ranked: list[Row]) -> Row | None:
-    """The first row of the last rank so far."""
-    return next((row for row in ranked if row.rank == ranked[-1].rank), None)
 
 
 def _tied(a: Row, b: Row) -> bool:

@@ -302,8 +302,7 @@ def calibrated(answers: Answers, validation: Answers) -> dict[str, Any]:
 def reliability(logits: Tensor, labels: Tensor) -> Tensor:
     """`statistics.reliability` with one more column, the losses −log p(right class): float64 [rows, COLUMNS]."""
     table = statistics.reliability(logits, labels)
-    edges = torch.linspace(0, 1, len(table), dtype=torch.float64)
-    row = torch.bucketize(logits.softmax(-1).amax(-1), edges, right=True) - 1
+    row = statistics.rows_by_confidence(logits.softmax(-1).amax(-1))
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").unsqueeze(1)
     return torch.cat([table, torch.zeros(len(table), 1, dtype=torch.float64).index_add_(0, row, losses)], 1)
 

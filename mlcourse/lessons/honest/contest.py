@@ -199,15 +199,11 @@ def under_shift() -> dict[str, dict[str, Shifted]]:
 def ranks(results: dict[str, Shifted]) -> dict[str, int]:
     """The rank of each method, the best first. Who cannot be told from the first of a rank shares it (1, 1, 3)."""
     order = sorted(results, key=lambda name: -results[name].mean)
-    found: dict[str, int] = {}
-    first = order[0]
-    for place, name in enumerate(order, start=1):
-        pair = statistics.paired(results[first].right.mean(0), results[name].right.mean(0))
-        if pair.lower > 0:
-            first, found[name] = name, place
-        else:
-            found[name] = found.get(first, place)
-    return found
+
+    def tied(first: str, name: str) -> bool:
+        return statistics.paired(results[first].right.mean(0), results[name].right.mean(0)).lower <= 0
+
+    return dict(zip(order, statistics.shared_ranks(order, tied)))
 
 
 def untold(results: dict[str, Shifted]) -> list[tuple[str, str, float, float]]:
