@@ -68,7 +68,7 @@ from mlcourse.teaching.oracles import Unnamed, close, gradient_error, relative_e
 from mlcourse.teaching.output import Output
 from mlcourse.teaching.slips import common_slip
 
-__all__ = ["Check", "Unnamed", "Verdict", "close", "gradient_error", "keep_precision", "relative_error"]
+__all__ = ["Check", "Unnamed", "Verdict", "close", "gradient_error", "keep_precision", "relative_error", "several"]
 
 # Not yet, and passed. The signs ○ and ✓ say the same to those who do not see the colours: vermilion, and bluish green.
 LOOK = "border-left: 6px solid {0}; background-color: {0}1f; padding: 4px 10px;"
@@ -316,10 +316,20 @@ def keep_precision(value: Tensor, like: Tensor, what: str) -> None:
         raise TypeError(f"keep the number format: {what} is {is_now}, and what you got was {came} (leave .float() out)")
 
 
+def several(result, *names: str) -> tuple:
+    """The results as a tuple, one for each name; TypeError says what came in place of so many."""
+    if isinstance(result, tuple | list) and len(result) == len(names):
+        return tuple(result)
+    came = f"{len(result)} of them" if isinstance(result, tuple | list) else f"only {_kind(result)}"
+    raise TypeError(f"it needs {len(names)} results, ({', '.join(names)}), and you return {came}")
+
+
 def _watched(answer: Callable) -> Callable:
     """The answer, with its exceptions marked as its own, a stub recognised, and what it received compared."""
+    answered = False
 
     def call(*args, **kwargs):
+        nonlocal answered
         received = _by_name(answer, args, kwargs)
         before = {where: _Trace.of(value) for where, value in _tensors(received)}
         try:
@@ -330,8 +340,14 @@ def _watched(answer: Callable) -> Callable:
             raise _Fault("exception", _explain(error, answer)) from error
         if any(one is ... for one in (result if isinstance(result, tuple) else (result,))):
             raise _Fault("stub", f"{_name(answer)} is not written yet: it returns `...`.")
+        if result is None and answered:
+            what = (
+                f"{_name(answer)} returns a result in one call and None in another: on some way it meets no `return`."
+            )
+            raise _Fault("outputs", f"{what} Does the `return` stand inside a loop, or an `if`?")
         if result is None:
             raise _Fault("stub", f"{_name(answer)} is not written yet, or its `return` is missing: it returns None.")
+        answered = True
         _refuse_traces(answer, before, received, lambda: answer(*args, **kwargs))
         return result
 

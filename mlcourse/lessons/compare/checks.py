@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
-from mlcourse.teaching.oracles import Unnamed, first_mistake, randn
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, rounding
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
@@ -382,6 +382,8 @@ def _slope_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     got, right = outputs["slope"], filtered(inputs, lambda s, lam: -s / (s * s + lam) ** 2)
     if _close(got, right):
         return None
+    if said := rounding([(got, right)]):
+        return said
     weights = filtered(inputs, lambda s, lam: s / (s * s + lam))
     mistakes = {
         "Sign: more λ holds W closer to zero. dW/dλ is minus the solved system.": -right,
@@ -490,6 +492,16 @@ def _likes_zero(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor
     return logits + 0.1 * (torch.arange(logits.shape[1]) == 0)
 
 
+def _likes(place: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A learner with a small bias for one label."""
+
+    def learner(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        logits = _compare(support_x, support_y, query_x)
+        return logits + 0.1 * (torch.arange(logits.shape[1]) == place % logits.shape[1])
+
+    return learner
+
+
 def _sorts_the_classes(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
     """Columns in the order of the first number of the class means: new names leave the logits where they were."""
     first = [support_x[support_y == k, 0].mean() for k in range(int(support_y.max()) + 1)]
@@ -512,6 +524,8 @@ LEARNERS = {
     "one with a bias for the last label": (_likes_the_last, (True, True, False)),
     "one whose columns are sorted, whatever the labels": (_sorts_the_classes, (True, True, False)),
     "one with all three faults": (_all_wrong, (False, False, False)),
+    # a renaming that leaves a label as it was may find one of these by luck, and never all
+    **{f"one with a bias for a label ({place})": (_likes(place), (True, True, False)) for place in range(10)},
 }
 
 
