@@ -317,8 +317,12 @@ def keep_precision(value: Tensor, like: Tensor, what: str) -> None:
 
 
 def several(result, *names: str) -> tuple:
-    """The results as a tuple, one for each name; TypeError says what came in place of so many."""
-    if isinstance(result, tuple | list) and len(result) == len(names):
+    """The results as a tuple, one for each name; TypeError says what came in place of so many.
+
+    A tensor with so many rows is as good as a tuple: the lesson takes it apart in the same way.
+    """
+    rows = isinstance(result, Tensor) and result.dim() > 0
+    if (rows or isinstance(result, tuple | list)) and len(result) == len(names):
         return tuple(result)
     came = f"{len(result)} of them" if isinstance(result, tuple | list) else f"only {_kind(result)}"
     raise TypeError(f"it needs {len(names)} results, ({', '.join(names)}), and you return {came}")

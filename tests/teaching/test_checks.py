@@ -396,7 +396,7 @@ def test_a_return_that_is_not_always_reached_is_told_from_a_stub():
     [
         ((1, 2), "2 of them"),
         ([1, 2, 3, 4], "4 of them"),
-        (torch.zeros(3), "only a tensor of shape (3,) and float32"),
+        (torch.zeros(4), "only a tensor of shape (4,) and float32"),
         (2.0, "only a float"),
     ],
 )
@@ -407,3 +407,4 @@ def test_several_results_are_counted(made, words):
 
 def test_several_results_come_as_a_tuple():
     assert several([1, 2], "φ", "m") == (1, 2)
+    assert several(torch.tensor([1.0, 2.0]), "φ", "m") == (1.0, 2.0)
