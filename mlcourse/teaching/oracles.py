@@ -59,6 +59,9 @@ def first_mistake(value: Tensor, mistakes: Mapping[str, Tensor], rtol: float | N
     return next((words for words, error in errors.items() if error <= nearest), None)
 
 
+ROUNDED = "These are the right numbers, rounded or cut off (digits left behind the point: {}). Return them as they are."
+
+
 def rounding(pairs: Sequence[tuple[Tensor, Tensor]]) -> str | None:
     """What is said of results that are the right ones with few digits behind the point, or None.
 
@@ -69,11 +72,10 @@ def rounding(pairs: Sequence[tuple[Tensor, Tensor]]) -> str | None:
     if not pairs or not all(got.any() for got, _ in pairs):  # a zero has other causes
         return None
     if any(all(close(got, cut(right)) for got, right in pairs) for cut in (torch.round, torch.trunc, torch.floor)):
-        return "The right numbers, rounded or cut off to whole numbers: return them as they are."
+        return ROUNDED.format(0)
     for digits in range(1, 7):
         if all(_has_digits(got, digits) and ((got - right).abs() < 10.0**-digits).all() for got, right in pairs):
-            to = f"{digits} digit{'s' * (digits > 1)} behind the point"
-            return f"The right numbers, rounded or cut off to {to}: return them as they are."
+            return ROUNDED.format(digits)
     return None
 
 

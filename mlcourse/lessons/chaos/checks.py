@@ -481,7 +481,7 @@ es_variance = Check(
 # ------------------------------------------------------------------ 11.5 choose an estimator
 
 
-CASES, ESTIMATORS = 200, 5
+CASES, ESTIMATORS = 120, 5
 COLUMNS = ("bias", "spread", "cost", "memory", "budget", "limit")
 
 

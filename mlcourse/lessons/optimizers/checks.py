@@ -497,7 +497,8 @@ def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return (
             "This is the mean over the rates. losses is [rates, tasks]: for the mean over the tasks take dimension 1."
         )
-    place = same.index(False)
+    wrong = [place for place, one in enumerate(same) if not one]
+    place = next((one for one in wrong if got[one] != REFUSED), wrong[0])  # a rate tells more than a refusal
     return _rate_mistake(*tables[place], got[place], right[place])
 
 

@@ -180,7 +180,7 @@ WRONG = {
         ),
         "H by torch.func": (lambda loss, phi, v: hessian(loss)(phi) @ v, "as much work as all of H"),
         "row by row": (product_row_by_row, "as much work as all of H"),
-        "two digits": (lambda *a: estimators.hessian_vector(*a).round(decimals=2), "to 2 digits behind the point"),
+        "two digits": (lambda *a: estimators.hessian_vector(*a).round(decimals=2), "digits left behind the point"),
         "adds up": (product_that_adds_up, "`.grad` adds up"),
         "a pair": (torch.autograd.functional.hvp, "take the second"),
         "v Hv": (lambda loss, phi, v: v * estimators.hessian_vector(loss, phi, v), ""),
@@ -189,7 +189,7 @@ WRONG = {
         "of the outer point": (lambda loss, phi, v: estimators.hessian_vector(loss, phi + v, v), "taken at φ + v"),
     },
     "by_hand": {
-        "four digits": (lambda *a: estimators.by_hand(*a).round(decimals=4), "to 4 digits behind the point"),
+        "four digits": (lambda *a: estimators.by_hand(*a).round(decimals=4), "digits left behind the point"),
         "subtracts H p, not α H p twice": (meta_swept(lambda p, hp, task, phi: p - 2 * task.rate * hp), ""),
         "first step left out": (
             meta_swept(lambda p, hp, task, phi: p - task.rate * hp, steps=lambda phis: phis[-2:0:-1]),
@@ -221,8 +221,8 @@ WRONG = {
         "upper case": (lambda meta_gradient: detector_by_autograd(meta_gradient).title(), "one of the words"),
     },
     "rate_gradient": {
-        "two digits": (lambda *a: round(float(estimators.rate_gradient(*a)), 2), "to 2 digits behind the point"),
-        "whole": (lambda *a: estimators.rate_gradient(*a).round(), "to whole numbers"),
+        "two digits": (lambda *a: round(float(estimators.rate_gradient(*a)), 2), "digits left behind the point"),
+        "whole": (lambda *a: estimators.rate_gradient(*a).round(), "digits left behind the point"),
         "minus H": (
             lambda theta, task: estimators.by_hand(theta, task) @ gradient(task.inner_loss, theta),
             "",

@@ -140,7 +140,7 @@ WRONG = {
         "targets of ±1": (lambda x, y, lam: x.T @ torch.linalg.solve(x @ x.T + lam * eye(x), 2 * y - 1), ""),
     },
     "ridge_slope": {
-        "three digits": (lambda *a: checks.ridge_slope.reference(*a).round(decimals=3), "to 3 digits behind the point"),
+        "three digits": (lambda *a: checks.ridge_slope.reference(*a).round(decimals=3), "digits left behind the point"),
         "one solve": (lambda x, y, lam: -x.T @ torch.linalg.solve(x @ x.T + lam * eye(x), y), "This is −W"),
         "three solves": (
             lambda x, y, lam: -x.T @ torch.linalg.matrix_power(torch.linalg.inv(x @ x.T + lam * eye(x)), 3) @ y,

@@ -182,10 +182,13 @@ WRONG = {
     "common_start": {
         "int": (lambda *a, **k: int(checks.common_start.reference(*a, **k)), "no whole number"),
         "whole tensor": (lambda *a, **k: checks.common_start.reference(*a, **k).long(), "no whole number"),
-        "two digits": (lambda *a, **k: round(float(checks.common_start.reference(*a, **k)), 2), "to 2 digits behind"),
+        "two digits": (
+            lambda *a, **k: round(float(checks.common_start.reference(*a, **k)), 2),
+            "digits left behind the point",
+        ),
         "cut off": (
             lambda *a, **k: (checks.common_start.reference(*a, **k) * 1000).trunc() / 1000,
-            "to 3 digits behind",
+            "digits left behind the point",
         ),
         "2T − 1": (
             start_with(lambda a, rate, steps: a * (1 - rate * a) ** (2 * steps - 1)),

@@ -240,7 +240,7 @@ WRONG = {
     "ceiling": {
         "two digits": (
             lambda classes: round(float(checks.ceiling.reference(classes)), 2),
-            "to 2 digits behind the point",
+            "digits left behind the point",
         ),
         "squares": (
             ceiling_of(lambda t, c: (t.square().sum(1) / t.sum(1).clamp_min(1)).sum() / c.numel()),

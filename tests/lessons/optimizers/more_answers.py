@@ -209,6 +209,7 @@ WRONG = {
         "mean over the rates": (rate_with(lambda losses: finite_mean(losses, 0)), "This is the mean over the rates"),
         "argmax": (rate_with(lambda losses: -finite_mean(losses, 1)), "This is the worst rate"),
         "all rates": (lambda rates, losses: rates, "it needs one rate"),
+        "nan is 0": (rate_with(lambda losses: losses.mean(1).nan_to_num(nan=0.0, posinf=0.0)), "diverged on some task"),
         "median": (rate_with(lambda losses: losses.nan_to_num(nan=math.inf).median(1).values), "best on MOST tasks"),
         "sum without nan": (
             rate_with(lambda losses: losses.nan_to_num(nan=0.0, posinf=0.0).sum(1)),
