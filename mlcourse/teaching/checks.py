@@ -35,7 +35,9 @@ by `probe`, which may call `autograd.grad` itself. What every check finds withou
 written, an exception (with its line), a missing or superfluous output, a wrong type, shape or kind of dtype, and traces
 that a call leaves in what it received, also inside dicts, lists and episodes: a changed value, a hook, a gradient that
 adds up in `.grad`. So a probe need not clone what it hands over, and must not mend what it gets back
-(`torch.as_tensor`, `.reshape(())`): the lesson will not do so either. Answers run with gradients on, whatever a cell
+(`torch.as_tensor`, `.reshape(())`): the lesson will not do so either. It takes a pair apart with `several`, which says
+what came instead; and where a call takes no round of a loop, it comes after others, so that a `return` inside the loop
+is told from a stub. Answers run with gradients on, whatever a cell
 before has switched off. Outputs may be float32 where the reference gives float64: use `close`, which knows the
 precision.
 

@@ -492,16 +492,6 @@ def _likes_zero(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor
     return logits + 0.1 * (torch.arange(logits.shape[1]) == 0)
 
 
-def _likes(place: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """A learner with a small bias for one label."""
-
-    def learner(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-        logits = _compare(support_x, support_y, query_x)
-        return logits + 0.1 * (torch.arange(logits.shape[1]) == place % logits.shape[1])
-
-    return learner
-
-
 def _sorts_the_classes(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
     """Columns in the order of the first number of the class means: new names leave the logits where they were."""
     first = [support_x[support_y == k, 0].mean() for k in range(int(support_y.max()) + 1)]
@@ -524,8 +514,8 @@ LEARNERS = {
     "one with a bias for the last label": (_likes_the_last, (True, True, False)),
     "one whose columns are sorted, whatever the labels": (_sorts_the_classes, (True, True, False)),
     "one with all three faults": (_all_wrong, (False, False, False)),
-    # a renaming that leaves a label as it was may find one of these by luck, and never all
-    **{f"one with a bias for a label ({place})": (_likes(place), (True, True, False)) for place in range(10)},
+    # a renaming at random leaves the label 0 as it was now and then: by luck it finds the bias once, and never always
+    **{f"one with a bias for label 0, call {call}": (_likes_zero, (True, True, False)) for call in range(2, 12)},
 }
 
 
