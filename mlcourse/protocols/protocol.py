@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mlcourse import datasets, evaluation, places
 from mlcourse.datasets import ClassImages

@@ -602,7 +602,10 @@ def test_distortion_and_tasks_within_groups_are_options_that_a_run_tells(tmp_pat
     done = command(*whole, "--distort", "0.5", "--within-groups")
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["distort"] == 0.5 and config["within_groups"] is True
+    assert config["distort"] == 0.5
+    assert config["within_groups"] is True
     refused = command(*whole[:-1], tmp_path / "other", "--distort", "7")
-    assert refused.returncode != 0 and "strength is 7" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert refused.returncode != 0
+    assert "strength is 7" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     assert not (tmp_path / "other").exists()

@@ -15,7 +15,6 @@ from protocol_helpers import damaged, small
 from mlcourse import datasets, places, protocols
 from mlcourse.episodes import WithinGroups
 from mlcourse.errors import CourseError
-from mlcourse.protocols import protocol as files_of
 
 DATA = os.environ.get("MLCOURSE_DATA", "nowhere")
 COPIES = {"omniglot": "omniglot-py", "caltech101": "caltech101", "mnist": "mnist_t10k", "glyphs": None}
