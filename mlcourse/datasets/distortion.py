@@ -1,8 +1,8 @@
 """Pictures of characters as another hand might have drawn them: turned, sheared, stretched and moved a little.
 
-Two drawings of one character differ in such ways, so a training that sees them learns to overlook them. After the affine part
-of P. Simard, D. Steinkraus, J. Platt, *Best Practices for Convolutional Neural Networks Applied to Visual Document
-Analysis*, 2003, https://doi.org/10.1109/ICDAR.2003.1227801.
+Two drawings of one character differ in such ways, so a training that sees them learns to overlook them. After the
+affine part of P. Simard, D. Steinkraus, J. Platt, *Best Practices for Convolutional Neural Networks Applied to Visual
+Document Analysis*, 2003, https://doi.org/10.1109/ICDAR.2003.1227801.
 """
 
 import torch
