@@ -29,17 +29,16 @@ How to write one (in `mlcourse/lessons/<lesson>/checks.py`, which a notebook imp
                      reference=inner.sgd_step)
 
 `inputs` may also be a dict of such functions by name ("one number", "several tensors"), easy to hard; each is tried
-`repeats` times. Three parts, so that grading can run the answer in one process (`problems`, `try_answer`) and judge
-its outputs in another (`judge_outputs`). `judge` sees the outputs detached; whether a graph is there must be measured
-by `probe`, which may call `autograd.grad` itself. What every check finds without help of its judge: a stub that was not
+`repeats` times. Three parts, so that grading can run the answer in one process (`problems`, `try_answer`) and judge its
+outputs in another (`judge_outputs`). `judge` sees the outputs detached; whether a graph is there must be measured by
+`probe`, which may call `autograd.grad` itself. What every check finds without help of its judge: a stub that was not
 written, an exception (with its line), a missing or superfluous output, a wrong type, shape or kind of dtype, and traces
 that a call leaves in what it received, also inside dicts, lists and episodes: a changed value, a hook, a gradient that
 adds up in `.grad`. So a probe need not clone what it hands over, and must not mend what it gets back
 (`torch.as_tensor`, `.reshape(())`): the lesson will not do so either. It takes a pair apart with `several`, which says
 what came instead; and where a call takes no round of a loop, it comes after others, so that a `return` inside the loop
-is told from a stub. Answers run with gradients on, whatever a cell
-before has switched off. Outputs may be float32 where the reference gives float64: use `close`, which knows the
-precision.
+is told from a stub. Answers run with gradients on, whatever a cell before has switched off. Outputs may be float32
+where the reference gives float64: use `close`, which knows the precision.
 
 A judge names the mistakes of its own exercise. What it cannot name it returns as `Unnamed`: then `slips` looks whether
 one of the common slips (a factor, a sign, a sum for a mean, one step too many, …) explains the answer on all problems.
