@@ -122,7 +122,7 @@ def test_crowds_and_difficult_boxes_are_set_aside(coco, voc, tmp_path):
 
 
 def test_a_box_that_rounding_put_beyond_the_edge_is_cut_there(coco):
-    place, content, write = coco
+    _, content, write = coco
     content["annotations"][1]["bbox"] = [20.0, 5.0, 20.6, 25.4]
     assert told(boxes.load(write()))["0.jpg"][1] == ("king", (20, 5, WIDTH, HEIGHT))
 
@@ -227,7 +227,7 @@ def test_grey_photos_alone_are_fine(voc):
 
 
 def test_nothing_that_is_left_is_an_error(coco):
-    place, content, write = coco
+    place, *_ = coco
     for name in TOLD:
         missing(place / "images" / name)
     with pytest.warns(CourseWarning), pytest.raises(CourseError, match="cards holds no photo with boxes"):
@@ -258,7 +258,7 @@ def test_nothing_that_is_left_is_an_error(coco):
     ],
 )
 def test_a_faulty_json_is_named(coco, change, says):
-    place, content, write = coco
+    _, content, write = coco
     change(content)
     with pytest.raises(CourseError, match=rf"annotations\.json {says}|annotations\.json .*{says}"):
         boxes.load(write())
@@ -322,9 +322,9 @@ def test_a_faulty_xml_is_named(voc, then, now, says):
 
 
 def test_a_folder_of_no_such_layout_is_named(tmp_path):
-    with pytest.raises(CourseError, match="holds neither annotations.json nor a folder Annotations"):
+    with pytest.raises(CourseError, match=r"holds neither annotations\.json nor a folder Annotations"):
         boxes.load(tmp_path)
-    with pytest.raises(CourseError, match="no folder .*playing_cards: name a local copy"):
+    with pytest.raises(CourseError, match=r"no folder .*playing_cards: name a local copy"):
         boxes.load("playing_cards", root=tmp_path)
 
 
