@@ -17,7 +17,7 @@ def settle(faults: Sequence[str], *, skip: bool, of: str) -> tuple[str, ...]:
         return ()
     if not skip:
         more = f" (and {len(faults) - 1} more faults in {of})" if len(faults) > 1 else ""
-        raise CourseError(f"{faults[0]}{more}, or leave such photos out with --skip-damaged (skip_damaged=True)")
+        raise CourseError(f"{faults[0]}{more}, or leave such photos out with skip_damaged=True")
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
     warnings.warn(
         printable(f"{of}: left out {len(faults)}: {faults[0]}{more}; all are listed in `left_out`"),

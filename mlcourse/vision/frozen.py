@@ -9,16 +9,21 @@ Here also are the answers that know nothing of the support photo, which every me
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse.episodes import Episode
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State
+from mlcourse.learners.base import State
 from mlcourse.networks import pretrained
 from mlcourse.networks.pretrained import backbone as make_backbone
+from mlcourse.vision.segmentation import Segmenter
+
+FAR = 1e4  # a logit that is certain
 
 
 def joined(maps: dict[int, Tensor]) -> Tensor:
@@ -41,70 +46,38 @@ def pooled(features: Tensor, weights: Tensor) -> Tensor:
     return (features * share).sum((1, 3, 4)) / share.sum((1, 3, 4)).clamp(min=1e-6)
 
 
-def overlaps(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Intersections and unions of masks, per task: float64 [tasks] each. Void pixels count nowhere.
+class PhotoSegmenter(Segmenter):
+    """A learner on masks with void pixels (below 0): they count neither in the loss nor in the scores.
 
-    prediction: logits [tasks, queries, H, W], above 0 for the class. target: 1, 0, or below 0 for void.
-    hit, union: of the class. rest_hit, rest_union: of the background. iou: hit / union, the mean over the task's
-    queries. fb_iou: the mean of that and of the background's. (Of an empty union the IoU is 1: both say "nothing".)
+    It takes bool masks, too. The loss, the scores and their names are those of `Segmenter`.
     """
-    known, is_there, said = target >= 0, target > 0, prediction > 0
-    made = {}
-    for prefix, one, other in (("", said, is_there), ("rest_", ~said, ~is_there)):
-        made[f"{prefix}hit"] = (one & other & known).sum((2, 3)).double()
-        made[f"{prefix}union"] = ((one | other) & known).sum((2, 3)).double()
-    of_class, of_rest = (
-        torch.where(union > 0, hit / union.clamp(min=1), 1.0)
-        for hit, union in ((made["hit"], made["union"]), (made["rest_hit"], made["rest_union"]))
-    )
-    summed = {name: value.sum(1) for name, value in made.items()}
-    return summed | {"iou": of_class.mean(1), "fb_iou": ((of_class + of_rest) / 2).mean(1)}
-
-
-class MaskLearner(Learner):
-    """What the learners here have in common: logits per pixel, above 0 for the class, and the scores of masks."""
-
-    metric = ("iou", +1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy over all pixels that are not void."""
-        known = target >= 0
-        return F.binary_cross_entropy_with_logits(prediction[known], (target[known] > 0).to(prediction.dtype))
+        known, truth = target >= 0, target > 0
+        # Far below 0 where nobody knows, so that it is "not the class" there for certain, and right: no loss.
+        return super().loss(prediction.masked_fill(~known, -FAR), truth)
 
     def score(self, prediction: Tensor, batch: Episode) -> dict[str, Tensor]:
-        """See `overlaps`."""
-        return overlaps(prediction, batch.query_y)
+        known, truth = batch.query_y >= 0, batch.query_y > 0
+        scores = super().score(prediction.masked_fill(~known, -FAR), replace(batch, query_y=truth))
+        void = (~known).sum((1, 2, 3)).double()
+        return scores | {name: scores[name] - void for name in ("background intersection", "background union")}
 
 
-class FrozenPrototypes(MaskLearner):
-    """Masked-average prototypes on the maps of a frozen network. No outer parameter is trained.
+class MapPrototypes(PhotoSegmenter):
+    """Masked-average prototypes on maps of features, wherever these come from (`maps`).
 
-    backbone: a name of `networks.pretrained`, and then images are photos [tasks, images, 3, H, W]; or None: they are
-    maps already [tasks, images, D, h, w], computed once, as `PhotoTasks(features=…)` gives them. strides: of the maps
-    that are joined. pretrained, seed: as in `pretrained.backbone`.
     Masks are int64 or bool [tasks, images, H, W]; below 0 is void. predict → [tasks, queries, H, W], H and W those of
-    the masks: cosine to the class minus cosine to the background.
+    the support masks: `scale` times the cosine to the class minus the cosine to the background.
 
-    Raises CourseError where the backbone is not installed, and for a support set without a pixel of the class.
+    Raises CourseError for a support set without a pixel of the class.
     """
 
-    def __init__(
-        self,
-        backbone: str | None = pretrained.LITE0,
-        *,
-        strides: Sequence[int] = pretrained.STRIDES,
-        pretrained: bool = True,
-        seed: int = 0,
-    ):
-        super().__init__()
-        self.strides = tuple(strides)
-        self.backbone = None if backbone is None else make_backbone(backbone, pretrained=pretrained, seed=seed)
+    scale = 20.0  # of cosines, as PANet has it: it matters in training only
 
     def maps(self, x: Tensor) -> Tensor:
-        """Features [tasks, images, D, h, w] of photos, or of what are features already."""
-        if self.backbone is None:
-            return x
-        return joined(self.backbone.maps(x.flatten(0, 1), self.strides)).unflatten(0, x.shape[:2])
+        """Features [tasks, images, D, h, w] of what stands in an episode; here they are that already."""
+        return x
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_: object) -> State:
         masks = support_y.long()  # of bool masks, too: nothing there is void
@@ -115,11 +88,59 @@ class FrozenPrototypes(MaskLearner):
         return {"towards": prototypes[0] - prototypes[1], "size": tuple(masks.shape[2:])}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
-        logits = torch.einsum("tidhw,td->tihw", F.normalize(self.maps(query_x), dim=2), state["towards"])
-        return F.interpolate(logits, state["size"], mode="bilinear", align_corners=False)
+        cosines = torch.einsum("tidhw,td->tihw", F.normalize(self.maps(query_x), dim=2), state["towards"])
+        return self.scale * F.interpolate(cosines, state["size"], mode="bilinear", align_corners=False)
 
 
-class ConstantMask(MaskLearner):
+class FrozenPrototypes(MapPrototypes):
+    """Prototypes on the maps of a frozen network, of photos [tasks, images, 3, H, W]. Nothing is trained.
+
+    backbone: a name of `networks.pretrained`. strides: of the maps that are joined. pretrained, seed: as in
+    `pretrained.backbone`. (Where the maps are computed already, `MapPrototypes` takes them.)
+    Raises CourseError where the backbone is not installed.
+    """
+
+    trains_on = "nothing"
+
+    def __init__(
+        self,
+        backbone: str = pretrained.LITE0,
+        *,
+        strides: Sequence[int] = pretrained.STRIDES,
+        pretrained: bool = True,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.strides = tuple(strides)
+        self.backbone = make_backbone(backbone, pretrained=pretrained, seed=seed)
+
+    def maps(self, x: Tensor) -> Tensor:
+        return joined(self.backbone.maps(x.flatten(0, 1), self.strides)).unflatten(0, x.shape[:2])
+
+
+class TrainedPrototypes(MapPrototypes):
+    """Prototypes on the maps of a small network that is trained on the tasks themselves, from scratch.
+
+    Photos are halved first. Four blocks of convolution 3×3, batch normalisation and ReLU, the first three with stride
+    2, so that a map has a sixteenth of the photo's height and width, as the frozen network's. width: channels of the
+    first block.
+    """
+
+    normalisation = "running"
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        widths, blocks = [3, width, 2 * width, 4 * width, 4 * width], []
+        for index, (a, b) in enumerate(pairwise(widths)):
+            conv = nn.Conv2d(a, b, 3, stride=2 if index < 3 else 1, padding=1, bias=False)
+            blocks += [conv, nn.BatchNorm2d(b), nn.ReLU()]
+        self.network = nn.Sequential(*blocks[:-1])  # cosines need both signs
+
+    def maps(self, x: Tensor) -> Tensor:
+        return self.network(F.avg_pool2d(x.flatten(0, 1), 2)).unflatten(0, x.shape[:2])
+
+
+class ConstantMask(PhotoSegmenter):
     """The same mask for every query: what is right about where things stand in photos, without any look at one.
 
     size: height and width of the masks. As it is made it says "all of it is the class"; `fit` learns the mask that is
@@ -132,12 +153,11 @@ class ConstantMask(MaskLearner):
 
     def fit(self, batch: Episode, thresholds: int = 64) -> "ConstantMask":
         """The pixels that show a class in the largest share of these tasks; how many, is what their mean IoU says."""
-        known = (batch.query_y >= 0).flatten(0, 1)
-        target = (batch.query_y > 0).flatten(0, 1)
-        often = target.sum(0) / known.sum(0).clamp(min=1)
-        cuts = often.flatten().quantile(torch.linspace(0, 1, thresholds + 1)[:-1])
-        masks = [torch.where(often >= cut, 1.0, -1.0) for cut in [torch.tensor(-1.0), *cuts]]
-        quality = [overlaps(one.expand_as(batch.query_y), batch.query_y)["iou"].mean().item() for one in masks]
+        known, target = batch.query_y >= 0, batch.query_y > 0
+        often = target.sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
+        cuts = [0.0, *often.flatten().quantile(torch.linspace(0, 1, thresholds + 1)[:-1]).tolist()]
+        masks = [torch.where(often >= cut, 1.0, -1.0) for cut in cuts]
+        quality = [self.score(one.expand_as(batch.query_y), batch)["foreground IoU"].mean().item() for one in masks]
         self.mask.copy_(masks[max(range(len(masks)), key=quality.__getitem__)])
         return self
 

@@ -208,7 +208,7 @@ def test_a_faulty_photo_is_named_with_its_remedy_or_left_out_and_listed(layout, 
     given = request.getfixturevalue(layout)
     place, photos = (given[0], "images") if layout == "coco" else (given, "JPEGImages")
     harm(place / photos / "1.jpg")
-    with pytest.raises(CourseError, match=says + ".*, or leave such photos out with --skip-damaged"):
+    with pytest.raises(CourseError, match=says + ".*, or leave such photos out with skip_damaged=True"):
         boxes.load(place)
     with pytest.warns(CourseWarning, match="cards: left out 1: "):
         read = boxes.load(place, skip_damaged=True)

@@ -214,7 +214,7 @@ FAULTS = [
 @pytest.mark.parametrize(("harm", "says"), FAULTS, ids=[harm.__name__ for harm, _ in FAULTS])
 def test_a_faulty_file_is_named_with_its_remedy_or_left_out_and_listed(folder, harm, says):
     harm(folder)
-    with pytest.raises(CourseError, match=says + ".*, or leave such photos out with --skip-damaged"):
+    with pytest.raises(CourseError, match=says + ".*, or leave such photos out with skip_damaged=True"):
         label_maps.load(folder)
     for _ in range(2):  # not from the cache the second time
         with pytest.warns(CourseWarning, match="meadow: left out 1: "):

@@ -18,7 +18,16 @@ from mlcourse.datasets import cache
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.networks import pretrained
-from mlcourse.networks.pretrained import LITE0, STAGES, TORCHVISION, EfficientNetLite0, backbone, features, padded
+from mlcourse.networks.pretrained import (
+    LITE0,
+    STAGES,
+    TORCHVISION,
+    EfficientNetLite0,
+    backbone,
+    calibrate,
+    features,
+    padded,
+)
 from mlcourse.statistics import paired
 
 REAL = os.environ.get("MLCOURSE_DATA")
@@ -38,7 +47,8 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def random():
-    return backbone(pretrained=False)
+    generator = torch.Generator().manual_seed(0)
+    return calibrate(backbone(pretrained=False), torch.rand(8, 3, 64, 64, generator=generator))
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +56,33 @@ def trained():
     return backbone()
 
 
+def alike(one, other):
+    """But for rounding."""
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+
+
 # ------------------------------------------------------------------ the network
 
 
 @pytest.mark.parametrize(
     ("side", "kernel", "stride", "before", "after"),
-    [(4, 3, 2, 0, 1), (5, 3, 2, 1, 1), (224, 3, 2, 0, 1), (28, 5, 2, 1, 2), (7, 5, 1, 2, 2), (9, 1, 1, 0, 0), (1, 5, 2, 2, 2)],
-)  # fmt: skip
+    [
+        (4, 3, 2, 0, 1),
+        (5, 3, 2, 1, 1),
+        (224, 3, 2, 0, 1),
+        (28, 5, 2, 1, 2),
+        (7, 5, 1, 2, 2),
+        (9, 1, 1, 0, 0),
+        (1, 5, 2, 2, 2),
+    ],
+)
 def test_padding_is_that_of_tensorflow(side, kernel, stride, before, after):
     """By the formula of its documentation: out = ⌈in / stride⌉, and an odd row goes to the end."""
     x = torch.ones(1, 1, side, side)
     assert torch.equal(padded(x, kernel, stride), F.pad(x, (before, after, before, after)))
-    assert F.conv2d(padded(x, kernel, stride), torch.ones(1, 1, kernel, kernel), stride=stride).shape[-1] == -(-side // stride)
+    assert F.conv2d(padded(x, kernel, stride), torch.ones(1, 1, kernel, kernel), stride=stride).shape[-1] == -(
+        -side // stride
+    )
 
 
 def test_efficientnet_lite0_has_the_published_number_of_weights():
@@ -86,7 +111,16 @@ def test_a_backbone_is_frozen_and_seeded(random):
     before = torch.random.get_rng_state()
     again, other = backbone(pretrained=False), backbone(pretrained=False, seed=1)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert again.digest == random.digest != other.digest
+    assert again.digest == backbone(pretrained=False).digest != other.digest
+
+
+def test_random_weights_with_statistics_of_their_own_keep_the_signal(random):
+    """Without them the maps of a deep network fade to nothing."""
+    x = torch.rand(4, 3, 64, 64)
+    faded, kept = (float(network.maps(x, (16,))[16].std()) for network in (backbone(pretrained=False), random))
+    assert faded < 1e-3
+    assert 0.3 < kept < 10
+    assert not any(part.training for part in random.modules())
 
 
 @pytest.mark.parametrize("kind", ["random", pytest.param("trained", marks=needs_extra)])
@@ -97,14 +131,17 @@ def test_one_image_alone_is_as_in_company(kind, request):
         (network.embed(x[2:3]), network.embed(x)[2:3]),
         (network.maps(x[2:3], (16,))[16], network.maps(x, (16,))[16][2:3]),
     ):
-        assert torch.allclose(alone, together, rtol=1e-4, atol=1e-4 * float(together.abs().max()))
+        assert alike(alone, together)
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda: backbone("vgg"), "backbone 'vgg' is unknown; use one of efficientnet-lite0, resnet18"),
-        (lambda: backbone(pretrained=False).maps(torch.rand(1, 3, 64, 64), (7,)), "has no map of stride 7; choose some"),
+        (
+            lambda: backbone(pretrained=False).maps(torch.rand(1, 3, 64, 64), (7,)),
+            "has no map of stride 7; choose",
+        ),
         (lambda: backbone(pretrained=False).maps(torch.rand(1, 3, 64, 64), ()), "has no map of stride none"),
         (lambda: backbone(pretrained=False)(torch.rand(1, 4, 64, 64)), r"images are torch.float32 \(1, 4, 64, 64\)"),
         (lambda: backbone(pretrained=False)(torch.zeros(1, 3, 9, 9, dtype=torch.uint8)), "give floating point"),
@@ -149,7 +186,7 @@ class Bomb:
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     file = tmp_path / "weights.pth"
-    file.write_bytes(pickle.dumps({"x": Bomb()}))
+    file.write_bytes(pickle.dumps({"x": Bomb()}, protocol=2))
     with pytest.raises(CourseError, match="has the checksum"):
         pretrained.read_weights(file)
     with pytest.raises(CourseError, match=r"weights\.pth holds more than tensors"):
@@ -206,7 +243,7 @@ def test_features_are_computed_once(random, monkeypatch):
     first = features(random, photos, (8, 16), at_once=2)
     direct = random.maps(photos.float() / 255, (8, 16))
     for stride in (8, 16):
-        assert torch.allclose(first[stride], direct[stride], atol=1e-5)
+        assert alike(first[stride], direct[stride])
     with monkeypatch.context() as patch:
         patch.setattr(pretrained.Backbone, "maps", lambda *_: pytest.fail("computed again"))
         again = features(random, photos, (16, 8))
@@ -221,7 +258,7 @@ def test_features_are_computed_once(random, monkeypatch):
     content = bytearray(entry.read_bytes())
     content[-3] ^= 1
     entry.write_bytes(content)
-    assert torch.equal(features(random, photos, (8, 16))[16], first[16])
+    assert alike(features(random, photos, (8, 16))[16], first[16])
     with pytest.raises(CourseError, match=r"photos are torch.float32 \(5, 3, 32, 32\); give uint8"):
         features(random, photos.float())
 
@@ -232,20 +269,16 @@ def test_features_are_computed_once(random, monkeypatch):
 @needs_extra
 @needs_caltech
 def test_the_normalisation_is_ours_and_not_that_of_the_packages_readme(trained):
-    """(x − 127) / 128. The README has (x − mean) / deviation as of torchvision's networks. Caltech-101, test classes, 20
-    photos each at 128 × 128, 400 tasks (5-way 1-shot), nearest support photo by cosine, the same tasks for both."""
+    """(x − 127) / 128. The README has (x − mean) / deviation as of torchvision's networks. Caltech-101, test classes at
+    128 × 128, 1,000 tasks (5-way 1-shot), nearest support photo by cosine, the same tasks for both."""
     data = datasets.load("caltech101", "test", size=128)
-    keep = (torch.cat([torch.arange(int(n)) for n in data.counts]) < 20).nonzero().flatten()
-    data = datasets.ClassImages(
-        data.images[keep], torch.full_like(data.counts, 20), data.names, data.groups, data.name, data.split
-    )
     mean, deviation = (torch.tensor(one).view(3, 1, 1) for one in (pretrained.MEAN, pretrained.DEVIATION))
     sampler = EpisodeSampler(data, 5, 1, 15)
 
     def accuracies(change):
         z = torch.cat([trained.embed(change(some.float() / 255)) for some in data.images.split(50)])
         z, generator, found = F.normalize(z, dim=1), torch.Generator().manual_seed(0), []
-        for _ in range(20):
+        for _ in range(50):
             tasks = sampler.sample(20, generator)
             cosines = z[tasks.query_index] @ z[tasks.support_index].transpose(1, 2)
             found.append((cosines.argmax(-1) == tasks.query_y).double().mean(1))
@@ -253,5 +286,5 @@ def test_the_normalisation_is_ours_and_not_that_of_the_packages_readme(trained):
 
     ours = accuracies(lambda x: x)
     theirs = accuracies(lambda x: (128 * (x - mean) / deviation + 127) / 255)
-    assert ours.mean() > 0.83
+    assert ours.mean() > 0.84
     assert paired(ours, theirs).lower > 0.01
