@@ -89,9 +89,7 @@ def photos_of(source: PhotoTasks) -> Tensor:
 
 def both(scores: dict[str, Tensor]) -> Tensor:
     """The mean of foreground and background IoU, per task (one query each)."""
-    parts = [scores[f"{which}intersection"] / scores[f"{which}union"].clamp(min=1) for which in ("", "background ")]
-    empty = scores["background union"] == 0  # the class is everywhere, and that was said
-    return (parts[0] + torch.where(empty, 1.0, parts[1])) / 2
+    return (scores["foreground IoU"] + scores["background IoU"]) / 2
 
 
 PER_IMAGE = {"foreground": lambda scores: scores["foreground IoU"], "foreground and background": both}

@@ -179,9 +179,11 @@ def load(
         raise CourseError(f"size {size!r} is not a number of pixels: give an integer of at least 1, such as {SIZE}")
     if part != "all" and fold is None and name_or_folder != VOC:
         raise CourseError(f"part {part!r} needs a fold, whose classes are unseen: give fold=0, or part='all'")
+    if part == "all" and fold is not None:
+        raise CourseError(f"fold {fold!r} says which classes are unseen in training: choose part='train' or 'test'")
     read = _voc if name_or_folder == VOC else _folder
     maps = read(name_or_folder, part, root=root, size=size, skip=skip_damaged, download=download)
-    if fold is None or part == "all":
+    if fold is None:
         return maps
     unseen = _unseen(str(name_or_folder), fold)
     return maps.only(unseen) if part == "test" else maps.without(unseen)

@@ -9,7 +9,6 @@ Here also are the answers that know nothing of the support photo, which every me
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -21,7 +20,7 @@ from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
 from mlcourse.networks import pretrained
 from mlcourse.networks.pretrained import backbone as make_backbone
-from mlcourse.vision.segmentation import Segmenter
+from mlcourse.vision.segmentation import Segmenter, intersection_over_union, pixel_counts
 
 FAR = 1e4  # a logit that is certain
 
@@ -59,9 +58,16 @@ class PhotoSegmenter(Segmenter):
 
     def score(self, prediction: Tensor, batch: Episode) -> dict[str, Tensor]:
         known, truth = batch.query_y >= 0, batch.query_y > 0
-        scores = super().score(prediction.masked_fill(~known, -FAR), replace(batch, query_y=truth))
-        void = (~known).sum((1, 2, 3)).double()
-        return scores | {name: scores[name] - void for name in ("background intersection", "background union")}
+        if prediction.shape != truth.shape:
+            shapes = f"{tuple(prediction.shape)} and {tuple(truth.shape)}"
+            raise CourseError(f"logits and masks have the shapes {shapes}; give [tasks, queries, H, W] twice")
+        said = prediction > 0
+        pairs = {"foreground": (said & known, truth), "background": (~said & known, ~truth & known)}
+        scores = {f"{what} IoU": intersection_over_union(*pair).mean(1) for what, pair in pairs.items()}
+        for what, before in (("foreground", ""), ("background", "background ")):
+            counts = pixel_counts(*pairs[what])
+            scores |= {f"{before}{name}": counts[name].sum(1) for name in ("intersection", "union")}
+        return scores
 
 
 class MapPrototypes(PhotoSegmenter):

@@ -264,6 +264,14 @@ def test_a_faulty_json_is_named(coco, change, says):
         boxes.load(write())
 
 
+@pytest.mark.parametrize("text", ["{", "", "[]", '{"images": ' + "9" * 5000 + "}", "[" * 100_000, "\xff"])
+def test_a_damaged_json_is_named(coco, text):
+    place, *_ = coco
+    (place / "annotations.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CourseError, match=r"annotations\.json (is damaged|holds no JSON object)"):
+        boxes.load(place)
+
+
 def test_a_box_of_a_photo_that_the_json_does_not_list_is_named_or_left_out(coco):
     place, content, write = coco
     content["annotations"].append({"image_id": 77, "category_id": 3, "bbox": [1, 1, 2, 2]})

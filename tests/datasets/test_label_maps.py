@@ -260,6 +260,7 @@ def test_a_faulty_list_of_classes_is_named(folder, content, says):
     [
         ({"part": "val"}, "unknown part 'val': choose train, test, all"),
         ({"part": "test"}, "part 'test' needs a fold"),
+        ({"fold": ("cow",)}, "says which classes are unseen in training: choose part='train' or 'test'"),
         ({"fold": 0, "part": "test"}, "fold 0 does not exist: .* has no fixed folds: name the unseen classes"),
         ({"fold": ("dog",), "part": "test"}, r"cannot take the classes 'dog'; name some of cow, sheep, sky"),
         ({"fold": ("cow", "cow"), "part": "test"}, "once"),
