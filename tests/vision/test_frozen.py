@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mlcourse import learners
+from mlcourse import files, learners, places
 from mlcourse.datasets import label_maps
+from mlcourse.datasets.label_maps import FOLDS, IN_IMAGENET, MSRC
 from mlcourse.episodes import Episode
 from mlcourse.errors import CourseError
-from mlcourse.evaluation import compare, evaluate
+from mlcourse.evaluation import compare, digest_of, evaluate
 from mlcourse.networks import pretrained
 from mlcourse.training import train
 from mlcourse.vision.frozen import ConstantMask, FrozenPrototypes, MapPrototypes, TrainedPrototypes, joined, pooled
@@ -202,3 +203,35 @@ def test_on_photos_the_frozen_network_is_above_random_features_and_above_everyth
     everything = evaluate(ConstantMask(128), PhotoTasks(maps), episodes=80)
     for other in (found[1], everything):
         assert compare(found[0], other).lower > 0
+
+
+# ------------------------------------------------------------------ what is stored
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return files.read_json(places.data() / "results" / "segmentation_photos.json")
+
+
+def test_the_stored_figures_meet_the_bar_and_say_what_the_network_has_seen(stored):
+    """Frozen above each rival: in every fold and over all, by both definitions, over tasks and over photos."""
+    assert stored["note"] == "pre-trained on ImageNet with labels; 14 of these 21 classes were in it"
+    assert stored["weights"] == pretrained.SHA256
+    for part in (*(f"fold {fold}" for fold in range(4)), "all folds"):
+        rivals = stored[part]["frozen minus"]
+        assert set(rivals) == {"trained", "random", "everything", "prior"}
+        for by in rivals.values():
+            assert set(by) == {"foreground", "foreground and background"}
+            assert all(one[over][0] > 0 for one in by.values() for over in ("over tasks", "over photos"))
+    for fold in range(4):
+        told = stored[f"fold {fold}"]
+        assert set(told["unseen classes"]) == set(FOLDS[MSRC][fold])
+        assert set(told["of these in ImageNet"]) == set(told["unseen classes"]) & set(IN_IMAGENET)
+
+
+@needs_msrc
+def test_the_stored_tasks_are_drawn_again(stored):
+    maps = label_maps.load("msrc_v2", 0, "test", root=REAL)
+    source = PhotoTasks(maps, features=torch.zeros(len(maps.files), 1, 1, 1))
+    found = digest_of(source, episodes=stored["tasks per fold"], seed=stored["seed"])
+    assert found == stored["fold 0"]["digest"]
