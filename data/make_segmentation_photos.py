@@ -9,7 +9,8 @@ are void. Per fold the same 1,000 tasks (one support photo with its mask, one qu
 
     frozen      EfficientNet-Lite0, pre-trained on ImageNet with labels, frozen; masked-average prototypes on its map of
                 stride 16. Which map was chosen on the training classes of folds 0 and 1.
-    trained     prototypes on a small network that is trained from scratch on the training classes of the fold
+    trained     prototypes on a small network that is trained from scratch on the training classes of the fold; a short
+                training (TRAINING: about 15 seconds of one core), so it says what that buys and no more
     random      the frozen network's architecture with random weights, and batch statistics of these photos
     everything  each pixel is the class
     prior       the constant mask that is best on the training classes
