@@ -145,7 +145,7 @@ def curve(scores: Tensor, genuine: Tensor) -> Curve:
     """
     scores, genuine = _checked(scores, genuine)
     order = scores.argsort(descending=True, stable=True)
-    return _curves(scores[order], genuine[order], torch.ones(1, len(scores), dtype=torch.float64), squeeze=True)
+    return weighted_curves(scores[order], genuine[order], torch.ones(1, len(scores), dtype=torch.float64), squeeze=True)
 
 
 def _checked(scores: Tensor, genuine: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,8 +169,8 @@ def _checked(scores: Tensor, genuine: Tensor) -> tuple[Tensor, Tensor]:
     return scores, genuine
 
 
-def _curves(scores: Tensor, genuine: Tensor, weights: Tensor, squeeze: bool = False) -> Curve:
-    """The curves of sorted pairs, for weights [draws, pairs] of the pairs."""
+def weighted_curves(scores: Tensor, genuine: Tensor, weights: Tensor, squeeze: bool = False) -> Curve:
+    """The curves of pairs by falling score, where pairs count as often as weights [draws, pairs] say."""
     last = torch.ones(len(scores), dtype=torch.bool)
     last[:-1] = scores[1:] != scores[:-1]  # of equal scores
     rates = []
@@ -261,7 +261,7 @@ def _draws(splits: list[Pairs], statistic: Statistic, draws: int, seed: int) -> 
         ).all(0)
         if not fit.any():
             continue
-        some = [statistic(_curves(s, g, w[fit])) for w, (s, g, _) in zip(weights, ready, strict=True)]
+        some = [statistic(weighted_curves(s, g, w[fit])) for w, (s, g, _) in zip(weights, ready, strict=True)]
         found.append(torch.stack(some))
         left -= int(fit.sum())
     return torch.cat(found, 1)
