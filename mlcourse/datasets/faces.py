@@ -67,7 +67,8 @@ PERSON = {
     "beard": (0.0, 1.0),  # from 0.6 a moustache, from 0.75 a full beard
 }
 
-# What changes from picture to picture: its plain value, least, most, and in which share of the pictures it is not plain.
+# What changes from picture to picture: its plain value, least, most, and the share of the pictures where it is not
+# plain.
 PICTURE = {
     "turn": (0.0, -24.0, 24.0, 1.0),  # degrees, to the side
     "nod": (0.0, -10.0, 10.0, 1.0),  # degrees, down and up
@@ -397,5 +398,7 @@ class _Face:
 
     def hide(self) -> None:
         of = self.of
-        box = torch.maximum((self.x - of["hidden x"]).abs() - 0.28 * of["hidden"], (self.y - of["hidden y"]).abs() - 0.24)
+        box = torch.maximum(
+            (self.x - of["hidden x"]).abs() - 0.28 * of["hidden"], (self.y - of["hidden y"]).abs() - 0.24
+        )
         self.paint(box - 0.06, of["hidden tone"], (of["hidden"] > 0).float())

@@ -31,8 +31,8 @@ FOLDER = "orl_faces"
 SIZE = (48, 40)  # height, width: nearly ORL's 112 × 92, and that of the drawn faces
 ORL_PEOPLE, ORL_PHOTOS = 40, 10
 
-# Five times 20 people of ORL to test on; the other 20 are to learn from. The first, third and fifth were drawn by chance,
-# the second and fourth are the other half of the one before, so that each person is tested two or three times.
+# Five times 20 people of ORL to test on; the other 20 are to learn from. The first, third and fifth were drawn by
+# chance, the second and fourth are the other half of the one before: each person is tested two or three times.
 SPLITS = tuple(
     tuple(f"s{int(number):02d}" for number in people.split())
     for people in (
@@ -71,7 +71,7 @@ def orl(*, root: str | Path | None = None, size: tuple[int, int] = SIZE) -> Clas
             f"{place / short} has {len(files.get(short, ()))} photos in place of {ORL_PHOTOS}: unpack the copy anew"
         )
     photos = pictures.read_photos(place, [file for name in wanted for file in files[name]], size)
-    return _people(photos, {name: ORL_PHOTOS for name in wanted}, "orl", "all").in_shape((1, *size))
+    return _people(photos, dict.fromkeys(wanted, ORL_PHOTOS), "orl", "all").in_shape((1, *size))
 
 
 def orl_split(

@@ -43,9 +43,7 @@ def read_photos(root: Path, files: Sequence[str], size: int | tuple[int, int]) -
     return _decode_all(root, files, lambda picture: _photo(picture, *_sides(size)))
 
 
-def read_sound_photos(
-    root: Path, files: Sequence[str], size: int | tuple[int, int]
-) -> tuple[Tensor, dict[str, str]]:
+def read_sound_photos(root: Path, files: Sequence[str], size: int | tuple[int, int]) -> tuple[Tensor, dict[str, str]]:
     """As `read_photos`, of the files that are readable, in order; and of each other one (its name) what is wrong."""
     decoded = dict(zip(files, _decode_each(root, files, lambda picture: _photo(picture, *_sides(size))), strict=True))
     faults = {file: one for file, one in decoded.items() if isinstance(one, str)}

@@ -62,27 +62,36 @@ def standardised(x: Tensor) -> Tensor:
 class FaceNet(Recorded):
     """Four blocks of convolution, normalisation, ReLU and max-pooling, then a linear layer: one embedding per face.
 
-    in_channels, size: of the pictures [images, in_channels, H, W], float32 in [0, 1]; size is (H, W), 16 or more each.
+    in_channels, size: of the pictures [images, in_channels, H, W], float32 in [0, 1]; size is (H, W).
     channels: of the first block; the others have 2, 4 and 4 times as many. embedding: numbers per face. dropout: the
-    share of the maps' numbers that training hides from the linear layer.
+    share of the maps' numbers that training hides from the linear layer. halvings: how many
+    blocks, the first ones, halve the size.
     """
 
     def __init__(
         self,
         in_channels: int = 1,
-        size: tuple[int, int] = (48, 40),
-        channels: int = 32,
+        size: tuple[int, int] = (24, 20),
+        channels: int = 24,
         embedding: int = 128,
         normalisation: str = "running",
         dropout: float = 0.2,
+        halvings: int = 3,
     ):
         super().__init__()
-        if min(size) < 2**4:
-            raise CourseError(f"pictures of {size[0]}×{size[1]} vanish in 4 poolings; use 16×16 or larger")
+        if not 1 <= halvings <= len(GROWTH):
+            raise CourseError(f"halvings is {halvings}; of the {len(GROWTH)} blocks 1 to {len(GROWTH)} halve the size")
+        if min(size) < 2**halvings:
+            raise CourseError(
+                f"pictures of {size[0]}×{size[1]} vanish in {halvings} poolings; give larger ones, or fewer halvings"
+            )
         widths = [in_channels, *(channels * factor for factor in GROWTH)]
-        self.blocks = nn.ModuleList(Block(a, b, normalisation, "pool") for a, b in pairwise(widths))
+        kinds = halvings * ["pool"] + (len(GROWTH) - halvings) * ["none"]
+        self.blocks = nn.ModuleList(
+            Block(a, b, normalisation, kind) for (a, b), kind in zip(pairwise(widths), kinds, strict=True)
+        )
         self.dropout = nn.Dropout(dropout)
-        self.last = nn.Linear(widths[-1] * (size[0] // 2**4) * (size[1] // 2**4), embedding)
+        self.last = nn.Linear(widths[-1] * (size[0] // 2**halvings) * (size[1] // 2**halvings), embedding)
         self.embedding_size = embedding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -289,9 +298,9 @@ METHODS: Mapping[str, type[Learner]] = MappingProxyType(
 )
 RECIPES: Mapping[str, Mapping[str, Recipe]] = MappingProxyType(
     {
-        "prototypes": {"smoke": Recipe(3, 1, 1e-3, way=4), "short": Recipe(1000, 1, 1e-3, way=16)},
-        "cosface": {"smoke": Recipe(3, 8, 1e-3), "short": Recipe(1000, 64, 1e-3)},
-        "arcface": {"smoke": Recipe(3, 8, 1e-3), "short": Recipe(1000, 64, 1e-3)},
+        "prototypes": {"smoke": Recipe(3, 1, 1e-3, way=4), "short": Recipe(1500, 1, 2e-3, way=16, query=1)},
+        "cosface": {"smoke": Recipe(3, 8, 1e-3), "short": Recipe(1500, 32, 2e-3)},
+        "arcface": {"smoke": Recipe(3, 8, 1e-3), "short": Recipe(1500, 32, 2e-3)},
     }
 )
 

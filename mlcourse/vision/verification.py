@@ -1,7 +1,7 @@
 """Is it the same person? Error rates of a comparison, and how sure they are.
 
-**Verification.** Two pictures are compared, and are said to be of one person where their similarity reaches a threshold.
-A *genuine* pair is of one person, an *impostor* pair of two. Two errors are possible (ISO/IEC 19795-1):
+**Verification.** Two pictures are compared, and are said to be of one person where their similarity is at a threshold
+or above. A *genuine* pair is of one person, an *impostor* pair of two. Two errors are possible (ISO/IEC 19795-1):
 
     FMR   false match rate: the share of impostor pairs that reach the threshold     who is let in by mistake
     FNMR  false non-match rate: the share of genuine pairs that do not reach it      who is shut out by mistake
@@ -391,9 +391,7 @@ def drift(fmr: float | Tensor, size: int | Tensor) -> Tensor:
 def measured_drift(
     embeddings: Tensor, people: Tensor, threshold: float, sizes: list[int], *, draws: int = 20, seed: int = 0
 ) -> Tensor:
-    """The FPIR at a threshold for galleries of these sizes, the mean over galleries drawn by chance: float64 [sizes]."""
+    """The FPIR at a threshold for galleries of these sizes, a mean over galleries drawn by chance: float64 [sizes]."""
     generator = torch.Generator().manual_seed(seed)
-    found = [
-        [open_set(embeddings, people, size, generator).fpir(threshold) for _ in range(draws)] for size in sizes
-    ]
+    found = [[open_set(embeddings, people, size, generator).fpir(threshold) for _ in range(draws)] for size in sizes]
     return torch.tensor(found, dtype=torch.float64).mean(1)

@@ -75,7 +75,7 @@ def test_the_layout_of_the_archive_is_read_too(tmp_path):
 
 
 def test_a_copy_of_orl_that_is_missing_or_cut_says_so(tmp_path):
-    with pytest.raises(CourseError, match="no folder .*orl_faces.*MLCOURSE_DATA"):
+    with pytest.raises(CourseError, match=r"no folder .*orl_faces.*MLCOURSE_DATA"):
         people.orl(root=tmp_path)
     fill(tmp_path / "orl_faces", s01=10, s02=9)
     with pytest.raises(CourseError, match="s02 has 9 photos in place of 10: unpack"):
@@ -182,7 +182,7 @@ def test_one_picture_under_two_names_is_refused_and_twice_under_one_told(tmp_pat
 
 
 def test_what_is_no_folder_of_people_is_told(tmp_path):
-    with pytest.raises(CourseError, match="no folder .*nowhere"):
+    with pytest.raises(CourseError, match=r"no folder .*nowhere"):
         people.load(tmp_path / "nowhere")
     with pytest.raises(CourseError, match="holds no folder with photos"):
         people.load(tmp_path)

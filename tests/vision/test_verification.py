@@ -126,7 +126,7 @@ def test_a_threshold_is_the_lowest_that_keeps_the_promise():
     assert [rate.item() for rate in found.point(-math.inf)] == [1, 0]
     with pytest.raises(CourseError, match="threshold is nan"):
         found.point(math.nan)
-    with pytest.raises(CourseError, match="fmr is -0.1"):
+    with pytest.raises(CourseError, match=r"fmr is -0.1"):
         found.fnmr_at(-0.1)
 
 
@@ -221,7 +221,7 @@ def test_of_two_systems_what_is_hard_for_both_falls_out():
 def test_too_few_people_give_a_line_and_no_number():
     with pytest.raises(NoInterval, match="there are 4 people, too few"):
         verification.over_people(people_with_luck(4, 5, 0), Curve.eer)
-    with pytest.raises(NoInterval, match="20 people make 190 pairs of people, so an FMR of 0.1 % .* 0.53 % or more"):
+    with pytest.raises(NoInterval, match=r"20 people make 190 pairs of people, so an FMR of 0.1 % .* 0.53 % or more"):
         verification.check_fmr(0.001, 20)
     verification.check_fmr(0.01, 20)
     with pytest.raises(CourseError, match="1 people make no impostor pair"):
