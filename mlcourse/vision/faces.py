@@ -102,6 +102,24 @@ class FaceNet(Recorded):
         return self.last(self.dropout(x.flatten(1)))
 
 
+class Joined(Recorded):
+    """Several encoders side by side: their embeddings, each of length 1, one after another.
+
+    So the cosine of two faces is the mean of the encoders' cosines.
+    """
+
+    def __init__(self, networks: list[nn.Module]):
+        super().__init__()
+        if not networks:
+            raise CourseError("there is no encoder to join: give one or more")
+        self.networks = nn.ModuleList(networks)
+        self.embedding_size = sum(parts.embedding_size(one, "Joined") for one in networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[images, C, H, W] → [images, the sum of their sizes]."""
+        return torch.cat([F.normalize(parts.embeddings(one, x), dim=-1) for one in self.networks], 1)
+
+
 # ------------------------------------------------------------------ augmentation
 
 

@@ -59,6 +59,11 @@ class Pairs:
         """Both error rates for all thresholds."""
         return curve(self.scores, self.genuine)
 
+    def of(self, people: Tensor) -> Pairs:
+        """The pairs whose two pictures are both of these people: int64 [people]."""
+        inside = torch.isin(self.people, people).all(1)
+        return Pairs(self.scores[inside], self.genuine[inside], self.people[inside])
+
 
 def similarities(a: Tensor, b: Tensor) -> Tensor:
     """Cosines of embeddings [n, D] and [m, D]: float64 [n, m], in [−1, 1]. A zero vector has cosine 0 with all."""
@@ -286,6 +291,22 @@ def _weights(times: Tensor, genuine: Tensor, both: Tensor) -> Tensor:
 def _sure(value: float, draws: Tensor, people: int, least: float, most: float) -> Sure:
     half = student_quantile(people - 1) * math.sqrt(people / (people - 1) * draws.var().item())
     return Sure(value, max(value - half, least), min(value + half, most), people)
+
+
+def on_other_people(pairs: Pairs, fmr: float, seed: int = 0) -> tuple[float, float]:
+    """(FMR, FNMR) that follow when a threshold for this FMR is chosen on one half of the people and used on the other.
+
+    Both ways round, and averaged; the halves are drawn by chance. Raises CourseError where a half lacks pairs of a kind.
+    """
+    people = pairs.people.unique()
+    order = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))]
+    halves = [pairs.of(order[: len(order) // 2]), pairs.of(order[len(order) // 2 :])]
+    rates = []
+    for one, other in (halves, halves[::-1]):
+        threshold = one.curve().threshold_at(fmr)
+        rates.append([rate.item() for rate in other.curve().point(threshold)])
+    found = torch.tensor(rates, dtype=torch.float64).mean(0).tolist()
+    return found[0], found[1]
 
 
 def least_fmr(people: int) -> float:

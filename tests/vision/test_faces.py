@@ -205,6 +205,17 @@ def test_training_makes_new_people_easier_to_tell_apart(method, learn, test_peop
     assert after < before - 0.02
 
 
+def test_joined_encoders_compare_by_the_mean_of_their_cosines(learn):
+    networks = [recognition.build("cosface", learn, seed=seed, network=SMALL).network for seed in (0, 1)]
+    joined = recognition.Joined(networks)
+    assert joined.embedding_size == 32
+    apart = [recognition.pairs_of(one, learn, mirrored=False).scores for one in networks]
+    found = recognition.pairs_of(joined, learn, mirrored=False).scores
+    torch.testing.assert_close(found, (apart[0] + apart[1]) / 2, atol=1e-6, rtol=0)
+    with pytest.raises(CourseError, match="no encoder to join"):
+        recognition.Joined([])
+
+
 def test_an_unknown_method_is_told(learn):
     with pytest.raises(CourseError, match="'sphereface' of faces is unknown: use one of prototypes, cosface, arcface"):
         recognition.build("sphereface", learn)

@@ -218,6 +218,29 @@ def test_of_two_systems_what_is_hard_for_both_falls_out():
         verification.difference_over_people(splits, splits[:1], Curve.eer)
 
 
+def test_a_threshold_of_one_half_is_used_on_the_other():
+    """By hand: the halves in the order that the seed draws, each threshold on the pairs inside the other half."""
+    pairs = people_with_luck(9, 4, 5)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(3)).tolist()
+    rates = []
+    for one, other in ((order[:4], order[4:]), (order[4:], order[:4])):
+        inside = [
+            [
+                (score, genuine)
+                for score, genuine, both in zip(
+                    pairs.scores.tolist(), pairs.genuine.tolist(), pairs.people.tolist(), strict=True
+                )
+                if set(both) <= set(half)
+            ]
+            for half in (one, other)
+        ]
+        impostors = sorted(score for score, genuine in inside[0] if not genuine)
+        allowed = [s for s, _ in inside[0] if sum(i >= s for i in impostors) <= 0.1 * len(impostors)]
+        rates.append(counted(*zip(*inside[1], strict=True), min(allowed)))
+    want = [sum(column) / 2 for column in zip(*rates, strict=True)]
+    assert verification.on_other_people(pairs, 0.1, seed=3) == pytest.approx(tuple(want))
+
+
 def test_too_few_people_give_a_line_and_no_number():
     with pytest.raises(NoInterval, match="there are 4 people, too few"):
         verification.over_people(people_with_luck(4, 5, 0), Curve.eer)
