@@ -3,7 +3,7 @@
     export MLCOURSE_DATA=FOLDER OMP_NUM_THREADS=1
     python data/make_faces.py runs/faces                    # train, evaluate, tell
     python data/make_faces.py runs/faces --write            # and write the results
-    python data/make_faces.py runs/faces cosface arcface    # only train these, and tell the EER
+    python data/make_faces.py runs/faces cosface arcface    # only train these, and tell the EER; --write: write these
 
 FOLDER holds `orl_faces`. Five fixed splits (`mlcourse.datasets.people.SPLITS`): 20 people to learn from, 20 others to
 test on. Runs that are in `runs/faces` already are not trained again; one that was stopped goes on. Trained again on
@@ -22,6 +22,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,11 @@ from mlcourse.vision.faces import FMRS, RECIPES
 from mlcourse.vision.verification import Curve, Pairs
 
 SEED, MORE_SEEDS = 0, (1, 2)
+EDGES = 8  # directions
 DRAWN = "on-drawings"  # the run on drawn faces
 RIVAL = "fisherfaces"
+Maker = Callable[[ClassImages, Path], tuple[nn.Module, dict[str, Any]]]
+
 METHODS = ("cosface", "arcface", "prototypes")
 DRAWS = 2000
 CPU = "cpu.json"  # how many seconds of one core a run took
@@ -53,19 +57,27 @@ def everyone() -> ClassImages:
 
 
 def trained(
-    method: str, data: ClassImages, out: Path, start: Path | None = None, seed: int = SEED
+    method: str,
+    data: ClassImages,
+    out: Path,
+    start: Path | None = None,
+    seed: int = SEED,
+    directions: int = 0,
+    steps: int | None = None,
 ) -> tuple[nn.Module, float]:
     """A learner of a method, trained on `data` or, where it was, brought back; and the seconds of one core it took.
 
     start: the run whose encoder is taken as a start.
     """
-    learner = recognition.build(method, data, seed=seed)
+    learner = recognition.build(method, data, seed=seed, network={"directions": directions} if directions else None)
     if start is not None:
         tensors, _ = files.load_tensors(start / "learner.safetensors")
         encoder = {name.removeprefix("network."): x for name, x in tensors.items() if name.startswith("network.")}
         learner.network.load_state_dict(encoder)
     recipe = RECIPES[method]["short"]
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
     before = files.read_json(out / CPU)["seconds"] if (out / CPU).is_file() else 0.0
+    done = (out / "config.json").is_file() and files.read_json(out / "config.json").get("finished")
     started = time.process_time()
     training.train(
         learner,
@@ -80,7 +92,8 @@ def trained(
         settings={"data": data.name, "content": data.content, "start": str(start and start.name)},
         progress=False,
     )
-    files.write_json(out / CPU, {"seconds": round(before + time.process_time() - started, 1)})
+    if not done:
+        files.write_json(out / CPU, {"seconds": round(before + time.process_time() - started, 1)})
     return learner, files.read_json(out / CPU)["seconds"]
 
 
@@ -96,38 +109,55 @@ def rival(learn: ClassImages) -> tuple[nn.Module, dict[str, Any]]:
     return network, chosen | {"cpu_seconds": round(time.process_time() - started, 1)}
 
 
-def of_network(
-    method: str, start: Path | None, seed: int, learn: ClassImages, out: Path
-) -> tuple[nn.Module, dict[str, Any]]:
-    learner, seconds = trained(method, learn, out, start, seed)
+def of_network(method: str, start: bool, seed: int, learn: ClassImages, out: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A method on pictures; with `start` from a network that was trained on drawn faces."""
+    if start:
+        on_drawings(out.parent)
+    learner, seconds = trained(method, learn, out, out.parent / DRAWN if start else None, seed)
     return learner, {"cpu_seconds": seconds}
 
 
-def joined(method: str, learn: ClassImages, out: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The networks of all seeds, side by side."""
+def of_edges(start: bool, learn: ClassImages, out: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """CosFace on edges; with `start` from a network that was trained on edges of drawn faces."""
+    drawn = out.parent / f"{DRAWN}-edges"
+    if start:
+        trained("cosface", faces.load("all", size=SIZE), drawn, directions=EDGES, steps=1000)
+    steps = 500 if start else 1000
+    learner, seconds = trained("cosface", learn, out, drawn if start else None, directions=EDGES, steps=steps)
+    return learner, {"cpu_seconds": seconds}
+
+
+def joined(makers: list[Maker], names: list[str], learn: ClassImages, out: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The networks of some systems side by side."""
     number = out.name.rsplit("-", 1)[1]
-    names = [method, *(f"{method}-seed-{seed}" for seed in MORE_SEEDS)]
-    found = [
-        trained(method, learn, out.parent / f"{name}-{number}", seed=seed)
-        for name, seed in zip(names, (SEED, *MORE_SEEDS), strict=True)
-    ]
+    found = [make(learn, out.parent / f"{folder(name)}-{number}") for make, name in zip(makers, names, strict=True)]
     network = recognition.Joined([learner.network for learner, _ in found])
-    return network, {"cpu_seconds": round(sum(seconds for _, seconds in found), 1)}
+    return network, {"cpu_seconds": round(sum(more["cpu_seconds"] for _, more in found), 1)}
 
 
-def systems(runs: Path) -> dict[str, Callable[[ClassImages, Path], tuple[nn.Module, dict[str, Any]]]]:
-    """Name → what makes a model of the people of a split to learn from."""
-    made: dict[str, Any] = {
+def folder(name: str) -> str:
+    """What the runs of a system are called."""
+    return name.replace(" ", "-")
+
+
+def systems(runs: Path) -> dict[str, Maker]:
+    """Name → what makes a model of the people of a split to learn from. Joined ones come after those that they join."""
+    made: dict[str, Maker] = {
         "pixels": lambda learn, out: (recognition.pixels(learn), {}),
         RIVAL: lambda learn, out: rival(learn),
+        "drawn": lambda learn, out: (on_drawings(runs)[0], {}),
+        "cosface": partial(of_network, "cosface", False, SEED),
+        "drawn-cosface": partial(of_network, "cosface", True, SEED),
     }
-    for method in METHODS:
-        made[method] = partial(of_network, method, None, SEED)
     for seed in MORE_SEEDS:
-        made[f"cosface seed {seed}"] = partial(of_network, "cosface", None, seed)
-    made["three cosface"] = partial(joined, "cosface")
-    made["drawn"] = lambda learn, out: (on_drawings(runs)[0], {})
-    made["drawn-cosface"] = partial(of_network, "cosface", runs / DRAWN, SEED)
+        made[f"cosface seed {seed}"] = partial(of_network, "cosface", False, seed)
+    made["edges"] = partial(of_edges, False)
+    made["drawn-edges"] = partial(of_edges, True)
+    three = ["cosface", *(f"cosface seed {seed}" for seed in MORE_SEEDS)]
+    for name, names in (("three cosface", three), ("six networks", [*three, "drawn-cosface", "edges", "drawn-edges"])):
+        made[name] = partial(joined, [made[one] for one in names], names)
+    for method in ("arcface", "prototypes"):
+        made[method] = partial(of_network, method, False, SEED)
     return made
 
 
@@ -161,7 +191,7 @@ def measured(runs: Path, names: list[str]) -> tuple[dict[str, list[Pairs]], dict
     for name in names:
         for number in range(len(people.SPLITS)):
             learn, test = people.divided(everyone(), number)
-            model, more = systems(runs)[name](learn, runs / f"{name.replace(' ', '-')}-{number}")
+            model, more = systems(runs)[name](learn, runs / f"{folder(name)}-{number}")
             pairs.setdefault(name, []).append(recognition.pairs_of(model, test))
             crossed = {f"{fmr:g}": verification.on_other_people(pairs[name][-1], fmr) for fmr in FMRS}
             more |= {"fmr and fnmr with a threshold of other people": crossed}
@@ -173,10 +203,10 @@ def measured(runs: Path, names: list[str]) -> tuple[dict[str, list[Pairs]], dict
 def main(runs: Path, names: list[str], write: bool) -> None:
     torch.set_num_threads(1)
     pairs, about = measured(runs, names or list(systems(runs)))
-    if names:
+    if names and not write:
         return
     result = {
-        "command": "python data/make_faces.py runs/faces --write",
+        "command": "python data/make_faces.py runs/faces " + " ".join([*(f"'{name}'" for name in names), "--write"]),
         "data": {"name": "ORL", "content": everyone().content, "size": list(SIZE), "splits": people.SPLITS},
         "seeds": [SEED, *MORE_SEEDS],
         "bootstrap draws": DRAWS,

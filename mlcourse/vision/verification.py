@@ -294,9 +294,9 @@ def _sure(value: float, draws: Tensor, people: int, least: float, most: float) -
 
 
 def on_other_people(pairs: Pairs, fmr: float, seed: int = 0) -> tuple[float, float]:
-    """(FMR, FNMR) that follow when a threshold for this FMR is chosen on one half of the people and used on the other.
+    """(FMR, FNMR) that follow when a threshold for this FMR is chosen on half of the people and used on the others.
 
-    Both ways round, and averaged; the halves are drawn by chance. Raises CourseError where a half lacks pairs of a kind.
+    Both ways round, and averaged; the halves are drawn by chance. Raises CourseError where one lacks a kind of pairs.
     """
     people = pairs.people.unique()
     order = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))]

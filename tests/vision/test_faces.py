@@ -205,6 +205,18 @@ def test_training_makes_new_people_easier_to_tell_apart(method, learn, test_peop
     assert after < before - 0.02
 
 
+def test_edges_do_not_see_how_strong_or_bright_the_light_is():
+    x = torch.rand(3, 1, 24, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = recognition.edges(x, 4)
+    assert found.shape == (3, 4, 24, 20)
+    torch.testing.assert_close(recognition.edges(0.3 * x + 0.2, 4), found, atol=1e-3, rtol=1e-3)
+    ramp = torch.linspace(0, 1, 20).expand(1, 1, 24, 20)
+    right, down, left, up = recognition.edges(ramp, 4)[0, :, 5:-5, 5:-5].mean((1, 2)).tolist()
+    assert right > 1
+    assert max(down, left, up) < 1e-5
+    torch.testing.assert_close(recognition.edges(x.flip(-1), 4)[:, [0, 2]], found.flip(-1)[:, [2, 0]])
+
+
 def test_joined_encoders_compare_by_the_mean_of_their_cosines(learn):
     networks = [recognition.build("cosface", learn, seed=seed, network=SMALL).network for seed in (0, 1)]
     joined = recognition.Joined(networks)
