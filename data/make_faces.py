@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlcourse import files, places, training
 from mlcourse.datasets import ClassImages, faces, people
+from mlcourse.learners import Learner
 from mlcourse.statistics import paired
 from mlcourse.vision import faces as recognition
 from mlcourse.vision import verification
@@ -45,7 +46,7 @@ RIVAL = "fisherfaces"
 Maker = Callable[[ClassImages, Path], tuple[nn.Module, dict[str, Any]]]
 
 METHODS = ("cosface", "arcface", "prototypes")
-DRAWS = 2000
+DRAWS = 500
 CPU = "cpu.json"  # how many seconds of one core a run took
 SIZE = (24, 20)  # of the pictures: on training people better than 48×40, and four times as fast
 
@@ -131,7 +132,7 @@ def joined(makers: list[Maker], names: list[str], learn: ClassImages, out: Path)
     """The networks of some systems side by side."""
     number = out.name.rsplit("-", 1)[1]
     found = [make(learn, out.parent / f"{folder(name)}-{number}") for make, name in zip(makers, names, strict=True)]
-    network = recognition.Joined([learner.network for learner, _ in found])
+    network = recognition.Joined([recognition.Trunk(learner.network) for learner, _ in found])
     return network, {"cpu_seconds": round(sum(more["cpu_seconds"] for _, more in found), 1)}
 
 
@@ -161,22 +162,35 @@ def systems(runs: Path) -> dict[str, Maker]:
     return made
 
 
-def told(splits: list[Pairs], rivals: list[Pairs]) -> dict[str, Any]:
-    """The rates of a system over all splits, with intervals over people, and how far it is from the rival's."""
-    statistics = {"eer": Curve.eer} | {f"fnmr at fmr {fmr:g}": partial(Curve.fnmr_at, fmr=fmr) for fmr in FMRS}
+STATISTICS = {"eer": Curve.eer} | {f"fnmr at fmr {fmr:g}": partial(Curve.fnmr_at, fmr=fmr) for fmr in FMRS}
+
+
+def told(pairs: dict[str, list[Pairs]]) -> dict[str, dict[str, Any]]:
+    """The rates of each system over all splits, with intervals over people, and how far they are from the rival's."""
+    draws = {name: verification.bootstrap(some, [*STATISTICS.values()], draws=DRAWS) for name, some in pairs.items()}
+    values = {
+        name: torch.tensor([[statistic(one.curve()).item() for one in some] for statistic in STATISTICS.values()])
+        for name, some in pairs.items()
+    }
+    return {name: _told(values[name], draws[name], values[RIVAL], draws[RIVAL], name == RIVAL) for name in pairs}
+
+
+def _told(values: Tensor, draws: Tensor, theirs: Tensor, their_draws: Tensor, same: bool) -> dict[str, Any]:
+    """One system's, from values [statistics, splits] and draws [statistics, splits, draws] of both."""
     found: dict[str, Any] = {}
-    for name, statistic in statistics.items():
-        mean = verification.mean_over_people(splits, statistic, draws=DRAWS)
-        found[name] = {
+    for k, statistic in enumerate(STATISTICS):
+        mean = verification.interval(values[k].mean().item(), draws[k].mean(0), people.ORL_PEOPLE)
+        found[statistic] = {
             "mean": mean.value,
             "ci95 over people": [mean.lower, mean.upper],
-            "by split": [statistic(one.curve()).item() for one in splits],
+            "by split": values[k].tolist(),
         }
-        if splits is not rivals:
-            difference = verification.difference_over_people(splits, rivals, statistic, draws=DRAWS)
-            theirs = [statistic(one.curve()).item() for one in rivals]
-            over_splits = paired(found[name]["by split"], theirs, few=True)
-            found[name][f"minus {RIVAL}"] = {
+        if not same:
+            away = draws[k].mean(0) - their_draws[k].mean(0)
+            value = (values[k] - theirs[k]).mean().item()
+            difference = verification.interval(value, away, people.ORL_PEOPLE, least=-1)
+            over_splits = paired(values[k], theirs[k], few=True)
+            found[statistic][f"minus {RIVAL}"] = {
                 "mean": difference.value,
                 "ci95 over people": [difference.lower, difference.upper],
                 "ci95 over splits": [over_splits.lower, over_splits.upper],
@@ -192,6 +206,9 @@ def measured(runs: Path, names: list[str]) -> tuple[dict[str, list[Pairs]], dict
         for number in range(len(people.SPLITS)):
             learn, test = people.divided(everyone(), number)
             model, more = systems(runs)[name](learn, runs / f"{folder(name)}-{number}")
+            if isinstance(model, Learner):
+                last = recognition.pairs_of(model, test).curve().eer().item()
+                model, more = recognition.Trunk(model.network), more | {"eer with the last layer": last}
             pairs.setdefault(name, []).append(recognition.pairs_of(model, test))
             crossed = {f"{fmr:g}": verification.on_other_people(pairs[name][-1], fmr) for fmr in FMRS}
             more |= {"fmr and fnmr with a threshold of other people": crossed}
@@ -212,7 +229,7 @@ def main(runs: Path, names: list[str], write: bool) -> None:
         "bootstrap draws": DRAWS,
         "recipes": {method: vars(RECIPES[method]["short"]) for method in METHODS},
         "drawn faces": {"people": sum(faces.PEOPLE.values()), "cpu_seconds": on_drawings(runs)[1]},
-        "systems": {name: told(some, pairs[RIVAL]) | {"of each split": about[name]} for name, some in pairs.items()},
+        "systems": {name: rates | {"of each split": about[name]} for name, rates in told(pairs).items()},
     }
     if write:
         files.write_json(places.repository() / "data" / "results" / "faces.json", result)

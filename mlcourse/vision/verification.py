@@ -212,8 +212,7 @@ def over_people(pairs: Pairs, statistic: Statistic, *, draws: int = 1000, seed: 
     deviation of the draws, t is Student's with G − 1 degrees of freedom for G people; it is cut off at 0 and 1.
     draws: 2 or more. Raises NoInterval (a line, no number) for fewer than 5 people.
     """
-    value = statistic(pairs.curve()).item()
-    return _sure(value, _draws([pairs], statistic, draws, seed)[0], len(pairs.people.unique()), 0.0, 1.0)
+    return mean_over_people([pairs], statistic, draws=draws, seed=seed)
 
 
 def difference_over_people(
@@ -230,22 +229,25 @@ def difference_over_people(
         if not torch.equal(one.people, other.people):
             raise CourseError("the two systems compare other pictures; give all_pairs of the same pictures twice")
     value = sum((statistic(x.curve()) - statistic(y.curve())).item() for x, y in zip(a, b, strict=True)) / len(a)
-    found = _draws(a + b, statistic, draws, seed)
-    people = len(torch.cat([one.people.flatten() for one in a]).unique())
-    return _sure(value, found[: len(a)].mean(0) - found[len(a) :].mean(0), people, -1.0, 1.0)
+    found = bootstrap(a + b, [statistic], draws=draws, seed=seed)[0]
+    return interval(value, found[: len(a)].mean(0) - found[len(a) :].mean(0), _people_in(a), least=-1.0)
 
 
 def mean_over_people(splits: list[Pairs], statistic: Statistic, *, draws: int = 1000, seed: int = 0) -> Sure:
     """The mean of a statistic over splits of the same people, with its 95 % interval over people."""
     value = sum(statistic(one.curve()).item() for one in splits) / len(splits)
-    people = len(torch.cat([one.people.flatten() for one in splits]).unique())
-    return _sure(value, _draws(splits, statistic, draws, seed).mean(0), people, 0.0, 1.0)
+    return interval(value, bootstrap(splits, [statistic], draws=draws, seed=seed)[0].mean(0), _people_in(splits))
 
 
-def _draws(splits: list[Pairs], statistic: Statistic, draws: int, seed: int) -> Tensor:
-    """The statistic of each split in each bootstrap draw: float64 [splits, draws].
+def _people_in(splits: list[Pairs]) -> int:
+    return len(torch.cat([one.people.flatten() for one in splits]).unique())
 
-    A draw without a pair of one kind in some split has no rate there; it is drawn again.
+
+def bootstrap(splits: list[Pairs], statistics: list[Statistic], *, draws: int = 1000, seed: int = 0) -> Tensor:
+    """Each statistic of each split in each bootstrap draw of people: float64 [statistics, splits, draws].
+
+    For the same people, splits and seed the draws are the same, whatever the scores: those of two systems pair off. A
+    draw without a pair of one kind in some split has no rate there; it is drawn again.
     """
     check_number("draws", draws, least=2)
     people = torch.cat([one.people.flatten() for one in splits]).unique()
@@ -266,10 +268,10 @@ def _draws(splits: list[Pairs], statistic: Statistic, draws: int, seed: int) -> 
         ).all(0)
         if not fit.any():
             continue
-        some = [statistic(weighted_curves(s, g, w[fit])) for w, (s, g, _) in zip(weights, ready, strict=True)]
-        found.append(torch.stack(some))
+        curves = [weighted_curves(s, g, w[fit]) for w, (s, g, _) in zip(weights, ready, strict=True)]
+        found.append(torch.stack([torch.stack([statistic(one) for one in curves]) for statistic in statistics]))
         left -= int(fit.sum())
-    return torch.cat(found, 1)
+    return torch.cat(found, 2)
 
 
 def _sorted(pairs: Pairs, people: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -288,7 +290,8 @@ def _weights(times: Tensor, genuine: Tensor, both: Tensor) -> Tensor:
     return torch.where(genuine, first, first * times[:, both[:, 1]])
 
 
-def _sure(value: float, draws: Tensor, people: int, least: float, most: float) -> Sure:
+def interval(value: float, draws: Tensor, people: int, *, least: float = 0.0, most: float = 1.0) -> Sure:
+    """The 95 % interval of a value from its bootstrap draws [draws] over so many people; see `over_people`."""
     half = student_quantile(people - 1) * math.sqrt(people / (people - 1) * draws.var().item())
     return Sure(value, max(value - half, least), min(value + half, most), people)
 

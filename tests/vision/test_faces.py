@@ -217,6 +217,16 @@ def test_edges_do_not_see_how_strong_or_bright_the_light_is():
     torch.testing.assert_close(recognition.edges(x.flip(-1), 4)[:, [0, 2]], found.flip(-1)[:, [2, 0]])
 
 
+def test_a_trunk_is_what_the_last_layer_sees(learn):
+    network = recognition.build("cosface", learn, network=SMALL).network.eval()
+    trunk = recognition.Trunk(network)
+    x = learn.images[:5].float() / 255
+    torch.testing.assert_close(network.last(trunk(x)), network(x))
+    assert trunk(x).shape == (5, trunk.embedding_size)
+    with pytest.raises(CourseError, match="a Trunk is of a FaceNet"):
+        recognition.Trunk(recognition.pixels(learn))
+
+
 def test_joined_encoders_compare_by_the_mean_of_their_cosines(learn):
     networks = [recognition.build("cosface", learn, seed=seed, network=SMALL).network for seed in (0, 1)]
     joined = recognition.Joined(networks)
