@@ -11,8 +11,8 @@ another machine the networks are not the same to the bit, so their rates move a 
 
     data/results/faces.json    EER, FNMR at FMR 10 % and 1 %, with intervals over people; seconds; what was chosen
 
-Settings of the networks, and that their last layer is left off (`Trunk`), were chosen on training people: on 6 of the 20
-of three splits, by networks that learned from the other 14. Components and shrinkage of the rival were chosen by
+Settings of the networks, and that their last layer is left off (`Trunk`), were chosen on training people: on 6 of the
+20 of three splits, by networks that learned from the other 14. Components and shrinkage of the rival were chosen by
 cross-validation over the training people, for each split anew. Which networks are joined was settled when the rates of
 the single ones were known, so the joined rates are a little too good; and a person who is tested on in one split is
 learned from in another.
