@@ -15,6 +15,10 @@ Three ways to train the same network, and the rival that they must beat:
                      https://doi.org/10.1109/34.598228
 
 Two faces are compared by the cosine of their embeddings; what follows from that is told in `verification`.
+
+Measured on ORL, five splits of 20 people to learn from and 20 to test on (`data/results/faces.json`; mean equal error
+rate, and over 40 people its 95 % interval): pixels 11.2 %, fisherfaces 9.6 % (7.8 to 11.4), prototypes 9.3 %, ArcFace
+8.0 %, CosFace 7.9 % (6.2 to 9.7), CosFace started from drawn faces 7.4 %, six networks joined 6.6 % (4.6 to 8.5).
 """
 
 from __future__ import annotations
