@@ -37,9 +37,24 @@ def read_ink(root: Path, files: Sequence[str], size: int) -> Tensor:
     return _decode_all(root, files, lambda picture: _ink(picture, size))
 
 
-def read_photos(root: Path, files: Sequence[str], size: int) -> Tensor:
-    """Photos as uint8 [files, 3, size, size]: turned upright (EXIF), shorter side scaled to `size`, centre cut out."""
-    return _decode_all(root, files, lambda picture: _photo(picture, size))
+def read_photos(root: Path, files: Sequence[str], size: int | tuple[int, int]) -> Tensor:
+    """Photos as uint8 [files, 3, H, W]: turned upright (EXIF), scaled until they just cover H × W, centre cut out.
+
+    size: of a square, or (H, W).
+    """
+    return _decode_all(root, files, lambda picture: _photo(picture, *_sides(size)))
+
+
+def read_sound_photos(root: Path, files: Sequence[str], size: int | tuple[int, int]) -> tuple[Tensor, dict[str, str]]:
+    """As `read_photos`, of the files that are readable, in order; and of each other one (its name) what is wrong."""
+    decoded = dict(zip(files, _decode_each(root, files, lambda picture: _photo(picture, *_sides(size))), strict=True))
+    faults = {file: one for file, one in decoded.items() if isinstance(one, str)}
+    sound = [one for one in decoded.values() if not isinstance(one, str)]
+    return torch.from_numpy(np.stack(sound)) if sound else torch.empty(0, 3, *_sides(size), dtype=torch.uint8), faults
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 @dataclass(frozen=True)
@@ -103,13 +118,14 @@ def _ink(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(ink.resize((size, size), Image.Resampling.BILINEAR))[None]
 
 
-def _photo(picture: Image.Image, size: int) -> np.ndarray:
-    picture.draft("RGB", (2 * size, 2 * size))  # JPEG: decode no more pixels than the scaling below can use
+def _photo(picture: Image.Image, height: int, width: int) -> np.ndarray:
+    side = 2 * max(height, width)  # of either side: the picture may still be turned
+    picture.draft("RGB", (side, side))  # JPEG: decode no more pixels than the scaling below can use
     deep = any("16" in str(tile[3]) for tile in picture.tile)  # known before the picture is loaded only
     colours = _rgb(_upright(picture))
     if deep and max(high for _, high in colours.getextrema()) < 16:  # Pillow keeps the upper 8 of 16 bits per channel
         raise ValueError(f"its 16-bit pixels {NEARLY_BLACK}")
-    photo = ImageOps.fit(colours, (size, size), Image.Resampling.BICUBIC)
+    photo = ImageOps.fit(colours, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(photo).transpose(2, 0, 1)
 
 
@@ -132,20 +148,27 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 
 def _decode_all(root: Path, files: Sequence[str], decode: Callable[[Image.Image], np.ndarray]) -> Tensor:
-    """`decode` of every file, stacked, in order. Pillow decodes outside the GIL, so threads help.
+    """`decode` of every file, stacked, in order.
 
     Raises CourseError, which names the first unreadable file and counts the others.
     """
-    # Long runs of files per job: handing out each of 32,460 small files alone costs more than reading it.
-    runs = [files[start : start + 200] for start in range(0, len(files), 200)]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        chunks = pool.map(lambda names: [_decode(root / name, decode) for name in names], runs)
-        decoded = [one for chunk in chunks for one in chunk]
+    decoded = _decode_each(root, files, decode)
     faults = [one for one in decoded if isinstance(one, str)]
     if faults:
         more = f", nor are {len(faults) - 1} more of {len(files)}" if len(faults) > 1 else ""
         raise CourseError(f"{faults[0]}{more}: replace or remove the file{'s' * (len(faults) > 1)}")
     return torch.from_numpy(np.stack(decoded))
+
+
+def _decode_each(
+    root: Path, files: Sequence[str], decode: Callable[[Image.Image], np.ndarray]
+) -> list[np.ndarray | str]:
+    """`decode` of every file, or what is wrong with it, in order. Pillow decodes outside the GIL, so threads help."""
+    # Long runs of files per job: handing out each of 32,460 small files alone costs more than reading it.
+    runs = [files[start : start + 200] for start in range(0, len(files), 200)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        chunks = pool.map(lambda names: [_decode(root / name, decode) for name in names], runs)
+        return [one for chunk in chunks for one in chunk]
 
 
 def _decode(path: Path, decode: Callable[[Image.Image], np.ndarray]) -> np.ndarray | str:
