@@ -570,7 +570,7 @@ class ColourGroups(Segmenter):
 
     def embed(self, masks: Tensor) -> Tensor:
         """bool [n, H, W] → embeddings of unit length [n, D] of the shapes, each stretched to its frame."""
-        return F.normalize(parts.embeddings(self.network, framed(masks, self.side)), dim=1)
+        return F.normalize(parts.embeddings(self.network, self._framed(masks)), dim=1)
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
         check_drawings(support_x, support_y)
@@ -591,9 +591,7 @@ class ColourGroups(Segmenter):
         check_drawings(batch.support_x, batch.support_y)
         masks, scene = colour_groups(batch.query_x.flatten(0, 1), self.least)
         support, query = batch.support_y.flatten(0, 1), batch.query_y.flatten(0, 1)
-        z = F.normalize(
-            parts.embeddings(self.network, torch.cat([framed(support, self.side), framed(masks, self.side)])), dim=1
-        )
+        z = F.normalize(parts.embeddings(self.network, torch.cat([self._framed(support), self._framed(masks)])), dim=1)
         prototypes = self._prototypes(z[: len(support)], batch.support_y.shape[1])
         fits = self._fits(z[len(support) :], prototypes, scene, batch.query_x.shape[1])
         right = (masks & query[scene]).sum((1, 2))
@@ -602,6 +600,9 @@ class ColourGroups(Segmenter):
         losses = _log_sums(fits, scene, len(query))[scene] - fits
         loss = losses[target].mean() if target.any() else fits.sum() * 0
         return loss, self._painted(fits, masks, scene, batch.query_x)
+
+    def _framed(self, masks: Tensor) -> Tensor:
+        return framed(masks, self.side).to(self.log_temperature.dtype)
 
     def _prototypes(self, z: Tensor, shot: int) -> Tensor:
         return F.normalize(z.unflatten(0, (-1, shot)).mean(1), dim=1)
