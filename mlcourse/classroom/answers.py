@@ -7,6 +7,7 @@ what the answer needs counts: imports, helper functions, constants.
 import ast
 import builtins
 import re
+import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -225,46 +226,60 @@ def _bound(node: ast.stmt) -> set[str]:
     return names
 
 
-def _used(node: ast.AST) -> set[str]:
-    """The names that a statement reads, wherever in it."""
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
+def _used(node: ast.stmt) -> set[str]:
+    """The names that a statement takes from its cell's space: not the arguments and variables of its functions."""
+    try:
+        table = symtable.symtable(ast.unparse(node), "cell", "exec")
+    except (SyntaxError, RecursionError, ValueError):  # `return` outside a function, or nested too deep
+        return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    found, waiting = set(), [table]
+    while waiting:
+        scope = waiting.pop()
+        waiting += scope.get_children()
+        outermost = scope.get_type() == "module"
+        found |= {
+            one.get_name() for one in scope.get_symbols() if one.is_referenced() and (outermost or one.is_global())
+        }
+    return found
 
 
-def _is_stage(node: ast.stmt) -> bool:
-    helper = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Try)
-    return not helper and bool(_used(node) & STAGE)
+def _runs(node: ast.stmt) -> bool:
+    """Whether a statement computes something at once, by a call."""
+    define = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom)
+    return not define and any(isinstance(one, ast.Call) for one in ast.walk(node))
+
+
+def _helps(node: ast.stmt, theirs: set[str]) -> bool:
+    """Whether a statement may be run for an answer: not what stages the lesson, and not the lesson's own computing."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Try):
+        return True
+    return not _used(node) & STAGE and not (_runs(node) and ast.dump(node) in theirs)
 
 
 def _needed(chosen: _Candidate, lesson: Notebook, cells: list[Cell]) -> tuple[list[Part], dict[str, str]]:
     """The parts to run before the answer, and the answer; and the course's functions that it uses."""
     own = [cell for cell in cells if cell.tree is not None]
     course = [Cell("code", source) for source in lesson.cells]
-    keep: dict[tuple[int, int], None] = {}
+    theirs = {ast.dump(node) for cell in course if cell.tree for node in cell.tree.body if _runs(node)}
+    binding: dict[str, list[tuple[int, int]]] = {}
+    for number, cell in enumerate(own):
+        for at, node in enumerate(cell.tree.body):
+            for name in _bound(node):
+                binding.setdefault(name, []).append((number, at))
+    keep: set[tuple[int, int]] = set()  # (number of a cell, place of the statement); the course's cells as -1, -2, …
     given: dict[str, str] = {}
-    seen, waiting = set(dir(builtins)), [chosen.name]
-    waiting += sorted(_used(chosen.node))
-    seen.add(chosen.name)
-    waiting.remove(chosen.name)
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
+    seen, waiting = {*dir(builtins), chosen.name}, _used(chosen.node)
+    while waiting := waiting - seen:
+        name = min(waiting)
         seen.add(name)
-        places = [
-            (number, at)
-            for number, cell in enumerate(own)
-            for at, node in enumerate(cell.tree.body)
-            if name in _bound(node) and not _is_stage(node)
-        ]
+        places = [(number, at) for number, at in binding.get(name, ()) if _helps(own[number].tree.body[at], theirs)]
         if not places and name in lesson.given:
             given[name] = lesson.given[name]
+        elif not places:
+            places = [(-1 - number, at) for number, at in _course_helpers(course, name)]
+        keep |= set(places)
         for number, at in places:
-            keep[number, at] = None
-            waiting += sorted(_used(own[number].tree.body[at]))
-        if not places and name not in lesson.given:
-            helpers = _course_helpers(course, name)
-            keep |= {(-1 - number, at): None for number, at in helpers}
-            waiting += [used for number, at in helpers for used in sorted(_used(course[number].tree.body[at]))]
+            waiting |= _used((own[number] if number >= 0 else course[-1 - number]).tree.body[at])
     parts = [
         Part("course", cell.source, at, optional=True)
         for cell in course
