@@ -27,7 +27,7 @@ for _folder in [Path.cwd(), *Path.cwd().parents]:
     if (_folder / "mlcourse" / "__init__.py").is_file():
         sys.path.insert(0, str(_folder))
         break"""
-ADDRESS = re.compile(r"git\+ADDRESS  \(ADDRESS: [^)]*\)")
+ADDRESS = re.compile(r'git\+ADDRESS(?:"\s*")?  \(ADDRESS: [^)]*\)')
 IN_CLASS = re.compile(r"\n*<details><summary>In class: (\d+) minutes</summary>.*?</details>\n*", re.DOTALL)
 LINK = re.compile(r"^\[Solution\]\(#Solution[^)]*\)\s*$\n?", re.MULTILINE)
 SENTENCE = re.compile(r"[ ]*Solutions are at the very end, folded too\.")
@@ -130,7 +130,7 @@ def without_solutions(notebook: nbformat.NotebookNode, names: set[str]) -> nbfor
             if not cell.source:
                 continue
         elif "ModuleNotFoundError" in cell.source:
-            cells.append(nbformat.v4.new_code_cell(START, id="start"))
+            cells.append(nbformat.v4.new_code_cell(START, id="edition-start"))
             source = ADDRESS.sub("-e ..  (.. is the folder that you unpacked)", cell.source)
             cell = nbformat.from_dict({**cell, "source": source})
         cells.append(cell)
