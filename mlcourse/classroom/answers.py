@@ -77,7 +77,13 @@ class _Candidate:
 
 def find(lesson: Notebook, cells: list[Cell]) -> list[Answer]:
     """The answer to each exercise of a notebook, in its order."""
-    return [_find(exercise, lesson, cells) for exercise in lesson.exercises]
+    found = []
+    for exercise in lesson.exercises:
+        try:
+            found.append(_find(exercise, lesson, cells))
+        except (RecursionError, MemoryError):
+            found.append(Answer(exercise, fault="The cells are nested too deeply to be read."))
+    return found
 
 
 def number_of(lessons: dict[str, Notebook], cells: list[Cell], name: str) -> str | None:
@@ -230,7 +236,7 @@ def _used(node: ast.stmt) -> set[str]:
     """The names that a statement takes from its cell's space: not the arguments and variables of its functions."""
     try:
         table = symtable.symtable(ast.unparse(node), "cell", "exec")
-    except (SyntaxError, RecursionError, ValueError):  # `return` outside a function, or nested too deep
+    except (SyntaxError, RecursionError, MemoryError, ValueError):  # `return` outside a function, or nested too deep
         return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
     found, waiting = set(), [table]
     while waiting:

@@ -179,6 +179,8 @@ class Grader:
         if unknown := sorted(set(self.settings.weights) - known):
             raise CourseError(f"marks.toml weighs {', '.join(unknown)}, and the course has no such exercise")
         self._checks = every_check()
+        self._open: set[Sandbox] = set()
+        self._stopping = False
 
     def grade(self, hand_ins: list[HandIn], jobs: int = 1, finished: Callable[[], None] = lambda: None) -> list[dict]:
         """Mark all, and write every record as soon as it is there; `finished` is called after each."""
@@ -189,8 +191,11 @@ class Grader:
             for future in as_completed(marked):
                 found[marked[future]] = future.result()
                 finished()
-        except BaseException:
+        except BaseException:  # Ctrl-C: what runs is ended, and no record is made of it
+            self._stopping = True
             pool.shutdown(wait=False, cancel_futures=True)
+            for box in list(self._open):
+                box.close()
             raise
         pool.shutdown()
         return [found[one.student] for one in hand_ins]
@@ -206,6 +211,8 @@ class Grader:
         except CourseError:
             pass  # none yet, or a damaged one
         record = self._mark(hand_in) | {"digest": digest}
+        if self._stopping:
+            raise KeyboardInterrupt
         files.write_json(path, record)
         return record
 
@@ -268,19 +275,36 @@ class Grader:
                     said = f"{answer.name} is not written yet."
                     found[exercise.number] = _entry(answer, passed=False, found_by="stub", diagnosis=said)
                     continue
-                sandbox = sandbox or Sandbox([exercise.check.split(".")[0]], self.limits, isolated=self.isolated)
+                sandbox = sandbox or self._sandbox(exercise)
                 check = self._checks[exercise.check]
                 verdict = judge(check, answer, sandbox, self._seed(check))
                 found[exercise.number] = _entry(
                     answer, passed=verdict.passed, found_by=verdict.found_by, diagnosis=_printable(verdict.diagnosis)
                 )
                 if verdict.found_by == "limits" or sandbox.ended:
-                    sandbox.close()
+                    self._close(sandbox)
                     sandbox = None
         finally:
             if sandbox is not None:
-                sandbox.close()
+                self._close(sandbox)
         return found
+
+    def _sandbox(self, exercise: course.Exercise) -> Sandbox:
+        if self._stopping:
+            raise KeyboardInterrupt
+        box = Sandbox([exercise.check.split(".")[0]], self.limits, isolated=self.isolated)
+        self._open.add(box)
+        return box
+
+    def _close(self, box: Sandbox) -> None:
+        self._open.discard(box)
+        box.close()
+
+    def columns(self, records: list[dict]) -> list[str]:
+        """The exercises that have a column: those of the wanted notebooks, else of all that somebody handed in."""
+        numbers = {number.split(".")[0] for record in records for number in record["exercises"]}
+        asked = [self.lessons[number] for number in sorted(self.wanted or numbers)]
+        return [exercise.number for lesson in asked for exercise in lesson.exercises]
 
     def _seed(self, check: Check) -> int:
         if self.settings.seed is not None:
@@ -313,9 +337,8 @@ def _code() -> str:
 # ---- what is written ----
 
 
-def write(out: Path, records: list[dict], settings: Settings) -> None:
-    """Write marks.csv, report.html, and feedback/STUDENT.html for each record."""
-    columns = sorted({number for record in records for number in record["exercises"]}, key=_order)
+def write(out: Path, records: list[dict], settings: Settings, columns: list[str]) -> None:
+    """Write marks.csv, report.html, and feedback/STUDENT.html for each record; `columns` are the exercises."""
     rows = [_row(record, columns, settings) for record in records]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -326,10 +349,6 @@ def write(out: Path, records: list[dict], settings: Settings) -> None:
         files.write_text(out / "feedback" / f"{file_name(record['student'])}.html", page)
     files.write_text(out / "report.html", _page("Report", _report(records, columns)))
     files.write_text(out / "marks.csv", table.getvalue())
-
-
-def _order(number: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in number.split("."))
 
 
 def _row(record: dict, columns: list[str], settings: Settings) -> list:

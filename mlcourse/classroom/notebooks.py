@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass, field
 
 ATTEMPTS = 5_000  # places in a damaged file where a cell is looked for
+SCANNED = 20_000_000  # characters that are read for this, in all attempts together
 LONGEST = 200_000  # characters of one cell
+ALL = 2_000_000  # characters of all code cells that are read
 MARKER = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(?: .*)?$")
 
 
@@ -64,10 +66,20 @@ def cells_of(content: bytes) -> tuple[list[Cell], list[str]]:
     found = _listed(whole)
     if found is None:
         return [], [*notes, "The file is JSON, but no notebook: it has no list of cells."]
-    cells = [cell for one in found if (cell := _cell(one, notes)) is not None]
+    cells = _read_all(found, notes)
     if len(cells) < len(found):
         notes.append(f"{len(found) - len(cells)} of {len(found)} cells cannot be read.")
     return cells, _once(notes)
+
+
+def _read_all(found: list, notes: list[str]) -> list[Cell]:
+    """The cells that can be read, up to ALL characters."""
+    cells, room = [], ALL
+    for one in found:
+        if (cell := _cell(one, notes, room)) is not None:
+            cells.append(cell)
+            room -= len(cell.source)
+    return cells
 
 
 def _decode(content: bytes) -> tuple[str, list[str]]:
@@ -91,14 +103,14 @@ def _listed(whole) -> list | None:
     return None
 
 
-def _cell(one, notes: list[str]) -> Cell | None:
-    """A cell of its JSON; None when it has no kind or no text."""
+def _cell(one, notes: list[str], room: int = ALL) -> Cell | None:
+    """A cell of its JSON; None when it has no kind or no text, or is longer than `room` characters."""
     if not isinstance(one, dict) or not isinstance(one.get("cell_type"), str):
         return None
     source = one.get("source", one.get("input"))
     if isinstance(source, list) and all(isinstance(line, str) for line in source):
         source = "".join(source)
-    if not isinstance(source, str):
+    if not isinstance(source, str) or len(source) > room:
         return None
     source = source.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
     metadata = one.get("metadata")
@@ -138,20 +150,22 @@ def _salvage(text: str, notes: list[str]) -> tuple[list[Cell], list[str]]:
                 continue
             if listed is not None:
                 notes = [*notes, "The file holds the markers of a merge (<<<<<<<); one of its two sides counts."]
-                return [cell for one in listed if (cell := _cell(one, notes)) is not None], _once(notes)
-    cells, place, decoder = [], 0, json.JSONDecoder()
+                return _read_all(listed, notes), _once(notes)
+    found, place, scanned, decoder = [], 0, 0, json.JSONDecoder()
     starts = re.compile(r'\{\s*"(?:cell_type|attachments|execution_count|id|metadata|source|outputs)"')
     for _ in range(ATTEMPTS):
         begin = starts.search(text, place)
-        if begin is None:
+        if begin is None or scanned > SCANNED:
             break
         try:
             one, place = decoder.raw_decode(text, begin.start())
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
+            scanned += max(1000, getattr(error, "pos", 0) - begin.start())
             place = begin.start() + 1
             continue
-        if (cell := _cell(one, notes)) is not None:
-            cells.append(cell)
+        if isinstance(one, dict) and "cell_type" in one:
+            found.append(one)
+    cells = _read_all(found, notes)
     if not cells:
         return [], [*notes, "The file is no notebook, or is damaged beyond reading."]
     what = "holds the markers of a merge (<<<<<<<)" if merged else "is cut or damaged"

@@ -39,7 +39,7 @@ class Limits:
     Attributes:
         seconds: processor time for one exercise, of all its processes; ten times as long by the clock.
         memory: bytes, beyond what Python and PyTorch take themselves.
-        processes: processes and threads.
+        processes: processes at a time.
         file: bytes of one file, and of all files in the temporary folder.
         all_seconds: processor time for one notebook.
     """
@@ -108,11 +108,12 @@ class Sandbox:
         self.isolated = bool(bubblewrap()) if isolated is None else isolated
         self._token = secrets.token_hex(16)
         self._home = tempfile.TemporaryDirectory(prefix="mlcourse-answers-", ignore_cleanup_errors=True)
-        told = {**asdict(limits), "lessons": lessons}
+        told = {**asdict(limits), "lessons": lessons, "processes": _threads_of_mine() + limits.processes}
         command = [sys.executable, "-s", "-m", "mlcourse.classroom.child", json.dumps(told)]
         if self.isolated:
             command = [*_walls(bubblewrap() or "bwrap", limits), *command]
-        self._replies: queue.Queue = queue.Queue()
+        self._replies: queue.Queue = queue.Queue(maxsize=1)  # a flood of replies waits in the pipe, not in memory
+        self._closed = False
         self._spent = 0.0
         self._process = subprocess.Popen(
             command,
@@ -123,7 +124,8 @@ class Sandbox:
             env=_environment("/home/student" if self.isolated else self._home.name, self._token),
             start_new_session=True,
         )
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         try:
             self._wait(START, START)
         except Stopped as stopped:
@@ -132,8 +134,9 @@ class Sandbox:
 
     def ask(self, head: dict, tensors: dict | None = None) -> tuple[dict, dict]:
         """Send a request and return the reply. Raises Stopped; then the process is gone."""
-        sender = threading.Thread(target=self._send, args=(head, tensors), daemon=True)
-        sender.start()
+        if self._closed:
+            raise Stopped("its process was ended before")
+        threading.Thread(target=self._send, args=(head, tensors), daemon=True).start()
         try:
             return self._wait(self.limits.seconds, 10 * self.limits.seconds)
         except BaseException:
@@ -150,7 +153,8 @@ class Sandbox:
         self._spent = self._usage()[0]
 
     def close(self) -> None:
-        """End the process and all that it started."""
+        """End the process and all that it started. May be called twice."""
+        self._closed = True
         family = self._family()
         for process in reversed(family):
             with contextlib.suppress(psutil.Error):
@@ -163,7 +167,9 @@ class Sandbox:
             self._process.wait(30)
         if not self.isolated:
             _end_strays(self._token)
-        for stream in (self._process.stdin, self._process.stdout):
+        self._listener.join(5)
+        # a process that escaped may still hold the other end: then the listener waits on, and harms nobody
+        for stream in [self._process.stdin, *([] if self._listener.is_alive() else [self._process.stdout])]:
             with contextlib.suppress(OSError):
                 stream.close()
         self._home.cleanup()
@@ -173,12 +179,15 @@ class Sandbox:
             wire.write(self._process.stdin, head, tensors)
 
     def _listen(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 frame = wire.read(self._process.stdout)
             except (OSError, ValueError) as error:
                 frame = error
-            self._replies.put(frame)
+            while not self._closed:
+                with contextlib.suppress(queue.Full):
+                    self._replies.put(frame, timeout=1)
+                    break
             if not isinstance(frame, tuple):
                 return
 
@@ -204,7 +213,7 @@ class Sandbox:
         if memory > self.limits.memory + 2 * 2**30:
             raise Stopped(f"it took more than {self.limits.memory / 2**30:.0f} GiB of memory")
         if used - self._spent > seconds or late:
-            raise Stopped(f"it did not end within {seconds:.0f} s: is there a loop without an end?")
+            raise Stopped(f"it did not end within {seconds:.0f} s; look for a loop without an end")
 
     def _family(self) -> list[psutil.Process]:
         try:
@@ -223,6 +232,17 @@ class Sandbox:
                 memory += process.memory_info().rss
                 count += 1
         return seconds, memory, count
+
+
+def _threads_of_mine() -> int:
+    """How many threads this user has now: the system's limit on processes counts them all."""
+    if os.name != "posix":
+        return 0
+    mine, count = os.getuid(), 0
+    for process in psutil.process_iter(["uids", "num_threads"]):
+        if process.info["uids"] and process.info["uids"].real == mine:
+            count += process.info["num_threads"] or 1
+    return count
 
 
 def _end_strays(token: str) -> None:
@@ -248,7 +268,7 @@ def _environment(home: str, token: str = "") -> dict[str, str]:
         "MLCOURSE_CACHE": home,
         "MLCOURSE_WORK": home,
         "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(places.repository()),
+        "PYTHONPATH": os.pathsep.join([str(places.repository()), *_user_site()]),
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
@@ -279,10 +299,15 @@ def _walls(program: str, limits: Limits) -> list[str]:
     return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/home/student", "--"]
 
 
+def _user_site() -> list[str]:
+    """The folder of packages that this user has installed for themselves, where Python takes it into account."""
+    return [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+
+
 def _read_only() -> list[str]:
     """Python, the installed packages, this package and its data; none inside another."""
     folders = [sys.prefix, sys.base_prefix, *site.getsitepackages(), sysconfig.get_paths()["stdlib"]]
-    folders += [sysconfig.get_paths()["purelib"], str(places.PACKAGE), str(places.data())]
+    folders += [*_user_site(), sysconfig.get_paths()["purelib"], str(places.PACKAGE), str(places.data())]
     real = sorted({os.path.abspath(folder) for folder in folders if os.path.isdir(folder)})
     system = ("/usr", "/bin", "/lib")
     kept: list[str] = []

@@ -1,12 +1,11 @@
 """`mlcourse grade`: mark what students handed in."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mlcourse import files, places
+from mlcourse import files, places, threads
 from mlcourse.errors import CourseError
 
 
@@ -63,6 +62,6 @@ def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, 
     if not sandbox.bubblewrap():
         say(sandbox.warning())
     with tqdm(total=len(hand_ins), unit="hand-in", desc="marking") as bar:
-        records = grader.grade(hand_ins, jobs, bar.update)
-    marking.write(target, records, settings)
+        records = grader.grade(hand_ins, jobs or threads.cores(), bar.update)
+    marking.write(target, records, settings, grader.columns(records))
     print(f"{len(records)} hand-ins marked: {target / 'marks.csv'}, {target / 'report.html'}, {target / 'feedback'}")

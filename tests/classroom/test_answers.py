@@ -93,6 +93,13 @@ def test_of_two_different_answers_the_tagged_one_counts():
             {"cells": [{"cell_type": "code", "source": "def my_nearest(d):\n    return " + "-" * 90_000 + "d"}]}
         ),
         json.dumps({"cells": [{"cell_type": "code", "source": "def my_nearest(d):\0"}]}),
+        *(
+            json.dumps({"cells": [{"cell_type": "code", "source": f"def my_nearest(d):\n    return {text}"}] * 2})
+            for depth in (150, 300, 600, 900, 1500)
+            for text in ("d+" * depth + "d", "-" * depth + "d", "d" + ".a" * depth, "(" * min(depth, 190) + "d")
+        ),
+        '{"id": ' * 900 + "[" + "1," * 500_000,
+        json.dumps({"cells": [{"cell_type": "code", "source": "x = 1\n" * 30_000}] * 90}),
         json.dumps({"cells": [{"cell_type": "code", "source": "\ud800 = 3"}]}),
     ],
 )

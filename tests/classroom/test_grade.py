@@ -6,6 +6,10 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
+import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,7 +83,7 @@ def test_forty_hand_ins_get_their_marks_and_touch_nothing(tmp_path, enemy):
     left = processes()
     grader = Grader(out, limits=LIMITS)
     records = grader.grade(collecting.collect(folder), jobs=2)
-    marks.write(out, records, Settings())
+    marks.write(out, records, Settings(), grader.columns(records))
     rows = {row["student"]: row for row in csv.DictReader((out / "marks.csv").open(encoding="utf-8"))}
     got = {student: tuple(int(row[f"00.{k}"]) for k in (1, 2, 3)) for student, row in rows.items()}
     assert got == {student: one.marks for student, one in expected.items()}
@@ -141,6 +145,95 @@ def test_what_is_finished_is_kept_and_two_runs_give_the_same_bytes(tmp_path, han
     assert digests(tmp_path / "marks") == first
 
 
+@POSIX
+def test_ctrl_c_ends_what_runs_and_keeps_no_half_record(tmp_path, hand_ins, monkeypatch):
+    folder, put = hand_ins
+    put("a", forty.course())
+    put("b", forty.answered(forty.body("import time", "time.sleep(1000)")))
+    left, ask = processes(), Sandbox.ask
+
+    def finished():
+        raise KeyboardInterrupt
+
+    def late(box, *args):
+        asked.set()
+        return ask(box, *args)
+
+    asked = threading.Event()
+    monkeypatch.setattr(Sandbox, "ask", late)
+    monkeypatch.setattr(marks, "as_completed", lambda futures: asked.wait(300) and reversed(list(futures)[:1]))
+    with pytest.raises(KeyboardInterrupt):
+        Grader(tmp_path / "marks", limits=LIMITS).grade(collecting.collect(folder), 2, finished)
+    deadline = time.monotonic() + 60
+    while set(processes()) - set(left) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert set(processes()) <= set(left)
+    assert [path.name for path in (tmp_path / "marks" / "records").iterdir()] == ["a.json"]
+
+
+# ---- what comes back from the process ----
+
+
+@pytest.fixture
+def box(monkeypatch):
+    """A sandbox whose process is a Python program of choice."""
+    made = []
+
+    def start(program: str, limits: Limits = LIMITS) -> Sandbox:
+        popen = subprocess.Popen
+        monkeypatch.setattr(
+            subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", program], **options)
+        )
+        made.append(Sandbox(["start_here"], limits, isolated=False))
+        monkeypatch.undo()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+READY = (
+    "import os, struct, sys, time, json\nw = lambda h, b=b'': os.write(1, struct.pack('<II', len(h), len(b)) + h + b)\n"
+)
+READY += "w(b'{}')\nsys.stdin.buffer.read(1)\n"
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "program",
+    [
+        "os.write(1, b'\\xff' * 100)",
+        "w(b'[]')",
+        "w(b'no json')",
+        "w(b'[' * 100_000)",
+        "w(b'{}', b'no tensors')",
+        "w(b'{}', struct.pack('<Q', 2**60) + b'{}')",
+        'w(b\'{"a": "\\xff"}\')',
+        "os.write(1, struct.pack('<II', 10, 10) + b'{}')",
+        "pass",
+    ],
+)
+def test_what_is_no_reply_stops_the_answer(box, program):
+    one = box(READY + program)
+    with pytest.raises(sandbox.Stopped):
+        one.ask({})
+    assert one.ended
+    with pytest.raises(sandbox.Stopped):
+        one.ask({})
+
+
+@POSIX
+def test_a_flood_of_replies_waits_outside_of_the_grader(box):
+    one = box(READY + "body = struct.pack('<Q', 2) + b'{}'\nwhile True: w(b'{}' + b' ' * 3_000_000)")
+    before = psutil.Process().memory_info().rss
+    assert one.ask({}) == ({}, {})
+    time.sleep(2)
+    assert psutil.Process().memory_info().rss - before < 200e6
+    one.close()
+    assert one.ended
+
+
 # ---- marks as in the notebook ----
 
 
@@ -192,7 +285,7 @@ def test_weights_and_a_date(tmp_path):
     assert settings == Settings({"00.1": 3}, datetime(2026, 11, 1, 12, tzinfo=UTC), 0.5)
     one = {"passed": True, "diagnosis": "", "notes": [], "look": []}
     record = {"student": "=1+1", "late": True, "notes": [], "exercises": {"00.1": one, "00.10": one, "00.2": one}}
-    marks.write(tmp_path / "out", [record], settings)
+    marks.write(tmp_path / "out", [record], settings, ["00.1", "00.2", "00.10"])
     head, row = csv.reader((tmp_path / "out" / "marks.csv").open(encoding="utf-8"))
     assert head[:6] == ["student", "00.1", "00.2", "00.10", "total", "of"]
     assert row[:7] == ["'=1+1", "3", "1", "1", "2.5", "5", "late"]  # a name is no formula of a spreadsheet
@@ -234,7 +327,7 @@ def test_a_name_and_a_diagnosis_are_no_html(tmp_path):
     bad = "<script>alert(1)</script>"
     one = {"passed": False, "diagnosis": bad, "notes": [bad], "look": [bad]}
     record = {"student": bad, "late": False, "notes": [bad], "exercises": {"00.1": one}}
-    marks.write(tmp_path, [record], Settings())
+    marks.write(tmp_path, [record], Settings(), ["00.1"])
     for page in tmp_path.rglob("*.html"):
         assert "<script" not in page.read_text(encoding="utf-8")
 
