@@ -255,11 +255,26 @@ def _runs(node: ast.stmt) -> bool:
     return not define and any(isinstance(one, ast.Call) for one in ast.walk(node))
 
 
+def _called_now(node: ast.stmt) -> set[str]:
+    """The names whose functions, or whose attributes' functions, a statement calls when it runs, not in later calls."""
+    found, waiting = set(), [node]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, ast.Call):
+            root = one.func
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            found |= {root.id} if isinstance(root, ast.Name) else set()
+        if not isinstance(one, ast.Lambda):
+            waiting += ast.iter_child_nodes(one)
+    return found
+
+
 def _helps(node: ast.stmt, theirs: set[str]) -> bool:
     """Whether a statement may be run for an answer: not what stages the lesson, and not the lesson's own computing."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Try):
         return True
-    return not _used(node) & STAGE and not (_runs(node) and ast.dump(node) in theirs)
+    return not _called_now(node) & STAGE and not (_runs(node) and ast.dump(node) in theirs)
 
 
 def _needed(chosen: _Candidate, lesson: Notebook, cells: list[Cell]) -> tuple[list[Part], dict[str, str]]:

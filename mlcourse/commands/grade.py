@@ -17,9 +17,7 @@ def grade(
     out: Annotated[Path | None, typer.Option(help="The folder for marks.csv, report.html and feedback/.")] = None,
     notebooks: Annotated[str, typer.Option(help="Numbers of the notebooks to mark, such as 05,06; else all.")] = "",
     marks: Annotated[Path | None, typer.Option(help="A marks.toml with weights, due, late, seed.")] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, max=256, help="How many students at a time; else one per core.")
-    ] = os.cpu_count() or 1,
+    jobs: Annotated[int, typer.Option(min=0, max=256, help="How many students at a time; 0: one per core.")] = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Say what isolates answers on this machine.")] = False,
 ) -> None:
     """Mark what students handed in. Only the answers run, each student's in a process of their own.
