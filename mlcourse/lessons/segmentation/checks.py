@@ -183,7 +183,7 @@ def _cosine_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "The scale is missing: without it no answer can be sure, since a cosine is 1 at most.": right / scale,
         "The cosines are divided by the scale. Multiply.": right / scale**2,
         "The sign is wrong: a pixel like the rest must get a logit below 0.": -right,
-        "This is the cosine with the target alone. Subtract the cosine with the rest: which of the two is nearer?": scale
+        "This is the cosine with the target alone. Subtract the cosine with the rest: which one is nearer?": scale
         * to_target,
         "You add the two cosines. The logit is their difference: which of the two is nearer?": scale
         * (to_target + to_rest),
@@ -196,8 +196,8 @@ def _cosine_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         * (squares[0] - squares[1]),
         "The features are scaled along a side of the picture. Each pixel is one list: scale over dimension 0, the "
         "channels.": scale * dots(F.normalize(f, dim=1), F.normalize(t, dim=0), F.normalize(r, dim=0)),
-        "The features are scaled along the last side of the picture. Each pixel is one list: scale over dimension 0, the "
-        "channels.": scale * dots(F.normalize(f, dim=2), F.normalize(t, dim=0), F.normalize(r, dim=0)),
+        "The features are scaled along the last side of the picture. Each pixel is one list: scale over dimension 0, "
+        "the channels.": scale * dots(F.normalize(f, dim=2), F.normalize(t, dim=0), F.normalize(r, dim=0)),
         "The features are scaled by the length of the whole picture. Each pixel has its own length.": scale
         * (to_target - to_rest)
         * lengths
