@@ -1,0 +1,354 @@
+"""One-shot segmentation: which pixels of a scene belong to the class that a drawing shows?
+
+A task: `shot` drawings of one class with their masks (the support set), and scenes in which to find it (the queries).
+The answer is a logit at each pixel: above 0 the pixel belongs to the target. Four learners answer:
+
+| learner | how |
+|---|---|
+| `ConditionedUNet` | a U-Net that compares the scene's maps with the drawing (after Michaelis et al. 2018) |
+| `MaskedPrototypes` | the mean feature of the drawing's ink against each pixel's feature (PANet, Wang et al. 2019) |
+| `TemplateMatching` | the drawing, turned and scaled, is moved over the scene; nothing is trained |
+| `EveryCharacter` | all ink is the target; nothing is trained |
+
+The last two say what a figure is worth: a learner must lie above both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mlcourse.datasets.images import ClassImages
+from mlcourse.datasets.scenes import NUMBERS, SIZE, Scenes, compose, drawings, recipe_of
+from mlcourse.episodes import Episode, check_positive
+from mlcourse.errors import CourseError
+from mlcourse.learners.base import Learner, State
+from mlcourse.networks import Recorded, normalisation_of
+from mlcourse.statistics import Metric, mean_interval
+
+# ------------------------------------------------------------------ tasks
+
+
+class SceneTasks:
+    """Draws tasks of segmentation. One task: `shot` drawings of one class with their masks, and scenes to segment.
+
+    characters: of one channel, bright ink on 0. characters_per_scene: a number (the target is one of them), or several,
+    of which each task draws one. recipe: one of `datasets.scenes.RECIPES`. scenes: how many per task. size: of a
+    scene, pixels. The distractors of a scene are of any class but the target's; the scene shows another picture of the
+    class than the drawings do. (In the published code it is the same one, turned and sheared otherwise, which is
+    easier: `same_picture=True`, for one drawing.)
+
+    An episode: support_x float32 [tasks, shot, C, 32, 32] in [0, 1], support_y bool [tasks, shot, 32, 32];
+    query_x float32 [tasks, scenes, C, size, size], query_y bool [tasks, scenes, size, size]; classes int64 [tasks, 1].
+    Each task takes its random numbers in one go, so that tasks are the same whether they are drawn together or not.
+    """
+
+    gives = "episodes"
+
+    def __init__(
+        self,
+        characters: ClassImages,
+        *,
+        characters_per_scene: int | Sequence[int] = 4,
+        recipe: str = "published",
+        shot: int = 1,
+        scenes: int = 1,
+        size: int = SIZE,
+        same_picture: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        for what, value in (("shot", shot), ("scenes", scenes), ("size", size)):
+            check_positive(what, value)
+        self.levels = _levels(characters_per_scene)
+        _check_characters(characters, shot, scenes, same_picture)
+        self.how = recipe_of(recipe)
+        self.characters, self.recipe, self.shot, self.scenes, self.size = characters, recipe, shot, scenes, size
+        self.same_picture, self.device = same_picture, torch.device(device)
+        self.way = 1
+
+    def sample(self, tasks: int, generator: torch.Generator) -> Episode:
+        """`tasks` fresh tasks. `generator` lives on the CPU."""
+        check_positive("tasks", tasks)
+        episode, _ = self.with_scenes(tasks, generator)
+        return episode
+
+    def with_scenes(self, tasks: int, generator: torch.Generator) -> tuple[Episode, Scenes]:
+        """The tasks that `sample` gives, and all that is known of their scenes (task by task) for whoever explains."""
+        most, most_pictures = max(self.levels), int(self.characters.counts.max())
+        sizes = (
+            1,
+            1,
+            most_pictures,
+            self.shot * NUMBERS,
+            self.scenes,
+            self.scenes * most * (NUMBERS + 2),
+        )
+        numbers = torch.rand(tasks, sum(sizes), generator=generator, dtype=torch.float64).split(sizes, 1)
+        level = torch.tensor(self.levels)[(numbers[0] * len(self.levels)).long()].flatten()
+        target = (numbers[1] * self.characters.classes).long()
+        pictures = _in_random_order(numbers[2], self.characters.counts[target])
+        shown = pictures[:, : self.shot]
+        hidden = shown if self.same_picture else pictures[:, self.shot : self.shot + self.scenes]
+        drawing, mask = drawings(
+            self.characters,
+            target.expand(-1, self.shot).flatten(),
+            shown.flatten(),
+            numbers[3].reshape(-1, NUMBERS),
+            recipe=self.recipe,
+        )
+        scene = self._compose(target, hidden, level, numbers[4], numbers[5].view(tasks, self.scenes, most, -1))
+        episode = Episode(
+            support_x=(drawing.float() / 255).unflatten(0, (tasks, self.shot)),
+            support_y=mask.unflatten(0, (tasks, self.shot)),
+            query_x=(scene.images.float() / 255).unflatten(0, (tasks, self.scenes)),
+            query_y=scene.masks.unflatten(0, (tasks, self.scenes)),
+            classes=target,
+        )
+        return episode.to(self.device), scene
+
+    def _compose(self, target: Tensor, pictures: Tensor, level: Tensor, place: Tensor, numbers: Tensor) -> Scenes:
+        """Scenes of each task. target [tasks, 1], pictures [tasks, scenes], level [tasks], place [tasks, scenes]."""
+        tasks, _, most, _ = numbers.shape
+        others = (numbers[..., -2] * (self.characters.classes - 1)).long()
+        classes = others + (others >= target.unsqueeze(2)).long()  # any class but the target's
+        samples = (numbers[..., -1] * self.characters.counts[classes]).long()
+        level = level.view(tasks, 1, 1).expand(-1, self.scenes, -1)
+        place = level.squeeze(2) - 1 if self.how.target_last else (place * level.squeeze(2)).long()
+        at = place.unsqueeze(2)
+        classes = classes.scatter(2, at, target.unsqueeze(2).expand(-1, self.scenes, -1))
+        samples = samples.scatter(2, at, pictures.expand(-1, self.scenes).unsqueeze(2))
+        classes = classes.masked_fill(torch.arange(most) >= level, -1)
+        return compose(
+            self.characters,
+            classes.flatten(0, 1),
+            samples.flatten(0, 1),
+            numbers[..., :NUMBERS].flatten(0, 1),
+            recipe=self.recipe,
+            size=self.size,
+            target=place.flatten(),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What its episodes are, for headers, stored results and digests."""
+        data = {"data": self.characters.name, "split": self.characters.split, "content": self.characters.content}
+        about = {"recipe": self.recipe, "characters": list(self.levels), "shot": self.shot, "scenes": self.scenes}
+        return data | about | {"size": self.size, "same_picture": self.same_picture}
+
+
+def _levels(given: int | Sequence[int]) -> tuple[int, ...]:
+    levels = (given,) if isinstance(given, int) else tuple(given)
+    if not levels:
+        raise CourseError("characters_per_scene is empty; give a number, or several")
+    for level in levels:
+        check_positive("characters_per_scene", level)
+    return levels
+
+
+def _check_characters(characters: ClassImages, shot: int, count: int, same_picture: bool) -> None:
+    if characters.classes < 2:
+        raise CourseError(
+            f"{characters.name} {characters.split} has {characters.classes} class; a scene needs 2 or more: the "
+            "target's, and one of the others"
+        )
+    if same_picture and shot != 1:
+        raise CourseError(f"same_picture is for one drawing, but shot is {shot}; leave one of the two out")
+    needed = 1 if same_picture else shot + count
+    smallest = int(characters.counts.argmin())
+    if int(characters.counts[smallest]) < needed:
+        raise CourseError(
+            f"shot {shot} + scenes {count} need {needed} pictures per class, but {characters.names[smallest]!r} of "
+            f"{characters.name} {characters.split} has {int(characters.counts[smallest])}: give fewer, or leave it out"
+        )
+
+
+def _in_random_order(numbers: Tensor, counts: Tensor) -> Tensor:
+    """Of each row 0 … count − 1 in random order, then what is too many: [rows, most], [rows, 1] → [rows, most]."""
+    beyond = torch.arange(numbers.shape[1]) >= counts
+    return (numbers + beyond).argsort(1)
+
+
+# ------------------------------------------------------------------ intersection over union
+
+
+def pixel_counts(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """How many pixels of each mask agree: bool [..., H, W] twice → float64 [...] for each name.
+
+    "intersection", "union" of the foreground, and both with "background " before them. Raises CourseError for masks
+    of unlike shapes.
+    """
+    if prediction.shape != target.shape or prediction.dtype != torch.bool or target.dtype != torch.bool:
+        given = " and ".join(f"{one.dtype} {tuple(one.shape)}" for one in (prediction, target))
+        raise CourseError(f"masks are {given}; give bool [..., H, W] twice, of the same shape")
+    both, either = (prediction & target).sum((-2, -1)), (prediction | target).sum((-2, -1))
+    pixels = target.shape[-2] * target.shape[-1]
+    counts = {"intersection": both, "union": either}
+    counts |= {"background intersection": pixels - either, "background union": pixels - both}
+    return {name: value.double() for name, value in counts.items()}
+
+
+def intersection_over_union(prediction: Tensor, target: Tensor) -> Tensor:
+    """Foreground IoU of each image: bool [..., H, W] twice → float64 [...].
+
+    Where neither mask has a pixel, nothing was to be found and nothing was: that is 1.
+    """
+    counts = pixel_counts(prediction, target)
+    return _quotient(counts["intersection"], counts["union"])
+
+
+def _quotient(intersection: Tensor, union: Tensor) -> Tensor:
+    return torch.where(union == 0, 1.0, intersection / union.clamp_min(1))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One of the published meanings of "IoU". pooled: pixels of all images are summed before they are divided.
+
+    both: the mean of foreground and background, in place of the foreground alone. source: who reports it.
+    """
+
+    name: str
+    pooled: bool
+    both: bool
+    source: str
+
+    def of(self, counts: dict[str, Tensor]) -> tuple[float, float]:
+        """The value, and the half-width of its 95 % interval over images, for `pixel_counts` of images [n]."""
+        pairs = [(counts["intersection"], counts["union"])]
+        if self.both:
+            pairs.append((counts["background intersection"], counts["background union"]))
+        shares = [_linear_shares(*pair) if self.pooled else _quotient(*pair) for pair in pairs]
+        return mean_interval(torch.stack(shares).mean(0))
+
+
+def _linear_shares(top: Tensor, bottom: Tensor) -> Tensor:
+    """Numbers whose mean is Σ top / Σ bottom, and whose spread is that of `statistics.ratio_interval`."""
+    if not bottom.any():
+        return torch.ones_like(top)
+    ratio = top.sum() / bottom.sum()
+    return ratio + (top - ratio * bottom) / bottom.mean()
+
+
+DEFINITIONS = (
+    Definition(
+        "foreground, per image",
+        pooled=False,
+        both=False,
+        source="Michaelis et al. 2018, section 4, https://arxiv.org/abs/1803.09597; FSS-1000, Li et al. 2020, "
+        "https://arxiv.org/abs/1907.12347",
+    ),
+    Definition(
+        "foreground, pooled",
+        pooled=True,
+        both=False,
+        source="Shaban et al. 2017, there pooled by class, then the mean over classes, https://arxiv.org/abs/1709.03410",
+    ),
+    Definition(
+        "foreground and background, per image",
+        pooled=False,
+        both=True,
+        source="torchmetrics.segmentation.MeanIoU with the background as one of two classes",
+    ),
+    Definition(
+        "foreground and background, pooled",
+        pooled=True,
+        both=True,
+        source="Rakelly et al. 2018, https://openreview.net/forum?id=SkMjFKJwG; PANet, Wang et al. 2019 "
+        '("binary-IoU"), https://arxiv.org/abs/1908.06391',
+    ),
+)
+
+# ------------------------------------------------------------------ learners
+
+
+class Segmenter(Learner):
+    """What all learners of this file share: the loss, the scores, and the check of what comes in.
+
+    The metric is the foreground IoU of each scene, and its mean over the scenes of a task. `score` gives the counts of
+    pixels beside it, summed over the scenes of the task, which the other definitions are made of.
+    """
+
+    metric = Metric("foreground IoU")
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Binary cross-entropy of each pixel plus 1 − soft Dice of each scene.
+
+        Most pixels are background, and cross-entropy alone is content with none of the target; Dice (Milletari et al.,
+        *V-Net*, 2016, https://arxiv.org/abs/1606.04797) asks how much of it is found.
+        """
+        _check_masks(prediction, target)
+        truth, p = target.to(prediction.dtype), prediction.sigmoid()
+        found = (p * truth).sum((-2, -1))
+        dice = (2 * found + 1) / (p.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
+        return F.binary_cross_entropy_with_logits(prediction, truth) + (1 - dice).mean()
+
+    def score(self, prediction: Tensor, batch: Episode) -> dict[str, Tensor]:
+        """Of each task the mean foreground IoU of its scenes, and the counts of pixels, each [tasks]."""
+        _check_masks(prediction, batch.query_y)
+        found = prediction > 0
+        counts = {name: value.sum(1) for name, value in pixel_counts(found, batch.query_y).items()}
+        return {"foreground IoU": intersection_over_union(found, batch.query_y).mean(1)} | counts
+
+
+def _check_masks(prediction: Tensor, target: Tensor) -> None:
+    if prediction.shape != target.shape:  # PyTorch would broadcast
+        shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+        raise CourseError(f"logits and masks have the shapes {shapes}; give [tasks, scenes, H, W] twice")
+
+
+def inked(support_x: Tensor, support_y: Tensor) -> Tensor:
+    """The drawings with all but their mask set to 0. support_x [tasks, shot, C, h, w], support_y [tasks, shot, h, w].
+
+    Raises CourseError for masks that do not fit, or have no pixel: then nothing says what to look for.
+    """
+    if support_y.shape != support_x.shape[:2] + support_x.shape[3:]:
+        shapes = f"{tuple(support_x.shape)} and {tuple(support_y.shape)}"
+        raise CourseError(
+            f"drawings and masks have the shapes {shapes}; give [tasks, shot, C, h, w] and [tasks, shot, h, w]"
+        )
+    if not support_y.flatten(2).any(2).all():
+        raise CourseError("the mask of a drawing has no pixel, so nothing says what to look for; mark the character")
+    return support_x * support_y.unsqueeze(2)
+
+
+class ConditionedUNet(Segmenter):
+    """A U-Net that compares the scene's maps with the drawing's: `networks.unet.ConditionedUNet`.
+
+    The drawing comes as its mask (its colour says nothing of the target's colour). Of several drawings the mean of
+    their vectors counts.
+    """
+
+    def __init__(self, network: Recorded) -> None:
+        super().__init__()
+        self.network = network
+        self.normalisation = normalisation_of(network)
+
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
+        inked(support_x, support_y)
+        ink = support_y.to(support_x.dtype).unsqueeze(2).expand_as(support_x)
+        vectors = self.network.describe(_channels_last(ink.flatten(0, 1)))
+        return {"vector": vectors.unflatten(0, support_x.shape[:2]).mean(1)}
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        tasks, count = query_x.shape[:2]
+        vectors = state["vector"].unsqueeze(1).expand(-1, count, -1).flatten(0, 1)
+        logits = self.network(_channels_last(query_x.flatten(0, 1)), vectors)
+        return logits.unflatten(0, (tasks, count))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class EveryCharacter(Segmenter):
+    """All ink is the target. What a learner must beat to have looked at the drawing at all."""
+
+    trains_on = "nothing"
+
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
+        return {}
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        return torch.where(query_x.amax(2) > 0, 1.0, -1.0)
