@@ -5,26 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlcourse.datasets import ClassImages
 from mlcourse.datasets.scenes import LEVELS, NUMBERS, compose, drawings
 from mlcourse.episodes import Episode
-from mlcourse.evaluation import Source, evaluate
+from mlcourse.evaluation import home_of
+from mlcourse.learners.base import Learner, evaluation_mode
+
+AT_ONCE = 10  # tasks that are answered together
 
 
-def ask(learner: nn.Module, source: Source, scenes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """What a learner marks in scenes of a source, and the targets there: bool [scenes, H, W] each.
+@torch.no_grad()
+def ask(learner: Learner, batch: Episode) -> Tensor:
+    """What a learner marks in the first scene of each task: bool [tasks, H, W], on the CPU."""
+    found = []
+    with evaluation_mode(learner):
+        for some in batch.split(AT_ONCE):
+            some = some.to(*home_of(learner))
+            found.append((learner(some.support_x, some.support_y, some.query_x)[:, 0] > 0).cpu())
+    return torch.cat(found)
 
-    The same seed gives the same scenes to every learner.
-    """
-    found: list[tuple[Tensor, Tensor]] = []
 
-    def keep(logits: Tensor, batch: Episode) -> None:
-        found.append(((logits > 0).flatten(0, 1).cpu(), batch.query_y.flatten(0, 1).cpu()))
+def with_mask(batch: Episode, change: Callable[[Tensor], Tensor]) -> Episode:
+    """The same tasks, taught with other masks: `change` of bool [tasks, shot, h, w]."""
+    return batch.map(lambda name, value: change(value) if name == "support_y" else value)
 
-    evaluate(learner, source, episodes=scenes, seed=seed, watch=keep)
-    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+def upper_half(masks: Tensor) -> Tensor:
+    """The first half of each mask's pixels, read from the top: bool [..., h, w]."""
+    read = masks.flatten(-2).long()
+    half = read.cumsum(-1) * 2 <= read.sum(-1, keepdim=True)
+    return masks & half.view_as(masks)
 
 
 def growing(
@@ -58,16 +70,4 @@ def growing(
     return {
         count: Episode(query_x=images[k][None, None], query_y=masks[k][None, None], **support)
         for k, count in enumerate(counts)
-    }
-
-
-def four_scores(prediction: Tensor, target: Tensor, iou: Callable, pooled_iou: Callable) -> dict[str, float]:
-    """The same predictions by four definitions. iou, pooled_iou: what exercises 13.3 and 13.4 ask."""
-    front, back = (float(one) for one in pooled_iou(prediction, target))
-    by_scene, back_by_scene = (float(iou(a, b).mean()) for a, b in ((prediction, target), (~prediction, ~target)))
-    return {
-        "target, by scene": by_scene,
-        "target, pooled": front,
-        "both, by scene": (by_scene + back_by_scene) / 2,
-        "both, pooled": (front + back) / 2,
     }

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlcourse.episodes import Episode
-from mlcourse.learners import Learner, evaluation_mode
+from mlcourse.learners.base import Learner, evaluation_mode
 from mlcourse.teaching import figures
 from mlcourse.vision.segmentation import intersection_over_union
 
