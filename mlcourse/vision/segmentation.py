@@ -13,6 +13,8 @@ The answer is a logit at each pixel: above 0 the pixel belongs to the target. Fo
 The last two say what a figure is worth: a learner must lie above both.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -298,10 +300,10 @@ def _check_masks(prediction: Tensor, target: Tensor) -> None:
         raise CourseError(f"logits and masks have the shapes {shapes}; give [tasks, scenes, H, W] twice")
 
 
-def inked(support_x: Tensor, support_y: Tensor) -> Tensor:
-    """The drawings with all but their mask set to 0. support_x [tasks, shot, C, h, w], support_y [tasks, shot, h, w].
+def check_drawings(support_x: Tensor, support_y: Tensor) -> None:
+    """Raise CourseError for masks that do not fit the drawings, or have no pixel: nothing says what to look for.
 
-    Raises CourseError for masks that do not fit, or have no pixel: then nothing says what to look for.
+    support_x [tasks, shot, C, h, w], support_y bool [tasks, shot, h, w].
     """
     if support_y.shape != support_x.shape[:2] + support_x.shape[3:]:
         shapes = f"{tuple(support_x.shape)} and {tuple(support_y.shape)}"
@@ -310,7 +312,6 @@ def inked(support_x: Tensor, support_y: Tensor) -> Tensor:
         )
     if not support_y.flatten(2).any(2).all():
         raise CourseError("the mask of a drawing has no pixel, so nothing says what to look for; mark the character")
-    return support_x * support_y.unsqueeze(2)
 
 
 class ConditionedUNet(Segmenter):
@@ -326,7 +327,7 @@ class ConditionedUNet(Segmenter):
         self.normalisation = normalisation_of(network)
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
-        inked(support_x, support_y)
+        check_drawings(support_x, support_y)
         ink = support_y.to(support_x.dtype).unsqueeze(2).expand_as(support_x)
         vectors = self.network.describe(_channels_last(ink.flatten(0, 1)))
         return {"vector": vectors.unflatten(0, support_x.shape[:2]).mean(1)}
@@ -338,8 +339,75 @@ class ConditionedUNet(Segmenter):
         return logits.unflatten(0, (tasks, count))
 
 
+class MaskedPrototypes(Segmenter):
+    """The mean feature of the drawing's ink, and that of what is not ink, are compared with each pixel's feature.
+
+    Wang, Liew, Zou, Zhou, Feng, *PANet: Few-Shot Image Semantic Segmentation with Prototype Alignment*, ICCV 2019,
+    https://arxiv.org/abs/1908.06391. Masked average pooling is due to Zhang et al., *SG-One*, 2018,
+    https://arxiv.org/abs/1810.09091. The logit is α times the difference of two cosines: to the prototype of the
+    foreground, and to that of the background. α = 20, as in the paper.
+
+    alignment: the weight of the alignment loss. It goes the other way round: the prototypes of what the learner finds
+    in the scenes must find the ink of the drawings.
+    """
+
+    def __init__(self, network: Recorded, *, alpha: float = 20.0, alignment: float = 1.0) -> None:
+        super().__init__()
+        self.network, self.alpha, self.alignment = network, alpha, alignment
+        self.normalisation = normalisation_of(network)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features of unit length: [tasks, images, C, H, W] → [tasks, images, D, H, W]."""
+        z = self.network(_channels_last(x.flatten(0, 1)))
+        return F.normalize(z, dim=1).unflatten(0, x.shape[:2])
+
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
+        check_drawings(support_x, support_y)
+        return masked_prototypes(self.features(support_x), support_y)
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        return self.compare(state, self.features(query_x))
+
+    def compare(self, state: State, features: Tensor) -> Tensor:
+        """Logits [tasks, images, H, W] of features [tasks, images, D, H, W]."""
+        direction = F.normalize(state["foreground"], dim=1) - F.normalize(state["background"], dim=1)
+        return self.alpha * torch.einsum("tidhw,td->tihw", features, direction)
+
+    def outer_process(self, batch: Episode, **_) -> tuple:
+        check_drawings(batch.support_x, batch.support_y)
+        support, query = self.features(batch.support_x), self.features(batch.query_x)
+        prediction = self.compare(masked_prototypes(support, batch.support_y), query)
+        loss = self.loss(prediction, batch.query_y)
+        if not self.alignment:
+            return loss, prediction
+        found = prediction.detach() > 0
+        some = found.flatten(1).any(1)  # where nothing was found there is no prototype
+        aligned = loss.new_zeros(())
+        if some.any():
+            back = self.compare(masked_prototypes(query[some], found[some]), support[some])
+            aligned = self.loss(back, batch.support_y[some])
+        return loss + self.alignment * aligned, prediction, {"alignment": aligned.item()}
+
+
+def masked_prototypes(features: Tensor, masks: Tensor) -> State:
+    """Masked average pooling: features [tasks, images, D, H, W], bool masks [tasks, images, H, W].
+
+    Returns "foreground" and "background", each [tasks, D]: the mean feature of all pixels of a task in its masks, and
+    out of them. Of no pixel it is 0.
+    """
+    inside = masks.to(features.dtype)
+    pooled = {}
+    for name, weight in (("foreground", inside), ("background", 1 - inside)):
+        total = torch.einsum("tidhw,tihw->td", features, weight)
+        pooled[name] = total / weight.sum((1, 2, 3)).clamp_min(1).unsqueeze(1)
+    return pooled
+
+
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
+
+
+# ------------------------------------------------------------------ rivals without training
 
 
 class EveryCharacter(Segmenter):
@@ -352,3 +420,111 @@ class EveryCharacter(Segmenter):
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         return torch.where(query_x.amax(2) > 0, 1.0, -1.0)
+
+
+class TemplateMatching(Segmenter):
+    """The drawing, turned and scaled, is moved over the scene; where it fits best, ink of one colour is the target.
+
+    Fit is the normalised cross-correlation (Lewis, *Fast Normalized Cross-Correlation*, 1995,
+    http://scribblethink.org/Work/nvisionInterface/nip.html), its size averaged over the colour channels, at half the
+    resolution: a character may be darker than what lies around it. Of the pixels under the best template the most
+    frequent colour counts; all pixels of that colour in the template's frame are the answer. Of several drawings each
+    is tried.
+
+    scales: of each axis by itself. turns: in degrees.
+    """
+
+    trains_on = "nothing"
+
+    def __init__(
+        self, *, scales: tuple[float, ...] = (0.5, 0.71, 1.0, 1.41, 2.0), turns: tuple[float, ...] = (-13.0, 0.0, 13.0)
+    ) -> None:
+        super().__init__()
+        self.scales, self.turns = tuple(scales), tuple(turns)
+
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
+        check_drawings(support_x, support_y)
+        return {"ink": support_y.to(support_x.dtype)}
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        rows = [self._answered(ink, x) for ink, x in zip(state["ink"], query_x, strict=True)]
+        return torch.where(torch.stack(rows), 1.0, -1.0)
+
+    def templates(self, ink: Tensor, step: int = 1) -> tuple[Tensor, Tensor]:
+        """Every drawing [shot, h, w] in every turn and scale, and its frame: float32 [templates, side, side], side odd.
+
+        step: how many pixels of the scene one pixel of a template is. A frame is the drawing's box, one pixel wider.
+        """
+        shot, height, width = ink.shape
+        side = 2 * math.ceil(max(self.scales) * max(height, width) / (2 * step)) + 1
+        middle = (torch.arange(side, dtype=ink.dtype, device=ink.device) - side // 2) * step
+        y, x = torch.meshgrid(middle, middle, indexing="ij")
+        grids = []
+        for turn in map(math.radians, self.turns):
+            along, across = math.cos(turn) * x - math.sin(turn) * y, math.sin(turn) * x + math.cos(turn) * y
+            for wide, high in itertools.product(self.scales, self.scales):
+                grids.append(torch.stack([along / wide * 2 / width, across / high * 2 / height], 2))
+        pictures = torch.stack([_in_the_middle(one) for one in ink]).repeat_interleave(len(grids), 0)
+        drawn = F.grid_sample(pictures, torch.stack(grids).repeat(shot, 1, 1, 1), align_corners=False)
+        return drawn[:, 0], (drawn[:, 1] > 0.5).to(ink.dtype)
+
+    def _answered(self, ink: Tensor, x: Tensor) -> Tensor:
+        """bool [queries, H, W] of one task: drawings [shot, h, w], scenes [queries, C, H, W]."""
+        small, (half, window) = F.avg_pool2d(x, 2), self.templates(ink, step=2)
+        templates, frames = self.templates(ink)
+        found = []
+        for scene, coarse in zip(x, small, strict=True):
+            fit = correlation(coarse, half, window).abs().mean(0)  # [templates, H/2, W/2]
+            number, row, column = (int(i) for i in torch.unravel_index(fit.argmax(), fit.shape))
+            at = (2 * row, 2 * column)
+            under, frame = (_laid(one[number] > 0.5, at, scene.shape[1:]) for one in (templates, frames))
+            found.append(_of_one_colour(scene, under, frame))
+        return torch.stack(found)
+
+
+def correlation(image: Tensor, templates: Tensor, frames: Tensor) -> Tensor:
+    """The normalised cross-correlation, in [−1, 1]: image [C, H, W], templates and frames [n, s, s] → [C, n, H, W].
+
+    At each place the pixels of the image in a template's frame are correlated with the template's own. Where all of
+    them are alike it is 0. s is odd; beyond its edge the image is 0.
+    """
+    area = frames.sum((1, 2), keepdim=True).clamp_min(1)
+    centred = (templates - (templates * frames).sum((1, 2), keepdim=True) / area) * frames
+    spread = centred.square().sum((1, 2)).sqrt()
+    x, side = image.unsqueeze(1), templates.shape[-1]
+    product = F.conv2d(x, centred.unsqueeze(1), padding=side // 2)
+    total = F.conv2d(x, frames.unsqueeze(1), padding=side // 2)
+    squares = F.conv2d(x.square(), frames.unsqueeze(1), padding=side // 2)
+    of_image = (squares - total.square() / area.view(-1, 1, 1)).clamp_min(0).sqrt()
+    bottom = of_image * spread.view(-1, 1, 1)
+    return torch.where(bottom > 1e-4, product / bottom.clamp_min(1e-4), 0.0)
+
+
+def _in_the_middle(ink: Tensor) -> Tensor:
+    """The drawing [h, w] with the middle of its ink in the middle, and its frame: [2, h, w]."""
+    shifts, sides = [], []
+    for axis in (0, 1):
+        lines = ink.any(1 - axis).nonzero().flatten()
+        first, last = int(lines[0]), int(lines[-1])
+        shifts.append((ink.shape[axis] - 1 - first - last) // 2)
+        sides.append((max(0, first + shifts[-1] - 1), last + shifts[-1] + 2))
+    frame = torch.zeros_like(ink)
+    frame[slice(*sides[0]), slice(*sides[1])] = 1
+    return torch.stack([ink.roll(shifts, (0, 1)), frame])
+
+
+def _laid(shape: Tensor, at: tuple[int, int], size: torch.Size) -> Tensor:
+    """A shape bool [s, s] with its middle at (row, column) of a canvas bool [H, W]; what lies beyond is cut."""
+    edge = shape.shape[0]
+    canvas = torch.zeros(size[0] + 2 * edge, size[1] + 2 * edge, dtype=torch.bool, device=shape.device)
+    row, column = (place + edge - edge // 2 for place in at)
+    canvas[row : row + edge, column : column + edge] = shape
+    return canvas[edge:-edge, edge:-edge]
+
+
+def _of_one_colour(scene: Tensor, under: Tensor, frame: Tensor) -> Tensor:
+    """Of the ink in a frame all that has the colour that is most frequent under a template: bool [H, W]."""
+    levels = (scene * 255).round().long()
+    colour = sum(levels[channel] << 8 * channel for channel in range(len(levels)))
+    ink = colour[under & (colour > 0)]
+    return frame & (colour == ink.mode().values) if len(ink) else torch.zeros_like(frame)
