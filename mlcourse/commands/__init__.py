@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from mlcourse import __version__, places
 from mlcourse.commands import console
 from mlcourse.errors import CourseError, CourseWarning
+from mlcourse.vision import TASKS
 
 # name of the command -> where its function, or its group of commands, lives; the file is imported when it is needed
 COMMANDS = {
@@ -32,7 +33,8 @@ COMMANDS = {
     "tidy": "mlcourse.commands.notebook_tools:tidy",
     "golden": "mlcourse.commands.notebook_tools:golden",
 }
-
+# "train segmentation", …: a task of vision has options of its own
+OF_TASKS = {f"train {name}": f"mlcourse.commands.{name}:train" for name in TASKS}
 
 GIVEN = "mlcourse.given"  # where a call keeps the words of its command line
 
@@ -105,10 +107,16 @@ class Commands(TyperGroup):
     def list_commands(self, ctx):
         return list(COMMANDS)
 
+    def resolve_command(self, ctx, args):
+        if " ".join(args[:2]) in OF_TASKS:
+            args = [" ".join(args[:2]), *args[2:]]
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx, name):
-        if name not in COMMANDS:
+        known = COMMANDS | OF_TASKS
+        if name not in known:
             return None
-        module, attribute = COMMANDS[name].split(":")
+        module, attribute = known[name].split(":")
         found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):  # a group of commands, such as `mlcourse data list`
             made = typer.main.get_command(found)

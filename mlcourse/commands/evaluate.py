@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mlcourse.commands import fitting, methods, on_protocol, say
 from mlcourse.commands.data import DATASET_HELP
+from mlcourse.errors import CourseError
+
+OF_TASKS = ("characters", "scenes")  # options that tasks of vision take
+NOT_OF_TASKS = ("way", "query", "inner_steps", "drawn", "convert", "out")  # and those that they do not take
 
 
 def evaluate(
@@ -48,9 +52,23 @@ def evaluate(
     convert: Annotated[
         bool, typer.Option("--convert", help="convert the pictures to the size and colours that the run was trained on")
     ] = False,
+    characters: Annotated[
+        str | None,
+        typer.Option(help="of segmentation: characters of a scene, or several numbers (4,32): a line for each of them"),
+    ] = None,
+    scenes: Annotated[
+        str | None, typer.Option(help="of segmentation: published or grey (default: as the run, else published)")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
+    options = locals()
+    task = methods.task_of(learner)
+    if task is not None:
+        return methods.command_of(task, "evaluate")(learner, _for_task(task, options))
+    for option in OF_TASKS:
+        if options[option] is not None:
+            raise CourseError(f"--{option} is for a task of vision, and {learner} classifies: leave it out")
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
 
     if on_protocol.names_episodes(protocol, out):
@@ -64,7 +82,6 @@ def evaluate(
         return on_protocol.evaluate(learner, protocol, **more)
     from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
-    from mlcourse.errors import CourseError
 
     split, episodes, seed = split or "test", 1000 if episodes is None else episodes, seed or 0
     for what, value in (("way", way), ("shot", shot), ("query", query)):
@@ -123,6 +140,14 @@ def evaluate(
         print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {worst}")
 
 
+def _for_task(task: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a task of vision takes. Raises CourseError for one that it does not."""
+    for option in NOT_OF_TASKS:
+        if options[option] not in (None, False):
+            raise CourseError(f"--{option.replace('_', '-')} is for classification, not for {task}: leave it out")
+    return {name: value for name, value in options.items() if name not in ("learner", *NOT_OF_TASKS)}
+
+
 def _baseline(learner: str) -> str | None:
     """The method of a baseline: one without training, or one that is left untrained; None for the folder of a run."""
     from mlcourse.learners import METHODS
@@ -134,7 +159,6 @@ def _baseline(learner: str) -> str | None:
 
 def _check_way(learner, model, way: int) -> None:
     """Raise CourseError where a run was trained for fewer classes than are asked for."""
-    from mlcourse.errors import CourseError
     from mlcourse.learners import most_ways
 
     most = most_ways(model)
@@ -147,7 +171,6 @@ def _check_way(learner, model, way: int) -> None:
 
 def _check_inner_steps(learner, model, inner_steps: int | None) -> None:
     """Raise CourseError for a number of inner steps that makes no sense, or of a learner that has none."""
-    from mlcourse.errors import CourseError
     from mlcourse.learners.base import takes_inner_steps
 
     if inner_steps is None:
@@ -164,7 +187,6 @@ def _seen(learner, about, dataset, images) -> list[str]:
     Raises CourseError where that is in the same folder: with few classes, one more or less moves others between splits.
     """
     from mlcourse.commands import data
-    from mlcourse.errors import CourseError
 
     told = about.get("classes")
     if images.split not in ("val", "test") or not isinstance(told, dict):
@@ -189,7 +211,6 @@ def _seen(learner, about, dataset, images) -> list[str]:
 def _dataset(learner, about) -> str:
     """What the run was trained on. Raises CourseError when that was a folder, and the folder is gone."""
     from mlcourse import datasets
-    from mlcourse.errors import CourseError
 
     dataset = about.get("dataset") or "glyphs"
     if dataset not in datasets.NAMES and not Path(dataset).is_dir():

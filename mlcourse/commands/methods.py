@@ -5,10 +5,13 @@ stands in their calls `register("name", help="…", …)` is read from their tex
 """
 
 import ast
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcourse import places
+from mlcourse import files, places
+from mlcourse.vision import TASKS
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,29 @@ def trainable() -> str:
 def baselines() -> str:
     """What `mlcourse evaluate --help` says of learners that are no run."""
     untrained = Line("untrained-METHOD", "any method of mlcourse train --help, with random weights", False)
-    return _paragraph("Baselines", [line for line in catalogue() if not line.trains] + [untrained])
+    of_tasks = [Line(name, f"of {task}", False) for task, (_, names) in TASKS.items() for name in names]
+    return _paragraph("Baselines", [line for line in catalogue() if not line.trains] + [untrained, *of_tasks])
+
+
+def tasks() -> str:
+    """What `mlcourse train --help` says of tasks that are no classification."""
+    lines = [Line(name, asks, True) for name, (asks, _) in TASKS.items()]
+    return _paragraph("Other tasks, each with options of its own (mlcourse train TASK --help)", lines)
+
+
+def task_of(learner: str) -> str | None:
+    """The task of vision that the folder of a run, or the name of a baseline, belongs to; None: classification."""
+    config = Path(learner) / "config.json"
+    if config.is_file():
+        told = files.read_json(config)
+        return told.get("task") if isinstance(told, dict) and told.get("task") in TASKS else None
+    name = learner.removeprefix("untrained-")
+    return next((task for task, (_, names) in TASKS.items() if name in names), None)
+
+
+def command_of(task: str, name: str) -> Callable:
+    """The function of a task's own command, "train" or "evaluate"."""
+    return getattr(importlib.import_module(f"mlcourse.commands.{task}"), name)
 
 
 def _paragraph(title: str, lines: list[Line]) -> str:

@@ -155,4 +155,4 @@ def _recipe(asked: str | None, budget: str | None) -> str:
     return budget
 
 
-train.__doc__ = f"{train.__doc__}\n\n{methods.trainable()}"
+train.__doc__ = f"{train.__doc__}\n\n{methods.trainable()}\n\n{methods.tasks()}"

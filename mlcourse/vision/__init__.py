@@ -1,1 +1,12 @@
-"""Meta-learning that sees: segmentation, and what is told of a task of vision in one place."""
+"""Meta-learning that sees more than one label for each image.
+
+TASKS is the table of what there is. A task of vision is a file of this room (`segmentation.py`) and a file of the same
+name in `mlcourse/commands`, whose functions `train` and `evaluate` are its commands: `mlcourse train segmentation …`,
+and `mlcourse evaluate` of a folder that such a training left (its `config.json` names the task) or of a baseline's
+name. This file imports nothing, so that `mlcourse --help` waits for nothing.
+"""
+
+# name -> what it asks, and its learners that need no training: by these names `mlcourse evaluate` knows them
+TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "segmentation": ("which pixels belong to what a drawing shows?", ("every-character", "template-matching")),
+}

@@ -15,7 +15,7 @@ The last two say what a figure is worth: a learner must lie above both.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,9 @@ from mlcourse.datasets.scenes import NUMBERS, SIZE, Scenes, compose, drawings, r
 from mlcourse.episodes import Episode, check_positive
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, State
-from mlcourse.networks import Recorded, normalisation_of
+from mlcourse.learners.building import drawing
+from mlcourse.learners.methods import Recipe
+from mlcourse.networks import Recorded, normalisation_of, unet
 from mlcourse.statistics import Metric, mean_interval
 
 # ------------------------------------------------------------------ tasks
@@ -191,13 +193,15 @@ def pixel_counts(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {name: value.double() for name, value in counts.items()}
 
 
-def intersection_over_union(prediction: Tensor, target: Tensor) -> Tensor:
-    """Foreground IoU of each image: bool [..., H, W] twice → float64 [...].
+def intersection_over_union(prediction: Tensor, target: Tensor, *, of: str = "foreground") -> Tensor:
+    """IoU of each image, of the foreground or of the background: bool [..., H, W] twice → float64 [...].
 
-    Where neither mask has a pixel, nothing was to be found and nothing was: that is 1.
+    Where neither mask has a pixel of it, nothing was to be found and nothing was: that is 1.
     """
-    counts = pixel_counts(prediction, target)
-    return _quotient(counts["intersection"], counts["union"])
+    if of not in ("foreground", "background"):
+        raise CourseError(f"there is no IoU of {of!r}; use foreground or background")
+    counts, before = pixel_counts(prediction, target), "" if of == "foreground" else "background "
+    return _quotient(counts[f"{before}intersection"], counts[f"{before}union"])
 
 
 def _quotient(intersection: Tensor, union: Tensor) -> Tensor:
@@ -216,12 +220,13 @@ class Definition:
     both: bool
     source: str
 
-    def of(self, counts: dict[str, Tensor]) -> tuple[float, float]:
-        """The value, and the half-width of its 95 % interval over images, for `pixel_counts` of images [n]."""
-        pairs = [(counts["intersection"], counts["union"])]
-        if self.both:
-            pairs.append((counts["background intersection"], counts["background union"]))
-        shares = [_linear_shares(*pair) if self.pooled else _quotient(*pair) for pair in pairs]
+    def of(self, scores: dict[str, Tensor]) -> tuple[float, float]:
+        """The value, and the half-width of its 95 % interval over tasks, for scores as `Segmenter.score` gives them."""
+        shares = [_linear_shares(scores["intersection"], scores["union"]) if self.pooled else scores["foreground IoU"]]
+        if self.both and self.pooled:
+            shares.append(_linear_shares(scores["background intersection"], scores["background union"]))
+        elif self.both:
+            shares.append(scores["background IoU"])
         return mean_interval(torch.stack(shares).mean(0))
 
 
@@ -287,11 +292,13 @@ class Segmenter(Learner):
         return F.binary_cross_entropy_with_logits(prediction, truth) + (1 - dice).mean()
 
     def score(self, prediction: Tensor, batch: Episode) -> dict[str, Tensor]:
-        """Of each task the mean foreground IoU of its scenes, and the counts of pixels, each [tasks]."""
+        """Of each task the mean IoU of its scenes, and the counts of pixels, summed over its scenes; each [tasks]."""
         _check_masks(prediction, batch.query_y)
-        found = prediction > 0
-        counts = {name: value.sum(1) for name, value in pixel_counts(found, batch.query_y).items()}
-        return {"foreground IoU": intersection_over_union(found, batch.query_y).mean(1)} | counts
+        found, truth = prediction > 0, batch.query_y
+        scores = {
+            f"{of} IoU": intersection_over_union(found, truth, of=of).mean(1) for of in ("foreground", "background")
+        }
+        return scores | {name: value.sum(1) for name, value in pixel_counts(found, truth).items()}
 
 
 def _check_masks(prediction: Tensor, target: Tensor) -> None:
@@ -315,7 +322,7 @@ def check_drawings(support_x: Tensor, support_y: Tensor) -> None:
 
 
 class ConditionedUNet(Segmenter):
-    """A U-Net that compares the scene's maps with the drawing's: `networks.unet.ConditionedUNet`.
+    """A U-Net that compares the scene's maps with the drawing's: its network is a `networks.unet.ConditionedUNet`.
 
     The drawing comes as its mask (its colour says nothing of the target's colour). Of several drawings the mean of
     their vectors counts.
@@ -328,14 +335,14 @@ class ConditionedUNet(Segmenter):
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
         check_drawings(support_x, support_y)
-        ink = support_y.to(support_x.dtype).unsqueeze(2).expand_as(support_x)
-        vectors = self.network.describe(_channels_last(ink.flatten(0, 1)))
+        ink = support_y.to(support_x.dtype).unsqueeze(2).expand(-1, -1, self.network.in_channels, -1, -1)
+        vectors = self.network.describe(_images(ink, self.network.in_channels))
         return {"vector": vectors.unflatten(0, support_x.shape[:2]).mean(1)}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
         tasks, count = query_x.shape[:2]
         vectors = state["vector"].unsqueeze(1).expand(-1, count, -1).flatten(0, 1)
-        logits = self.network(_channels_last(query_x.flatten(0, 1)), vectors)
+        logits = self.network(_images(query_x, self.network.in_channels), vectors)
         return logits.unflatten(0, (tasks, count))
 
 
@@ -358,7 +365,7 @@ class MaskedPrototypes(Segmenter):
 
     def features(self, x: Tensor) -> Tensor:
         """Features of unit length: [tasks, images, C, H, W] → [tasks, images, D, H, W]."""
-        z = self.network(_channels_last(x.flatten(0, 1)))
+        z = self.network(_images(x, self.network.in_channels))
         return F.normalize(z, dim=1).unflatten(0, x.shape[:2])
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
@@ -403,7 +410,10 @@ def masked_prototypes(features: Tensor, masks: Tensor) -> State:
     return pooled
 
 
-def _channels_last(x: Tensor) -> Tensor:
+def _images(x: Tensor, channels: int) -> Tensor:
+    """[tasks, images, C, H, W] → [tasks · images, channels, H, W], channels last; grey becomes equal channels."""
+    x = x.flatten(0, 1)
+    x = x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -528,3 +538,72 @@ def _of_one_colour(scene: Tensor, under: Tensor, frame: Tensor) -> Tensor:
     colour = sum(levels[channel] << 8 * channel for channel in range(len(levels)))
     ink = colour[under & (colour > 0)]
     return frame & (colour == ink.mode().values) if len(ink) else torch.zeros_like(frame)
+
+
+# ------------------------------------------------------------------ by name
+
+
+def by_definition(scores: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
+    """Each of the DEFINITIONS by name: its value, and the half-width of its 95 % interval over tasks.
+
+    scores: as `Segmenter.score` gives them, and as `evaluate` collects them in `Result.scores`, each [tasks].
+    """
+    return {one.name: one.of(scores) for one in DEFINITIONS}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A learner by its name. make: from the number of channels. recipes: by name; none: nothing to train."""
+
+    make: Callable[[int], Segmenter]
+    recipes: dict[str, Recipe]
+
+
+SMOKE = Recipe(steps=4, tasks=2, rate=1e-3, validate_every=2, validation_episodes=4)
+METHODS = {
+    "unet": Method(
+        lambda channels: ConditionedUNet(unet.ConditionedUNet(channels)),
+        {"smoke": SMOKE, "short": Recipe(steps=2000, tasks=16, rate=2e-3, validate_every=250)},
+    ),
+    "prototypes": Method(
+        lambda channels: MaskedPrototypes(unet.UNet(channels)),
+        {"smoke": SMOKE, "short": Recipe(steps=2000, tasks=16, rate=2e-3, validate_every=250)},
+    ),
+    "every-character": Method(lambda channels: EveryCharacter(), {}),
+    "template-matching": Method(lambda channels: TemplateMatching(), {}),
+}
+
+
+def recipe(method: str, name: str) -> Recipe:
+    """The recipe `name` of a method. Raises CourseError when there is none."""
+    known = [one for one, about in METHODS.items() if about.recipes]
+    if method not in known:
+        raise CourseError(f"method {method!r} is unknown or has nothing to train; use one of {', '.join(known)}")
+    recipes = METHODS[method].recipes
+    if name not in recipes:
+        raise CourseError(f"recipe {name!r} is unknown for {method}; use one of {', '.join(recipes)}")
+    return recipes[name]
+
+
+def build(method: str, *, scenes: str = "published", seed: int | None = None) -> Segmenter:
+    """A learner by its name, for scenes of a recipe. seed: of its random weights; "untrained-" may stand before a name.
+
+    Raises CourseError for an unknown method or recipe of scenes.
+    """
+    name = method.removeprefix("untrained-")
+    if name not in METHODS:
+        raise CourseError(f"method {method!r} is unknown; use one of {', '.join(METHODS)}")
+    with drawing(seed):
+        learner = METHODS[name].make(recipe_of(scenes).channels)
+    return learner.to(memory_format=torch.channels_last)
+
+
+def check_scenes(learner: Segmenter, scenes: str) -> None:
+    """Raise CourseError where a learner was made for scenes of other colours than those of a recipe."""
+    channels = getattr(getattr(learner, "network", None), "in_channels", None)
+    wanted = recipe_of(scenes).channels
+    if channels not in (None, wanted) and wanted != 1:  # grey is a colour, too
+        raise CourseError(
+            f"{scenes} scenes have {wanted} channels, but the learner was trained on {channels}; train one with "
+            f"--scenes {scenes}, or evaluate it on what it was trained on"
+        )

@@ -1,0 +1,153 @@
+"""`mlcourse train segmentation`, and `mlcourse evaluate` of what it leaves."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlcourse.commands import say
+from mlcourse.errors import CourseError
+
+TASK = "segmentation"
+CHARACTERS = "characters of a scene, of which the target is one: a number, or several, such as 4,8,16"
+
+
+def train(
+    method: Annotated[
+        str, typer.Option(help="unet (a U-Net conditioned on the drawing) or prototypes (PANet)")
+    ] = "unet",
+    dataset: Annotated[
+        str, typer.Option(help="glyphs, omniglot, or a folder of characters, bright on dark")
+    ] = "glyphs",
+    protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
+    scenes: Annotated[
+        str, typer.Option(help="published (colours, target on top) or grey (one ink, the target may be hidden in part)")
+    ] = "published",
+    characters: Annotated[str, typer.Option(help=f"{CHARACTERS}: each task draws one of them")] = "4,8,16,32",
+    shot: Annotated[int, typer.Option(help="drawings of the target")] = 1,
+    recipe: Annotated[
+        str,
+        typer.Option(help="smoke (a few steps, to see that it runs) or short (at most ten minutes on 2 cores)"),
+    ] = "short",
+    steps: Annotated[int | None, typer.Option(help="outer steps, in place of the recipe's")] = None,
+    seed: Annotated[int, typer.Option(help="of the weights and of the scenes")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="folder of the run (default: one in runs)")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint, if there is one")] = False,
+    data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
+    download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
+) -> None:
+    """Train a learner that finds in a scene what a drawing shows. The best step on validation characters is kept."""
+    from mlcourse import devices, threads, training
+    from mlcourse.commands import data
+    from mlcourse.episodes import check_positive, check_seed
+    from mlcourse.vision import segmentation
+
+    levels = levels_of(characters)
+    if steps is not None:
+        check_positive("steps", steps)
+    check_positive("shot", shot)
+    check_seed(seed)
+    plan = segmentation.recipe(method, recipe)
+    learner = segmentation.build(method, scenes=scenes, seed=seed)
+    place = devices.pick(device)
+    devices.keep_freed_memory()
+    threads.limit()
+    about = {"characters_per_scene": levels, "recipe": scenes, "shot": shot}
+    split = {"protocol": protocol, "root": data_root, "download": download}
+    episodes = segmentation.SceneTasks(data.load(dataset, "train", **split), **about)
+    validation = segmentation.SceneTasks(data.load(dataset, "val", **split), **about)
+    out = out or Path("runs") / f"{TASK}-{method}-{Path(dataset).name}-{scenes}-{recipe}-seed{seed}"
+    settings = {
+        "task": TASK,
+        "method": method,
+        "dataset": data.lasting_name(dataset),
+        "protocol": protocol or ("vinyals" if dataset == "omniglot" else None),
+        "scenes": scenes,
+        "characters": list(levels),
+        "shot": shot,
+        "recipe": recipe,
+        "device": str(place),
+    }
+    steps = plan.steps if steps is None else steps
+    print(
+        f"{TASK} by {method} on {dataset}: {steps} steps of {plan.tasks} scenes of {characters} characters on {place}"
+    )
+    print(f"the run is kept in {out}")
+    history = training.train(
+        learner.to(place),
+        episodes,
+        steps=steps,
+        tasks=plan.tasks,
+        rate=plan.rate,
+        schedule=plan.schedule,
+        seed=seed,
+        validation=validation,
+        validate_every=plan.validate_every,
+        validation_episodes=plan.validation_episodes,
+        out=out,
+        resume=resume,
+        settings=settings,
+    )
+    done = len(history.losses)
+    if history.interrupted:
+        print(f"stopped after {done} of {steps} steps; what was learnt is in {out}, --resume goes on")
+        raise typer.Exit(130)
+    print(
+        f"{done} steps in {history.seconds:.0f} s, best at step {history.best_step} on validation characters. "
+        f"Next: mlcourse evaluate {out}"
+    )
+
+
+def evaluate(learner: str, given: dict[str, Any]) -> None:
+    """Print the IoU of a run or of a baseline, level by level. given: the options of `mlcourse evaluate`."""
+    from mlcourse import devices, evaluation, learners, threads
+    from mlcourse.commands import data
+    from mlcourse.episodes import check_positive, check_seed
+    from mlcourse.vision import segmentation
+
+    episodes, seed = given["episodes"] or 1000, given["seed"] or 0
+    check_positive("episodes", episodes if given["episodes"] is None else given["episodes"])
+    check_seed(seed)
+    place = devices.pick(given["device"])
+    threads.limit()
+    if Path(learner).is_dir():
+        model, about = learners.load_run(learner, device=place)
+    else:
+        model, about = segmentation.build(learner, seed=seed).to(place), {}
+    dataset = given["dataset"] or about.get("dataset") or "glyphs"
+    scenes = given["scenes"] or about.get("scenes") or "published"
+    segmentation.check_scenes(model, scenes)
+    protocol = given["protocol"] or (about.get("protocol") if dataset == about.get("dataset") else None)
+    levels = levels_of(given["characters"]) if given["characters"] else tuple(about.get("characters") or (4, 32))
+    shot = about.get("shot", 1) if given["shot"] is None else given["shot"]
+    split = given["split"] or "test"
+    images = data.load(dataset, split, protocol=protocol, root=given["data_root"], download=given["download"])
+    rows = []
+    for level in levels:
+        source = segmentation.SceneTasks(images, characters_per_scene=level, recipe=scenes, shot=shot)
+        result = evaluation.evaluate(model, source, episodes=episodes, seed=seed)
+        rows.append((level, result, segmentation.by_definition(result.scores)))
+    if given["as_json"]:
+        more = {"learner": learner, "dataset": dataset, "protocol": protocol, "trained": about}
+        told = [
+            result.as_json() | {"characters": level, "definitions": {name: list(pair) for name, pair in found.items()}}
+            for level, result, found in rows
+        ]
+        print(json.dumps(more | {"levels": told}))
+        return
+    print(f"{learner} on {dataset} {split}, {scenes} scenes, {episodes} of each level, {shot}-shot")
+    for level, result, found in rows:
+        told = "; ".join(f"{name} {value:.3f} ± {half:.3f}" for name, (value, half) in found.items())
+        print(f"{level:4d} characters: IoU {told}; worst tenth {result.worst_tenth:.3f}")
+    if dataset == about.get("dataset") and split == "train":
+        say("these characters were trained on: no figure of unseen ones")
+
+
+def levels_of(characters: str) -> tuple[int, ...]:
+    """ "4,8,16" as numbers. Raises CourseError for anything else."""
+    parts = [part.strip() for part in characters.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise CourseError(f"--characters is {characters!r}: give a number of 1 or more, or several, such as 4,8,16")
+    return tuple(map(int, parts))
