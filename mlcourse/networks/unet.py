@@ -28,26 +28,33 @@ class Layer(nn.Module):
         return F.relu(self.norm(self.conv(x)))
 
 
-class Trunk(Recorded):
-    """The way down: a layer at full size, then levels of two layers, the first of which halves the size.
+class Trunk(nn.Module):
+    """The way down: a layer on squares of 2×2 pixels, then levels of two layers, the first of which halves the size.
 
-    widths: channels of the levels, the finest first. `forward` gives the maps of all levels.
+    Squares: the pixels of each 2×2 square become channels of one place. Nothing is lost, and the finest level costs a
+    quarter (Shi et al., *Real-Time Single Image and Video Super-Resolution*, 2016, https://arxiv.org/abs/1609.05158, go
+    the same way back). widths: channels of the levels, the finest first.
     """
 
-    def __init__(self, in_channels: int, widths: tuple[int, ...], normalisation: str = "group"):
+    def __init__(self, in_channels: int, widths: tuple[int, ...], normalisation: str):
         super().__init__()
-        self.widths = tuple(widths)
-        levels = [nn.Sequential(Layer(in_channels, widths[0], normalisation))]
+        levels = [nn.Sequential(Layer(4 * in_channels, widths[0], normalisation))]
         for before, width in pairwise(widths):
             down, on = Layer(before, width, normalisation, stride=2), Layer(width, width, normalisation)
             levels.append(nn.Sequential(down, on))
         self.levels = nn.ModuleList(levels)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """x: [images, in_channels, H, W] → a map of each level, [images, width, H/2ˡ, W/2ˡ]."""
-        maps = []
-        for level in self.levels:
+    def forward(self, x: Tensor, modulations: list[tuple[Tensor, Tensor]] | None = None) -> list[Tensor]:
+        """x: [images, in_channels, H, W] → a map of each level, [images, width, H/2ˡ⁺¹, W/2ˡ⁺¹].
+
+        modulations: of each level but the finest γ and β [images, width]; then its map is ReLU(γ·x + β).
+        """
+        x, maps = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last), []
+        for number, level in enumerate(self.levels):
             x = level(x)
+            if modulations is not None and number:
+                scale, shift = (value[:, :, None, None] for value in modulations[number - 1])
+                x = F.relu(scale * x + shift)
             maps.append(x)
         return maps
 
@@ -55,93 +62,91 @@ class Trunk(Recorded):
 class Climb(nn.Module):
     """The way up: from the coarsest map to the finest, each time twice the size, beside the map of that size.
 
-    skips: channels of the maps that come in, the finest first; widths: of those that go out.
+    widths: channels of the levels, the finest first. out: numbers of each pixel.
     """
 
-    def __init__(self, skips: tuple[int, ...], widths: tuple[int, ...], normalisation: str):
+    def __init__(self, widths: tuple[int, ...], out: int, normalisation: str):
         super().__init__()
-        below = (*widths[1:-1], skips[-1])  # what comes from the level below
-        self.levels = nn.ModuleList(
-            Layer(coarse + skip, width, normalisation)
-            for coarse, skip, width in zip(below, skips[:-1], widths[:-1], strict=True)
-        )
+        self.levels = nn.ModuleList(Layer(fine + coarse, fine, normalisation) for fine, coarse in pairwise(widths))
+        self.head = nn.Conv2d(widths[0], 4 * out, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """maps: of all levels, the finest first → [images, widths[0], H, W]."""
+        """maps: of all levels, the finest first → [images, out, H, W]."""
         x = maps[-1]
         for level, skip in zip(reversed(self.levels), reversed(maps[:-1]), strict=True):
             x = level(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], 1))
-        return x
+        return F.pixel_shuffle(self.head(x), 2)
+
+
+WIDTHS = (24, 32, 64, 96)
 
 
 class UNet(Recorded):
     """Features of each pixel: down, and up again with what was seen on the way down beside it.
 
     in_channels: of the images. widths: channels of the levels, the finest first. out: features of a pixel. Height and
-    width of the images must be multiples of 2 to the number of halvings.
+    width of the images must be multiples of 2 to the number of levels.
     """
 
     def __init__(
-        self,
-        in_channels: int = 3,
-        widths: tuple[int, ...] = (12, 24, 32, 64, 96),
-        out: int = 24,
-        normalisation: str = "group",
+        self, in_channels: int = 3, widths: tuple[int, ...] = WIDTHS, out: int = 24, normalisation: str = "group"
     ):
         super().__init__()
         check_widths(widths)
         self.in_channels, self.widths = in_channels, tuple(widths)
         self.trunk = Trunk(in_channels, widths, normalisation)
-        self.up = Climb(widths, widths, normalisation)
-        self.head = nn.Conv2d(widths[0], out, 1)
+        self.up = Climb(widths, out, normalisation)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [images, in_channels, H, W] → [images, out, H, W]."""
         check_images(x, self.in_channels, self.widths)
-        return self.head(self.up(self.trunk(x)))
+        return self.up(self.trunk(x))
 
 
 class ConditionedUNet(Recorded):
-    """Drawing and scene go down the same trunk; the scene's maps are compared with the pooled drawing, and go up again.
+    """Drawing and scene go down the same trunk; on its way down the scene is compared with the drawing at each level.
 
-    `describe` makes one vector of each drawing: the mean of its coarsest map. At every level but the finest a linear
-    map of that vector meets the scene's map channel by channel (a depthwise correlation with a kernel of 1×1), and the
-    products stand beside the map on the way up. `forward` gives one number for each pixel: a logit.
+    `describe` makes one vector of each drawing, out of its coarsest map. At every level but the finest two linear maps
+    of that vector, γ and β, meet the scene's map channel by channel, before the next level sees it: a depthwise
+    correlation with a kernel of 1×1 and a threshold, known as FiLM (Perez et al., *FiLM: Visual Reasoning with a
+    General Conditioning Layer*, 2018, https://arxiv.org/abs/1709.07871). So the scene's features become those of this
+    drawing early on. `forward` gives one number for each pixel: a logit.
 
-    The arguments are those of `UNet`.
+    The arguments are those of `UNet`; vector: numbers that a drawing is described by.
     """
 
     def __init__(
-        self,
-        in_channels: int = 3,
-        widths: tuple[int, ...] = (12, 24, 32, 64, 96),
-        normalisation: str = "group",
+        self, in_channels: int = 3, widths: tuple[int, ...] = WIDTHS, vector: int = 128, normalisation: str = "group"
     ):
         super().__init__()
         check_widths(widths)
         self.in_channels, self.widths = in_channels, tuple(widths)
         self.trunk = Trunk(in_channels, widths, normalisation)
-        self.keys = nn.ModuleList(nn.Linear(widths[-1], width) for width in widths[1:])
-        self.bottom = nn.Sequential(
-            Layer(2 * widths[-1], widths[-1], normalisation), Layer(widths[-1], widths[-1], normalisation)
-        )
-        skips = (widths[0], *(2 * width for width in widths[1:-1]), widths[-1])
-        self.up = Climb(skips, widths, normalisation)
-        self.head = nn.Conv2d(widths[0], 1, 1)
+        self.describer = nn.Linear(4 * widths[-1], vector)
+        self.keys = nn.ModuleList(nn.Linear(vector, 2 * width) for width in widths[1:])
+        for key in self.keys:  # at first the scene's maps are nearly what they are without a drawing
+            nn.init.normal_(key.weight, std=0.3 / vector**0.5)
+            nn.init.zeros_(key.bias)
+        self.bottom = nn.Sequential(*(Layer(widths[-1], widths[-1], normalisation) for _ in range(2)))
+        self.up = Climb(widths, 1, normalisation)
+        nn.init.constant_(self.up.head.bias, -2.0)  # most pixels are background
 
     def describe(self, drawings: Tensor) -> Tensor:
-        """Drawings [images, in_channels, h, w] → [images, widths[-1]]."""
+        """Drawings [images, in_channels, h, w] → [images, vector]."""
         check_images(drawings, self.in_channels, self.widths)
-        return self.trunk(drawings)[-1].mean((2, 3))
+        coarse = self.trunk(drawings)[-1]
+        return self.describer(F.adaptive_avg_pool2d(coarse, 2).flatten(1))
 
     def forward(self, scenes: Tensor, vectors: Tensor) -> Tensor:
         """Logits [images, H, W] of scenes [images, in_channels, H, W], given vectors [images, D] from `describe`."""
         check_images(scenes, self.in_channels, self.widths)
-        maps = self.trunk(scenes)
-        for level, key in enumerate(self.keys, 1):
-            maps[level] = torch.cat([maps[level], maps[level] * key(vectors)[:, :, None, None]], 1)
+        modulations = []
+        for key in self.keys:
+            change, shift = key(vectors).chunk(2, 1)
+            modulations.append((1 + change, shift))
+        maps = self.trunk(scenes, modulations)
         maps[-1] = self.bottom(maps[-1])
-        return self.head(self.up(maps)).squeeze(1)
+        return self.up(maps).squeeze(1)
 
 
 def check_widths(widths: tuple[int, ...]) -> None:
@@ -152,7 +157,7 @@ def check_widths(widths: tuple[int, ...]) -> None:
 
 def check_images(x: Tensor, channels: int, widths: tuple[int, ...]) -> None:
     """Raise CourseError for images that a U-Net of these widths does not take."""
-    step = 2 ** (len(widths) - 1)
+    step = 2 ** len(widths)
     if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % step or x.shape[3] % step:
         raise CourseError(
             f"images are {tuple(x.shape[1:])} (channels, height, width), but this U-Net takes {channels} channels, and "

@@ -563,11 +563,11 @@ SMOKE = Recipe(steps=4, tasks=2, rate=1e-3, validate_every=2, validation_episode
 METHODS = {
     "unet": Method(
         lambda channels: ConditionedUNet(unet.ConditionedUNet(channels)),
-        {"smoke": SMOKE, "short": Recipe(steps=2000, tasks=16, rate=2e-3, validate_every=250)},
+        {"smoke": SMOKE, "short": Recipe(steps=2000, tasks=16, rate=2e-3, validate_every=500)},
     ),
     "prototypes": Method(
         lambda channels: MaskedPrototypes(unet.UNet(channels)),
-        {"smoke": SMOKE, "short": Recipe(steps=2000, tasks=16, rate=2e-3, validate_every=250)},
+        {"smoke": SMOKE, "short": Recipe(steps=2000, tasks=16, rate=2e-3, validate_every=500)},
     ),
     "every-character": Method(lambda channels: EveryCharacter(), {}),
     "template-matching": Method(lambda channels: TemplateMatching(), {}),
