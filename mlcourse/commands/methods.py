@@ -53,8 +53,7 @@ def task_of(learner: str) -> str | None:
     if config.is_file():
         told = files.read_json(config)
         return told.get("task") if isinstance(told, dict) and told.get("task") in TASKS else None
-    name = learner.removeprefix("untrained-")
-    return next((task for task, (_, names) in TASKS.items() if name in names), None)
+    return next((task for task, (_, names) in TASKS.items() if learner in names), None)
 
 
 def command_of(task: str, name: str) -> Callable:

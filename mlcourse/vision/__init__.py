@@ -6,7 +6,10 @@ and `mlcourse evaluate` of a folder that such a training left (its `config.json`
 name. This file imports nothing, so that `mlcourse --help` waits for nothing.
 """
 
-# name -> what it asks, and its learners that need no training: by these names `mlcourse evaluate` knows them
+# name -> what it asks, and the names by which `mlcourse evaluate` knows its baselines
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "segmentation": ("which pixels belong to what a drawing shows?", ("every-character", "template-matching")),
+    "segmentation": (
+        "which pixels belong to what a drawing shows?",
+        ("every-character", "template-matching", "untrained-unet", "untrained-prototypes"),
+    ),
 }
