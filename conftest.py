@@ -4,6 +4,12 @@ import os
 import shutil
 import tempfile
 
+from hypothesis import settings
+
+# The same cases in each run, and no verdict on a case's time: a machine may be busy.
+settings.register_profile("course", derandomize=True, deadline=None)
+settings.load_profile("course")
+
 
 def pytest_configure(config):
     os.environ.setdefault("MLCOURSE_BUDGET", "smoke")

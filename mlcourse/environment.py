@@ -482,7 +482,7 @@ make help              this list
 
 PYTHON=python3.12 names the Python to start with. Without make: python mlcourse/environment.py lab"""
 
-LEFT_BEHIND = (".pytest_cache", ".ruff_cache", ".mypy_cache", "build", "dist")
+LEFT_BEHIND = (".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "build", "dist")
 
 
 def clean():

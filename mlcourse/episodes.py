@@ -8,6 +8,7 @@ https://arxiv.org/abs/1606.04080.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlcourse.datasets.distortion import check_strength, distorted
 from mlcourse.datasets.images import ClassImages
 from mlcourse.datasets.sinusoids import Sinusoids
 from mlcourse.errors import CourseError
@@ -135,15 +137,24 @@ class EpisodeSampler:
     The class drawn i-th gets label i, so a class has another label in every task: only the support set tells.
     way, shot, query: classes per task, support samples per class, query samples per class.
     device: where the pictures lie and the episodes appear. Indices are drawn on the CPU in any case.
+    distort: how strongly each picture is distorted (`mlcourse.datasets.distortion`): for training. 0: not at all.
     """
 
     gives = "episodes"  # for learners that train on them
 
     def __init__(
-        self, data: ClassImages, way: int = 5, shot: int = 1, query: int = 15, *, device: torch.device | str = "cpu"
+        self,
+        data: ClassImages,
+        way: int = 5,
+        shot: int = 1,
+        query: int = 15,
+        *,
+        device: torch.device | str = "cpu",
+        distort: float = 0,
     ) -> None:
         _check_request(data, way, shot, query)
-        self.way, self.shot, self.query = way, shot, query
+        check_strength(distort)
+        self.way, self.shot, self.query, self.distort = way, shot, query, distort
         self.device = torch.device(device)
         self.data, self._given = data.to(self.device), data  # what was given knows its content, for all its samplers
 
@@ -160,9 +171,9 @@ class EpisodeSampler:
         query_index = index[..., self.shot :].reshape(tasks, -1)
         labels = torch.arange(self.way)
         return Episode(
-            support_x=self._pictures(support_index),
+            support_x=self._pictures(support_index, generator),
             support_y=labels.repeat_interleave(self.shot).repeat(tasks, 1).to(self.device),
-            query_x=self._pictures(query_index),
+            query_x=self._pictures(query_index, generator),
             query_y=labels.repeat_interleave(self.query).repeat(tasks, 1).to(self.device),
             classes=classes.to(self.device),
             support_index=support_index.to(self.device),
@@ -172,7 +183,8 @@ class EpisodeSampler:
     def describe(self) -> dict[str, Any]:
         """What its episodes are, for headers, stored results and digests."""
         data = {"data": self.data.name, "split": self.data.split, "content": self._given.content}
-        return data | {"way": self.way, "shot": self.shot, "query": self.query}
+        told = data | {"way": self.way, "shot": self.shot, "query": self.query}
+        return told | ({"distort": self.distort} if self.distort else {})
 
     def draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
         """The class behind each label: int64 [tasks, way]."""
@@ -182,10 +194,50 @@ class EpisodeSampler:
         """Which samples of each class are taken, support first: int64 [tasks, way] -> [tasks · way, per_class]."""
         return draw_distinct(self.data.counts[classes].flatten(), per_class, generator)
 
-    def _pictures(self, index: Tensor) -> Tensor:
+    def _pictures(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """uint8 in 0..255 to float32 in [0, 1]: [tasks, n] -> [tasks, n, C, H, W]."""
         chosen = self.data.images.index_select(0, index.flatten().to(self.device))
-        return chosen.to(torch.float32).div_(255).view(*index.shape, *self.data.shape)
+        chosen = distorted(chosen.to(torch.float32).div_(255), self.distort, generator)
+        return chosen.view(*index.shape, *self.data.shape)
+
+
+class WithinGroups(EpisodeSampler):
+    """Draws tasks whose classes are all of one group, as the characters of one alphabet are.
+
+    Sample number j of each class is by drawer j, as in Omniglot: the support set of a task is by `shot` drawers, its
+    queries are by `query` others, the same for all classes. So no drawer's hand tells which class a query is of (Lake,
+    Salakhutdinov, Tenenbaum, *The Omniglot challenge: a 3-year progress report*, 2019,
+    https://arxiv.org/abs/1902.03477). Every group with `way` classes or more is drawn as often as any other.
+    """
+
+    def __init__(self, data: ClassImages, way: int, shot: int, query: int, **more: Any):
+        super().__init__(data, way, shot, query, **more)
+        self.drawers = int(data.counts[0])
+        if (data.counts != self.drawers).any():
+            raise CourseError(
+                f"classes of {data.name} have {int(data.counts.min())} to {int(data.counts.max())} pictures, but tasks "
+                "within groups need the same drawers in each class; take other data, or tasks of all classes"
+            )
+        groups = Counter(data.groups)
+        large = sorted(group for group, classes in groups.items() if classes >= way)
+        if not large:
+            name, most = groups.most_common(1)[0]
+            raise CourseError(f"no group of {data.name} has {way} classes; {name!r} has most, {most}: take a lower way")
+        self.sizes = torch.tensor([groups[group] for group in large])
+        self.members = torch.zeros(len(large), int(self.sizes.max()), dtype=torch.int64)
+        for row, group in enumerate(large):
+            of_group = [i for i, one in enumerate(data.groups) if one == group]
+            self.members[row, : len(of_group)] = torch.tensor(of_group)
+
+    def draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
+        """The class behind each label: int64 [tasks, way], each row of one group."""
+        group = torch.randint(len(self.sizes), (tasks,), generator=generator)
+        return self.members[group].gather(1, draw_distinct(self.sizes[group], self.way, generator))
+
+    def draw_samples(self, classes: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
+        """The same drawers for all classes of a task."""
+        drawers = draw_distinct(torch.full((len(classes),), self.drawers), per_class, generator)
+        return drawers.repeat_interleave(classes.shape[1], 0)
 
 
 def draw_distinct(sizes: Tensor, k: int, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,10 @@
 """How much slower the course becomes when others compute on the same cores, by how PyTorch's threads wait.
 
     mlcourse bench threads --out data/results/threads.json
+    mlcourse bench lessons --out data/results/lessons_beside_others.json
 
-A neighbour is a process that counts for ever on one core. Each setting is an environment of its own: OpenMP reads it
+The second runs every lesson at its full length beside one neighbour, where a lesson computes with a thread less. A
+neighbour is a process that counts for ever on one core. Each setting is an environment of its own: OpenMP reads it
 when PyTorch is imported.
 """
 
@@ -20,7 +22,7 @@ from typing import Any
 
 import torch
 
-from mlcourse import bench, datasets, devices, files, learners, threads
+from mlcourse import bench, datasets, devices, files, learners, places, threads
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 
@@ -34,6 +36,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "spins 100,000": {"GOMP_SPINCOUNT": "100000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
+OURS = "the course's own"  # nothing is set: `threads.settle` chooses
 NEIGHBOURS = {"quiet": 0, "one neighbour": 1, "two neighbours": 2}
 NEIGHBOUR = "while True: pass"
 STEPS = {"W1-q1": 16, "W2": 10, "prototypical short": 60}  # timed ones; two more before them are not counted
@@ -104,13 +107,15 @@ def neighbours(count: int) -> Iterator[None]:
 def environment(setting: str) -> dict[str, str]:
     """This process's environment with nothing said about threads but what the setting says."""
     dropped = {*threads.CHOICES, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
-    return {name: value for name, value in os.environ.items() if name not in dropped} | SETTINGS[setting]
+    return {name: value for name, value in os.environ.items() if name not in dropped} | SETTINGS.get(setting, {})
 
 
-def notebook_seconds(setting: str) -> float | None:
-    """Seconds that `mlcourse run` takes for a lesson at `smoke`; None when it was given up."""
+def notebook_seconds(
+    setting: str, notebook: str = NOTEBOOK, budget: str = "smoke", *, cells: bool = False
+) -> float | None:
+    """Seconds that `mlcourse run` takes for a lesson, or only those of its `cells`; None when it was given up."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "mlcourse", "run", NOTEBOOK, "--budget", "smoke", "--out", folder]
+        command = [sys.executable, "-m", "mlcourse", "run", notebook, "--budget", budget, "--out", folder]
         # a work folder of its own: the course's notebook runs, not a learner's copy
         about = environment(setting) | {"MLCOURSE_WORK": str(Path(folder) / "work")}
         started = time.perf_counter()
@@ -120,8 +125,15 @@ def notebook_seconds(setting: str) -> float | None:
             return None
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise CourseError(f"notebook {NOTEBOOK} stopped with exit code {done.returncode}: {last}")
-        return time.perf_counter() - started
+            raise CourseError(f"notebook {notebook} stopped with exit code {done.returncode}: {last}")
+        whole = time.perf_counter() - started
+        return sum(map(cell_seconds, Path(folder).rglob("*.ipynb"))) if cells else whole
+
+
+def cell_seconds(executed: Path) -> float:
+    """What the cells of an executed notebook took, without its kernel's start."""
+    cells = files.read_json(executed)["cells"]
+    return sum(cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells)
 
 
 def measure(setting: str) -> dict[str, Any]:
@@ -137,6 +149,13 @@ def measure(setting: str) -> dict[str, Any]:
     return rows | {f"notebook {NOTEBOOK}": {"seconds": notebook_seconds(setting)}}
 
 
+def check_loads(loads: list[str]) -> None:
+    """Raise CourseError for a load that is none of NEIGHBOURS."""
+    for load in loads:
+        if load not in NEIGHBOURS:
+            raise CourseError(f"load {load!r} is unknown; use one of {', '.join(NEIGHBOURS)}")
+
+
 def table(
     *,
     loads: list[str],
@@ -148,9 +167,7 @@ def table(
     A load that the file holds already, measured on the same machine by the same steps, stays when it is not in `loads`.
     at: told which share of the settings is done, and what is measured.
     """
-    for load in loads:
-        if load not in NEIGHBOURS:
-            raise CourseError(f"load {load!r} is unknown; use one of {', '.join(NEIGHBOURS)}")
+    check_loads(loads)
     cpu = torch.device("cpu")
     report: dict[str, Any] = {"machine": bench.machine(cpu), "steps": STEPS, "settings": SETTINGS, "loads": {}}
     if out is not None and out.is_file():
@@ -162,6 +179,29 @@ def table(
         at(index / len(pairs), f"{load}, {setting}")
         with neighbours(NEIGHBOURS[load]):
             report["loads"].setdefault(load, {})[setting] = measure(setting)
+        if out is not None:
+            files.write_json(out, report)
+    return report
+
+
+def lessons(
+    *,
+    loads: list[str],
+    at: Callable[[float, str], None] = lambda share, text: None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Seconds of every notebook's cells at `lesson`, by load; the arguments are those of `table`.
+
+    Threads wait as the course sets it.
+    """
+    check_loads(loads)
+    report: dict[str, Any] = {"machine": bench.machine(torch.device("cpu")), "seconds": {load: {} for load in loads}}
+    names = [path.stem for path in sorted((places.repository() / "notebooks").glob("*.ipynb"))]
+    jobs = [(load, name) for load in loads for name in names]
+    for index, (load, name) in enumerate(jobs):
+        at(index / len(jobs), f"{load}, {name}")
+        with neighbours(NEIGHBOURS[load]):
+            report["seconds"][load][name] = notebook_seconds(OURS, name[:2], "lesson", cells=True)
         if out is not None:
             files.write_json(out, report)
     return report

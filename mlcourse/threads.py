@@ -4,17 +4,24 @@ PyTorch divides each operation among threads of OpenMP. At its end they wait for
 by counting to 300,000 before it sleeps. That is quick while every thread has a core to itself. On a shared core the one
 who counts takes the time of the one who is waited for, and a step of training takes several times as long.
 `data/results/threads.json` has the measurements (`mlcourse bench threads`).
+
+A lesson goes further: where other programs keep a core busy, it computes with a thread less. Its many small operations
+each wait for the slowest thread, so with one busy neighbour on two cores notebook 07 took 83 s with two threads and
+14 s with one, notebook 04 165 s and 73 s (quiet, with two threads: 16 s and 62 s).
 """
 
 import math
 import os
 import sys
+import time
 from pathlib import Path, PurePosixPath
 
 SPINS = 1000  # how far a waiting thread counts before it sleeps
 # What a user may have said about waiting. GOMP_SPINCOUNT is of GNU's OpenMP (PyTorch on Linux), the other of every one.
 CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 MOST = 8  # the course's networks are too small for more threads
+LOOKS, LOOK = 4, 0.25  # how often one looks for a free core, and for how many seconds each time
+NEARLY = 0.25  # a core of which this share is taken counts as free
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -40,6 +47,40 @@ def limit() -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(cores(), torch.get_num_threads(), MOST))
     return torch.get_num_threads()
+
+
+def make_room() -> int:
+    """`limit`, and a thread less for each core that other programs keep busy now; 1 at least.
+
+    Returns how many threads were given up. It looks once: the number stays as it is, so that one run of a lesson adds
+    its numbers up in one order. Where the user has set OMP_NUM_THREADS, that number stays.
+    """
+    import torch
+
+    wanted = limit()
+    if "OMP_NUM_THREADS" in os.environ or wanted == 1:
+        return 0
+    for _ in range(LOOKS):  # a browser that draws the page is busy for a moment only
+        free = max(1, math.floor(spare(LOOK) + NEARLY))
+        if free >= wanted:
+            return 0
+    torch.set_num_threads(free)
+    return wanted - free
+
+
+def spare(seconds: float) -> float:
+    """How many of this process's cores other programs leave to it, looked at for that long: 1.2 of 2, say."""
+    import psutil  # late: nobody else needs it
+
+    def left() -> float:
+        every = psutil.cpu_times(percpu=True)
+        bound = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(every))
+        idle = sum(every[core].idle + getattr(every[core], "iowait", 0) for core in bound if core < len(every))
+        return idle + time.process_time()
+
+    before, began = left(), time.perf_counter()
+    time.sleep(seconds)
+    return (left() - before) / (time.perf_counter() - began)
 
 
 def cores() -> int:

@@ -272,3 +272,16 @@ def test_images_of_whole_numbers_are_refused_where_they_would_be_taken_for_share
     assert bytes_.to("cpu").query_x.dtype == torch.uint8
     with pytest.raises(CourseError, match="5 distinct numbers do not fit into 4"):
         draw_distinct(torch.tensor([9, 4]), 5, torch.Generator())
+
+
+def test_distorted_episodes_are_of_the_same_pictures():
+    data = squares(classes=8, samples=6)
+    plain, bent = (EpisodeSampler(data, 5, 1, 3, distort=strength) for strength in (0, 1.0))
+    one, other = (sampler.sample(1, torch.Generator().manual_seed(1)) for sampler in (plain, bent))
+    assert torch.equal(one.support_index, other.support_index)
+    assert torch.equal(one.query_index, other.query_index)
+    assert not torch.equal(one.query_x, other.query_x)
+    assert "distort" not in plain.describe()
+    assert bent.describe()["distort"] == 1.0
+    with pytest.raises(CourseError, match="strength is -1"):
+        EpisodeSampler(data, 5, 1, 3, distort=-1)

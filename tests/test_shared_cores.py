@@ -10,7 +10,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from mlcourse import shared_cores, threads
+from mlcourse import files, places, shared_cores, threads
 from mlcourse.commands import app
 from mlcourse.errors import CourseError
 
@@ -92,3 +92,37 @@ def test_what_a_setting_says_stays_in_the_process():
     about = shared_cores.environment("passive")
     done = subprocess.run([sys.executable, "-c", code], env=about, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "PASSIVE"]
+
+
+def test_every_lesson_is_timed_beside_a_neighbour_as_the_course_sets_its_threads(monkeypatch, tmp_path):
+    asked = []
+
+    def seconds(setting, notebook, budget, *, cells):
+        assert cells
+        asked.append((notebook, budget))
+        return 7.0
+
+    monkeypatch.setattr(shared_cores, "notebook_seconds", seconds)
+    out = tmp_path / "lessons.json"
+    report = shared_cores.lessons(loads=["one neighbour"], out=out)
+    notebooks = sorted(path.stem for path in places.repository().glob("notebooks/*.ipynb"))
+    assert asked == [(name[:2], "lesson") for name in notebooks]
+    assert report == json.loads(out.read_text())
+    assert report["seconds"]["one neighbour"] == dict.fromkeys(notebooks, 7.0)
+    assert not {"GOMP_SPINCOUNT", "OMP_NUM_THREADS"} & shared_cores.environment(shared_cores.OURS).keys()
+    with pytest.raises(CourseError, match="load 'loud' is unknown"):
+        shared_cores.lessons(loads=["loud"])
+
+
+BESIDE = places.data() / "results" / "lessons_beside_others.json"
+
+
+@pytest.mark.skipif(not BESIDE.is_file(), reason="no run beside others is on record")
+def test_beside_one_neighbour_no_lesson_takes_more_than_two_and_a_half_times_its_quiet_time():
+    """The record of `mlcourse bench lessons` against that of `make test-full`, both of one machine with two cores."""
+    quiet = files.read_json(places.data() / "results" / "lessons.json")
+    beside = files.read_json(BESIDE)["seconds"]["one neighbour"]
+    assert len(beside) >= 13
+    for name, taken in beside.items():
+        if name in quiet:
+            assert taken <= 2.5 * quiet[name]["seconds"], name

@@ -150,3 +150,78 @@ def test_the_table_has_every_load_setting_and_job(record):
         assert list(settings) == list(shared_cores.SETTINGS)
         for jobs in settings.values():
             assert set(jobs) == {*shared_cores.STEPS, f"notebook {shared_cores.NOTEBOOK}"}
+
+
+# ------------------------------------------------------------------ other programs
+
+
+class Clock:
+    """Cores that others keep busy to a given share; each sleep moves the time on."""
+
+    def __init__(self, monkeypatch, *looks, cores=2, own=0.0):
+        self.now, self.idle, self.looks, self.cores, self.own = 100.0, 50.0, list(looks), cores, own
+        core = type("Core", (), {"iowait": 0.0})
+        import psutil
+
+        def times(percpu):
+            assert percpu
+            made = []
+            for _ in range(self.cores):
+                one = core()
+                one.idle = self.idle / self.cores
+                made.append(one)
+            return made
+
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setattr(psutil, "cpu_times", times)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+        monkeypatch.setattr(threads, "quota", lambda: None)
+        monkeypatch.setattr(threads.time, "sleep", self.sleep)
+        monkeypatch.setattr(threads.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(threads.time, "process_time", lambda: self.own * self.now)
+
+    def sleep(self, seconds):
+        self.now += seconds
+        busy = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        self.idle += seconds * (self.cores - busy - self.own)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("looks", "cores", "given_up"),
+    [
+        ([0.0], 2, 0),
+        ([0.2], 2, 0),  # an editor, a page that blinks
+        ([1.0], 2, 1),
+        ([0.6], 2, 1),
+        ([2.0], 2, 1),  # one thread stays
+        ([1.0, 1.0, 0.0], 2, 0),  # busy for a moment: the browser draws the page
+        ([0.0, 1.0], 2, 0),
+        ([1.0], 4, 0),  # three cores are free, and two threads are wanted
+        ([3.0], 4, 1),
+    ],
+)
+def test_a_lesson_makes_room_for_busy_programs(monkeypatch, two_threads, looks, cores, given_up):
+    Clock(monkeypatch, *looks, cores=cores)
+    assert threads.make_room() == given_up
+    assert torch.get_num_threads() == 2 - given_up
+
+
+def test_ones_own_work_is_no_neighbour(monkeypatch, two_threads):
+    Clock(monkeypatch, 0.0, own=0.9)
+    assert threads.spare(0.25) == pytest.approx(2.0)
+    assert threads.make_room() == 0
+
+
+def test_no_room_is_made_where_the_user_has_set_a_number(monkeypatch, two_threads):
+    Clock(monkeypatch, 2.0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads.make_room() == 0
+    assert torch.get_num_threads() == 2

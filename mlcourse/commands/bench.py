@@ -7,11 +7,13 @@ import typer
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="maml or threads")],
+    what: Annotated[str, typer.Argument(help="maml, threads or lessons")],
     workload: Annotated[list[str] | None, typer.Option(help="W1-q1, W1-q15, W2, W3, MLP (default: all)")] = None,
     rounds: Annotated[int, typer.Option(help="steps of each way, taking turns; 5 or more for a figure to report")] = 5,
     growth: Annotated[bool, typer.Option(help="also the growth with tasks and with inner steps")] = True,
-    load: Annotated[list[str] | None, typer.Option(help="threads: quiet, one neighbour, two neighbours")] = None,
+    load: Annotated[
+        list[str] | None, typer.Option(help="threads, lessons: quiet, one neighbour, two neighbours")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
     out: Annotated[Path | None, typer.Option(help="also write the JSON to this file")] = None,
@@ -21,6 +23,8 @@ def bench(
     The libraries higher, TorchOpt and learn2learn take part where they are installed: pip install -e ".\[peers]".
 
     threads: time steps and a lesson while others use the same cores, by how PyTorch's threads wait. About 20 minutes.
+
+    lessons: time every lesson at its full length beside one busy neighbour (or --load). About 10 minutes.
 
     Let nothing else run meanwhile.
     """
@@ -32,8 +36,10 @@ def bench(
 
     if what == "threads":
         return bench_threads(load, as_json, out)
+    if what == "lessons":
+        return bench_lessons(load, as_json, out)
     if what != "maml":
-        raise CourseError(f"{what!r} has no benchmark; use maml or threads")
+        raise CourseError(f"{what!r} has no benchmark; use maml, threads or lessons")
     place = devices.pick(device)
     threads.limit()
     names = workload or list(bench.WORKLOADS)
@@ -52,6 +58,23 @@ def bench_threads(loads: list[str] | None, as_json: bool, out: Path | None) -> N
     with Progress("bench") as progress:
         report = shared_cores.table(loads=loads or list(shared_cores.NEIGHBOURS), at=progress.at, out=out)
     print(json.dumps(report)) if as_json else show_threads(report)
+
+
+def bench_lessons(loads: list[str] | None, as_json: bool, out: Path | None) -> None:
+    """The seconds of `mlcourse.shared_cores.lessons`."""
+    import json
+
+    from mlcourse import shared_cores
+    from mlcourse.commands.console import Progress
+
+    with Progress("bench") as progress:
+        report = shared_cores.lessons(loads=loads or ["one neighbour"], at=progress.at, out=out)
+    if as_json:
+        print(json.dumps(report))
+        return
+    for load, seconds in report["seconds"].items():
+        for name, taken in seconds.items():
+            print(f"{load}: {name} {'given up' if taken is None else f'{taken:.0f} s'}")
 
 
 def show_threads(report: dict) -> None:

@@ -10,7 +10,7 @@ from mlcourse.commands import fitting, methods, on_protocol, say
 from mlcourse.commands.data import DATASET_HELP
 from mlcourse.errors import CourseError
 
-OF_TASKS = ("characters", "scenes")  # options that tasks of vision take
+OF_TASKS = ("characters", "scenes", "picture")  # options that tasks of vision take
 NOT_OF_TASKS = ("way", "query", "inner_steps", "drawn", "convert", "out")  # and those that they do not take
 
 
@@ -58,6 +58,9 @@ def evaluate(
     ] = None,
     scenes: Annotated[
         str | None, typer.Option(help="of segmentation: published or grey (default: as the run, else published)")
+    ] = None,
+    picture: Annotated[
+        str | None, typer.Option(help="of segmentation: whether the drawing is of the same picture or of an other one")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:

@@ -25,6 +25,13 @@ def train(
         str, typer.Option(help="published (colours, target on top) or grey (one ink, the target may be hidden in part)")
     ] = "published",
     characters: Annotated[str, typer.Option(help=f"{CHARACTERS}: each task draws one of them")] = "4,8,16,32",
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            help="what the drawing shows: same (the scene's own picture, turned otherwise) or other (another of the "
+            "class). Default: same for published scenes, other for grey ones"
+        ),
+    ] = None,
     shot: Annotated[int, typer.Option(help="drawings of the target")] = 1,
     recipe: Annotated[
         str,
@@ -54,7 +61,7 @@ def train(
     place = devices.pick(device)
     devices.keep_freed_memory()
     threads.limit()
-    about = {"characters_per_scene": levels, "recipe": scenes, "shot": shot}
+    about = {"characters_per_scene": levels, "recipe": scenes, "shot": shot, "same_picture": _same(picture)}
     split = {"protocol": protocol, "root": data_root, "download": download}
     episodes = segmentation.SceneTasks(data.load(dataset, "train", **split), **about)
     validation = segmentation.SceneTasks(data.load(dataset, "val", **split), **about)
@@ -66,6 +73,7 @@ def train(
         "protocol": protocol or ("vinyals" if dataset == "omniglot" else None),
         "scenes": scenes,
         "characters": list(levels),
+        "picture": "same" if episodes.same_picture else "other",
         "shot": shot,
         "recipe": recipe,
         "device": str(place),
@@ -122,11 +130,13 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     protocol = given["protocol"] or (about.get("protocol") if dataset == about.get("dataset") else None)
     levels = levels_of(given["characters"]) if given["characters"] else tuple(about.get("characters") or (4, 32))
     shot = about.get("shot", 1) if given["shot"] is None else given["shot"]
-    split = given["split"] or "test"
+    split, same = given["split"] or "test", _same(given["picture"])
     images = data.load(dataset, split, protocol=protocol, root=given["data_root"], download=given["download"])
     rows = []
     for level in levels:
-        source = segmentation.SceneTasks(images, characters_per_scene=level, recipe=scenes, shot=shot)
+        source = segmentation.SceneTasks(
+            images, characters_per_scene=level, recipe=scenes, shot=shot, same_picture=same
+        )
         result = evaluation.evaluate(model, source, episodes=episodes, seed=seed)
         rows.append((level, result, segmentation.by_definition(result.scores)))
     if given["as_json"]:
@@ -137,12 +147,20 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
         ]
         print(json.dumps(more | {"levels": told}))
         return
-    print(f"{learner} on {dataset} {split}, {scenes} scenes, {episodes} of each level, {shot}-shot")
+    drawn = "the same picture" if source.same_picture else "another picture of the class"
+    print(f"{learner} on {dataset} {split}, {scenes} scenes, {episodes} of each level, {shot}-shot, {drawn} as drawing")
     for level, result, found in rows:
         told = "; ".join(f"{name} {value:.3f} ± {half:.3f}" for name, (value, half) in found.items())
         print(f"{level:4d} characters: IoU {told}; worst tenth {result.worst_tenth:.3f}")
     if dataset == about.get("dataset") and split == "train":
         say("these characters were trained on: no figure of unseen ones")
+
+
+def _same(picture: str | None) -> bool | None:
+    """Whether the drawing is of the scene's picture; None: as the recipe of the scenes says."""
+    if picture not in (None, "same", "other"):
+        raise CourseError(f"--picture is {picture!r}: give same or other")
+    return None if picture is None else picture == "same"
 
 
 def levels_of(characters: str) -> tuple[int, ...]:

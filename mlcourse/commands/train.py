@@ -50,18 +50,26 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint, if there is one")] = False,
     data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
     drawn: Annotated[bool, typer.Option("--drawn", help="redraw every image with the drawing pad's pen")] = False,
+    distort: Annotated[
+        float, typer.Option(help="how strongly training pictures of characters are distorted, 0 (not) to 3")
+    ] = 0,
+    within_groups: Annotated[
+        bool, typer.Option("--within-groups", help="each task takes its classes from one group, such as one alphabet")
+    ] = False,
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
 ) -> None:
     """Meta-train METHOD from random weights; the best step on validation classes is kept."""
     from mlcourse import datasets, devices, learners, threads, training
     from mlcourse.commands import data
-    from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
+    from mlcourse.datasets.distortion import check_strength
+    from mlcourse.episodes import EpisodeSampler, WithinGroups, check_positive, check_seed
 
     wanted = {"way": way, "shot": shot, "query": query, "train-way": train_way, "steps": steps}
     for what, value in (wanted | {"accumulate": accumulate}).items():
         if value is not None:
             check_positive(what, value)
     check_seed(seed)
+    check_strength(distort)
     recipe = _recipe(recipe, budget)
     plan = learners.recipe(method, recipe, way or fitting.DEFAULT_WAY)
     place = devices.pick(device)
@@ -93,10 +101,11 @@ def train(
     channels, size, _ = fitted.train.shape
     learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, network=network, **options)
     learner = learner.to(place)
-    episodes = EpisodeSampler(fitted.train, fitted.train_way, shot, fitted.train_query, device=place)
+    sampler = WithinGroups if within_groups else EpisodeSampler
+    episodes = sampler(fitted.train, fitted.train_way, shot, fitted.train_query, device=place, distort=distort)
     validation = None
     if fitted.val is not None:
-        validation = EpisodeSampler(fitted.val, fitted.validation_way, shot, fitted.query, device=place)
+        validation = sampler(fitted.val, fitted.validation_way, shot, fitted.query, device=place)
     out = out or Path("runs") / f"{method}-{Path(dataset).name}-{way}way-{shot}shot-{recipe}-seed{seed}"
     settings = {
         "init": "none",  # random weights: nothing was pre-trained
@@ -115,6 +124,10 @@ def train(
         settings["classes"] = {"train": list(fitted.train.names), "val": list(fitted.val.names) if validation else []}
     if validation is not None and fitted.validation_way != way:
         settings["validation_way"] = fitted.validation_way
+    if within_groups:
+        settings["within_groups"] = True
+    if distort:
+        settings["distort"] = distort
     steps = plan.steps if steps is None else steps
     print(f"{method} on {dataset}: {steps} steps of {plan.tasks} x {fitted.train_way}-way {shot}-shot on {place}")
     print(f"the run is kept in {out}")

@@ -12,6 +12,7 @@ code that made its data set. There are two recipes, by name:
 | shear | uniform in ±10° (the two axes turn apart by twice that) | the same |
 | scale | each axis by itself from ½ to 2, uniform in its logarithm, of a character of 32 pixels | the same |
 | place | uniform, so that all its ink lies on the canvas of 96×96 | the same |
+| drawing | the same picture as in the scene, turned and sheared otherwise | another picture of the class |
 
 **What a pixel of a character is.** Pictures have soft edges: a pixel's ink lies between 0 and 1. Here ink is there, or
 it is not: a character's pixels are those where its turned and scaled picture has at least INK = 0.3 (hairlines of thin
@@ -50,19 +51,21 @@ SIDES = (24, 32, 40, 48, 64, 80)  # of the squares in which characters are drawn
 class SceneRecipe:
     """How scenes are drawn. Angles in degrees; `scale`: from 1/scale to scale; `channels`: 3 (colours) or 1 (one ink).
 
-    target_last: whether the target is drawn over all others.
+    target_last: whether the target is drawn over all others. same_picture: whether the drawing that says what to look
+    for is of the picture that stands in the scene (as in the published code), or of another one of its class (harder).
     """
 
     channels: int
     target_last: bool
+    same_picture: bool
     rotation: float = 20.0
     shear: float = 10.0
     scale: float = 2.0
 
 
 RECIPES = {
-    "published": SceneRecipe(channels=3, target_last=True),
-    "grey": SceneRecipe(channels=1, target_last=False),
+    "published": SceneRecipe(channels=3, target_last=True, same_picture=True),
+    "grey": SceneRecipe(channels=1, target_last=False, same_picture=False),
 }
 
 

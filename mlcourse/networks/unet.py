@@ -5,6 +5,7 @@ https://arxiv.org/abs/1505.04597; conditioned on a drawing after the Siamese U-N
 Segmentation in Clutter*, 2018, https://arxiv.org/abs/1803.09597.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -44,17 +45,16 @@ class Trunk(nn.Module):
             levels.append(nn.Sequential(down, on))
         self.levels = nn.ModuleList(levels)
 
-    def forward(self, x: Tensor, modulations: list[tuple[Tensor, Tensor]] | None = None) -> list[Tensor]:
+    def forward(self, x: Tensor, change: Callable[[int, Tensor], Tensor] | None = None) -> list[Tensor]:
         """x: [images, in_channels, H, W] → a map of each level, [images, width, H/2ˡ⁺¹, W/2ˡ⁺¹].
 
-        modulations: of each level but the finest γ and β [images, width]; then its map is ReLU(γ·x + β).
+        change: what becomes of the map of each level but the finest, counted from 0, before the next level sees it.
         """
         x, maps = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last), []
         for number, level in enumerate(self.levels):
             x = level(x)
-            if modulations is not None and number:
-                scale, shift = (value[:, :, None, None] for value in modulations[number - 1])
-                x = F.relu(scale * x + shift)
+            if change is not None and number:
+                x = change(number - 1, x)
             maps.append(x)
         return maps
 
@@ -106,13 +106,18 @@ class UNet(Recorded):
 class ConditionedUNet(Recorded):
     """Drawing and scene go down the same trunk; on its way down the scene is compared with the drawing at each level.
 
-    `describe` makes one vector of each drawing, out of its coarsest map. At every level but the finest two linear maps
-    of that vector, γ and β, meet the scene's map channel by channel, before the next level sees it: a depthwise
-    correlation with a kernel of 1×1 and a threshold, known as FiLM (Perez et al., *FiLM: Visual Reasoning with a
-    General Conditioning Layer*, 2018, https://arxiv.org/abs/1709.07871). So the scene's features become those of this
-    drawing early on. `forward` gives one number for each pixel: a logit.
+    `describe` makes one vector of each drawing: what its coarsest map says, and of each level but the finest the mean
+    feature of its ink. On the scene's way down, before the next level sees it, each of these levels
 
-    The arguments are those of `UNet`; vector: numbers that a drawing is described by.
+    - meets two linear maps of that vector, γ and β, channel by channel: a depthwise correlation with a kernel of 1×1
+      and a threshold, known as FiLM (Perez et al., *FiLM: Visual Reasoning with a General Conditioning Layer*, 2018,
+      https://arxiv.org/abs/1709.07871);
+    - gets one channel more: at each place the cosine of the scene's feature and the drawing's.
+
+    `forward` gives one number for each pixel, a logit, and these cosines, times a sharpness that is learned. To colours
+    come two channels, where a pixel is unlike its right and its lower neighbour: edges are of any colour.
+
+    The arguments are those of `UNet`; vector: numbers that the coarsest map is described by.
     """
 
     def __init__(
@@ -120,33 +125,52 @@ class ConditionedUNet(Recorded):
     ):
         super().__init__()
         check_widths(widths)
-        self.in_channels, self.widths = in_channels, tuple(widths)
-        self.trunk = Trunk(in_channels, widths, normalisation)
+        self.in_channels, self.widths, self.vector = in_channels, tuple(widths), vector
+        self.trunk = Trunk(in_channels + 2, widths, normalisation)
         self.describer = nn.Linear(4 * widths[-1], vector)
         self.keys = nn.ModuleList(nn.Linear(vector, 2 * width) for width in widths[1:])
         for key in self.keys:  # at first the scene's maps are nearly what they are without a drawing
             nn.init.normal_(key.weight, std=0.3 / vector**0.5)
             nn.init.zeros_(key.bias)
+        self.mixers = nn.ModuleList(Layer(width + 1, width, normalisation) for width in widths[1:])
+        self.sharpness = nn.Parameter(torch.full((len(widths) - 1,), 10.0))
         self.bottom = nn.Sequential(*(Layer(widths[-1], widths[-1], normalisation) for _ in range(2)))
         self.up = Climb(widths, 1, normalisation)
         nn.init.constant_(self.up.head.bias, -2.0)  # most pixels are background
 
     def describe(self, drawings: Tensor) -> Tensor:
-        """Drawings [images, in_channels, h, w] → [images, vector]."""
+        """Drawings [images, in_channels, h, w], 0 but for their ink → [images, vector + widths[1] + widths[2] + …]."""
         check_images(drawings, self.in_channels, self.widths)
-        coarse = self.trunk(drawings)[-1]
-        return self.describer(F.adaptive_avg_pool2d(coarse, 2).flatten(1))
+        maps = self.trunk(with_edges(drawings))
+        ink = drawings.amax(1, keepdim=True)
+        described = [self.describer(F.adaptive_avg_pool2d(maps[-1], 2).flatten(1))]
+        for features in maps[1:]:
+            weight = F.adaptive_max_pool2d(ink, features.shape[2:])
+            described.append((features * weight).sum((2, 3)) / weight.sum((2, 3)).clamp_min(1e-3))
+        return torch.cat(described, 1)
 
-    def forward(self, scenes: Tensor, vectors: Tensor) -> Tensor:
-        """Logits [images, H, W] of scenes [images, in_channels, H, W], given vectors [images, D] from `describe`."""
+    def forward(self, scenes: Tensor, vectors: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [images, H, W] of scenes [images, in_channels, H, W], given what `describe` says; and the cosines."""
         check_images(scenes, self.in_channels, self.widths)
-        modulations = []
-        for key in self.keys:
-            change, shift = key(vectors).chunk(2, 1)
-            modulations.append((1 + change, shift))
-        maps = self.trunk(scenes, modulations)
+        vector, *means = vectors.split([self.vector, *self.widths[1:]], 1)
+        fits: list[Tensor] = []
+
+        def compare(level: int, x: Tensor) -> Tensor:
+            cosine = (F.normalize(x, dim=1) * F.normalize(means[level], dim=1)[:, :, None, None]).sum(1, keepdim=True)
+            fits.append((self.sharpness[level] * cosine).squeeze(1))
+            change, shift = self.keys[level](vector)[:, :, None, None].chunk(2, 1)
+            return self.mixers[level](torch.cat([F.relu((1 + change) * x + shift), 3 * cosine], 1))
+
+        maps = self.trunk(with_edges(scenes), compare)
         maps[-1] = self.bottom(maps[-1])
-        return self.up(maps).squeeze(1)
+        return self.up(maps).squeeze(1), fits
+
+
+def with_edges(x: Tensor) -> Tensor:
+    """Images [n, C, H, W] with two channels more: 1 where a pixel is unlike its right, and its lower neighbour."""
+    right, lower = x - F.pad(x, (0, 1))[..., 1:], x - F.pad(x, (0, 0, 0, 1))[..., 1:, :]
+    edges = [(difference.abs().amax(1, keepdim=True) > 0.01).to(x.dtype) for difference in (right, lower)]
+    return torch.cat([x, *edges], 1)
 
 
 def check_widths(widths: tuple[int, ...]) -> None:

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mlcourse import datasets, evaluation, places
 from mlcourse.datasets import ClassImages
-from mlcourse.episodes import EpisodeSampler, check_positive, check_seed, draw_distinct
+from mlcourse.episodes import EpisodeSampler, WithinGroups, check_positive, check_seed
 from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS
 from mlcourse.protocols import typed
@@ -144,45 +143,6 @@ class Protocol:
     def as_json(self) -> dict[str, Any]:
         """All fields, for the file."""
         return asdict(self)
-
-
-class WithinGroups(EpisodeSampler):
-    """Draws tasks whose classes are all of one group, as the characters of one alphabet are.
-
-    Sample number j of each class is by drawer j, as in Omniglot: the support set of a task is by `shot` drawers, its
-    queries are by `query` others, the same for all classes. So no drawer's hand tells which class a query is of (Lake,
-    Salakhutdinov, Tenenbaum, *The Omniglot challenge: a 3-year progress report*, 2019,
-    https://arxiv.org/abs/1902.03477). Every group with `way` classes or more is drawn as often as any other.
-    """
-
-    def __init__(self, data: ClassImages, way: int, shot: int, query: int, *, device: torch.device | str = "cpu"):
-        super().__init__(data, way, shot, query, device=device)
-        self.drawers = int(data.counts[0])
-        if (data.counts != self.drawers).any():
-            raise CourseError(
-                f"classes of {data.name} have {int(data.counts.min())} to {int(data.counts.max())} pictures, but tasks "
-                "within groups need the same drawers in each class; take other data, or tasks of all classes"
-            )
-        groups = Counter(data.groups)
-        large = sorted(group for group, classes in groups.items() if classes >= way)
-        if not large:
-            name, most = groups.most_common(1)[0]
-            raise CourseError(f"no group of {data.name} has {way} classes; {name!r} has most, {most}: take a lower way")
-        self.sizes = torch.tensor([groups[group] for group in large])
-        self.members = torch.zeros(len(large), int(self.sizes.max()), dtype=torch.int64)
-        for row, group in enumerate(large):
-            of_group = [i for i, one in enumerate(data.groups) if one == group]
-            self.members[row, : len(of_group)] = torch.tensor(of_group)
-
-    def draw_classes(self, tasks: int, generator: torch.Generator) -> Tensor:
-        """The class behind each label: int64 [tasks, way], each row of one group."""
-        group = torch.randint(len(self.sizes), (tasks,), generator=generator)
-        return self.members[group].gather(1, draw_distinct(self.sizes[group], self.way, generator))
-
-    def draw_samples(self, classes: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
-        """The same drawers for all classes of a task."""
-        drawers = draw_distinct(torch.full((len(classes),), self.drawers), per_class, generator)
-        return drawers.repeat_interleave(classes.shape[1], 0)
 
 
 # ------------------------------------------------------------------ files

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from mlcourse import datasets, evaluation, statistics
 from mlcourse.datasets import ClassImages
-from mlcourse.episodes import Episode, EpisodeSampler
+from mlcourse.episodes import Episode, EpisodeSampler, WithinGroups
 from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS, options_of, recipe
 from mlcourse.learners.building import DEFAULT_NETWORK, most_ways, shape_of
 from mlcourse.protocols import embedded, flop
-from mlcourse.protocols.protocol import UNTRAINED, Protocol, WithinGroups, content_digest, without_pictures
+from mlcourse.protocols.protocol import UNTRAINED, Protocol, content_digest, without_pictures
 
 VALIDATION_EPISODES = 200
 ROTATION = "/rot"
@@ -35,6 +35,7 @@ COLUMNS = 4  # of reliability: answers, their confidences, those that are right,
 TRAINING = (
     "way", "shot", "query", "train_way", "train_query", "tasks", "rate", "schedule", "optimizer", "accumulate",
     "precision", "init", "validate_every", "validation_episodes", "validation_way",
+    "distort", "within_groups",
 )  # fmt: skip
 BY_COMMAND = ("normalisation", "most_ways")  # options of a learner that follow from a command, not from a recipe
 
@@ -392,7 +393,10 @@ def trained_on(about: dict[str, Any]) -> str | None:
         return None
     dataset = about["dataset"]
     words = [dataset if dataset in datasets.NAMES else Path(dataset).name, about.get("protocol")]
-    return " ".join([*filter(None, words), *(["drawn"] if about.get("drawn") else [])])
+    words += ["drawn"] if about.get("drawn") else []
+    words += [f"distorted by {about['distort']:g}"] if about.get("distort") else []
+    words += ["within groups"] if about.get("within_groups") else []
+    return " ".join(filter(None, words))
 
 
 def made_by(about: dict[str, Any], learner: nn.Module) -> str | None:
@@ -416,10 +420,12 @@ def made_by(about: dict[str, Any], learner: nn.Module) -> str | None:
         "accumulate": about.get("accumulate", 1),
         "precision": about.get("precision", "float32"),
         "seed": about["seed"],
+        "distort": about.get("distort") or None,
         "device": about.get("device", "cpu").split(":")[0],
     }
     words = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
-    return shlex.join(["mlcourse", "train", config["method"], *words, *(["--drawn"] if about.get("drawn") else [])])
+    words += [f"--{name.replace('_', '-')}" for name in ("drawn", "within_groups") if about.get(name)]
+    return shlex.join(["mlcourse", "train", config["method"], *words])
 
 
 def _by_recipe(about: dict[str, Any], config: dict[str, Any]) -> bool:

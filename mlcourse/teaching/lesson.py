@@ -103,9 +103,11 @@ def start(
     # PyTorch says this of itself, when `torch.func.jvp` is first called; a learner can do nothing about it
     warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=FutureWarning)
     figures.use_style()
-    count = threads.limit()
+    given_up = threads.make_room()
+    count = torch.get_num_threads()
     torch.manual_seed(seed)
     cpu = f"CPU, {count} thread" + "s" * (count != 1)
+    cpu += f" ({given_up} fewer, since other programs are busy)" if given_up else ""
     chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu
     data = f"data {dataset} (taken: {datasets.taken(takes)})"
     print(f"Notebook {notebook}: budget {budget}, seed {seed}, {data}, {chosen}, PyTorch {torch.__version__}")

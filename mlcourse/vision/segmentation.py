@@ -41,9 +41,9 @@ class SceneTasks:
 
     characters: of one channel, bright ink on 0. characters_per_scene: a number (the target is one of them), or several,
     of which each task draws one. recipe: one of `datasets.scenes.RECIPES`. scenes: how many per task. size: of a
-    scene, pixels. The distractors of a scene are of any class but the target's; the scene shows another picture of the
-    class than the drawings do. (In the published code it is the same one, turned and sheared otherwise, which is
-    easier: `same_picture=True`, for one drawing.)
+    scene, pixels. The distractors of a scene are of any class but the target's. same_picture: whether the scenes show
+    the picture of the (first) drawing, turned, scaled and coloured otherwise, or another one of its class, which is
+    harder; None: as the recipe says.
 
     An episode: support_x float32 [tasks, shot, C, 32, 32] in [0, 1], support_y bool [tasks, shot, 32, 32];
     query_x float32 [tasks, scenes, C, size, size], query_y bool [tasks, scenes, size, size]; classes int64 [tasks, 1].
@@ -61,16 +61,17 @@ class SceneTasks:
         shot: int = 1,
         scenes: int = 1,
         size: int = SIZE,
-        same_picture: bool = False,
+        same_picture: bool | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         for what, value in (("shot", shot), ("scenes", scenes), ("size", size)):
             check_positive(what, value)
         self.levels = _levels(characters_per_scene)
-        _check_characters(characters, shot, scenes, same_picture)
         self.how = recipe_of(recipe)
+        self.same_picture = self.how.same_picture if same_picture is None else same_picture
+        _check_characters(characters, shot, scenes, self.same_picture)
         self.characters, self.recipe, self.shot, self.scenes, self.size = characters, recipe, shot, scenes, size
-        self.same_picture, self.device = same_picture, torch.device(device)
+        self.device = torch.device(device)
         self.way = 1
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episode:
@@ -95,7 +96,7 @@ class SceneTasks:
         target = (numbers[1] * self.characters.classes).long()
         pictures = _in_random_order(numbers[2], self.characters.counts[target])
         shown = pictures[:, : self.shot]
-        hidden = shown if self.same_picture else pictures[:, self.shot : self.shot + self.scenes]
+        hidden = shown[:, :1] if self.same_picture else pictures[:, self.shot : self.shot + self.scenes]
         drawing, mask = drawings(
             self.characters,
             target.expand(-1, self.shot).flatten(),
@@ -157,13 +158,11 @@ def _check_characters(characters: ClassImages, shot: int, count: int, same_pictu
             f"{characters.name} {characters.split} has {characters.classes} class; a scene needs 2 or more: the "
             "target's, and one of the others"
         )
-    if same_picture and shot != 1:
-        raise CourseError(f"same_picture is for one drawing, but shot is {shot}; leave one of the two out")
-    needed = 1 if same_picture else shot + count
+    needed = shot if same_picture else shot + count
     smallest = int(characters.counts.argmin())
     if int(characters.counts[smallest]) < needed:
         raise CourseError(
-            f"shot {shot} + scenes {count} need {needed} pictures per class, but {characters.names[smallest]!r} of "
+            f"shot {shot} with scenes {count} needs {needed} pictures per class, but {characters.names[smallest]!r} of "
             f"{characters.name} {characters.split} has {int(characters.counts[smallest])}: give fewer, or leave it out"
         )
 
@@ -326,11 +325,15 @@ class ConditionedUNet(Segmenter):
 
     The drawing comes as its mask (its colour says nothing of the target's colour). Of several drawings the mean of
     their vectors counts.
+
+    localisation: the weight of a second loss, which asks each level where the target is: the cosines of its places,
+    times a sharpness that is learned, are logits, and the share of the target's pixels at each place is the answer.
+    Without it the comparison learns only through all layers above it.
     """
 
-    def __init__(self, network: Recorded) -> None:
+    def __init__(self, network: Recorded, *, localisation: float = 1.0) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.localisation = network, localisation
         self.normalisation = normalisation_of(network)
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
@@ -340,10 +343,33 @@ class ConditionedUNet(Segmenter):
         return {"vector": vectors.unflatten(0, support_x.shape[:2]).mean(1)}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
+        return self.located(state, query_x)[0]
+
+    def located(self, state: State, query_x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and the fit of each level to the drawing, [tasks · queries, h, w]: where it sees the target."""
         tasks, count = query_x.shape[:2]
         vectors = state["vector"].unsqueeze(1).expand(-1, count, -1).flatten(0, 1)
-        logits = self.network(_images(query_x, self.network.in_channels), vectors)
-        return logits.unflatten(0, (tasks, count))
+        logits, fits = self.network(_images(query_x, self.network.in_channels), vectors)
+        return logits.unflatten(0, (tasks, count)), fits
+
+    def outer_process(self, batch: Episode, **_) -> tuple:
+        prediction, fits = self.located(self.adapt(batch.support_x, batch.support_y), batch.query_x)
+        loss = self.loss(prediction, batch.query_y)
+        if not self.localisation:
+            return loss, prediction
+        where = torch.stack([localisation_loss(fit, batch.query_y.flatten(0, 1)) for fit in fits]).mean()
+        return loss + self.localisation * where, prediction, {"localisation": where.item()}
+
+
+def localisation_loss(fit: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy over places: fit [n, h, w], logits; bool masks [n, H, W] of the target, each with a pixel or more.
+
+    The answer is the share of the mask's pixels at each place. Where places are as large as the target, one of them
+    holds all.
+    """
+    share = F.adaptive_avg_pool2d(masks.to(fit.dtype).unsqueeze(1), fit.shape[1:]).flatten(1)
+    share = share / share.sum(1, keepdim=True)
+    return -(share * fit.flatten(1).log_softmax(1)).sum(1).mean()
 
 
 class MaskedPrototypes(Segmenter):
@@ -533,11 +559,14 @@ def _laid(shape: Tensor, at: tuple[int, int], size: torch.Size) -> Tensor:
 
 
 def _of_one_colour(scene: Tensor, under: Tensor, frame: Tensor) -> Tensor:
-    """Of the ink in a frame all that has the colour that is most frequent under a template: bool [H, W]."""
+    """All ink of the colour that is most frequent under a template: bool [H, W]. In one ink, what lies in the frame."""
     levels = (scene * 255).round().long()
     colour = sum(levels[channel] << 8 * channel for channel in range(len(levels)))
     ink = colour[under & (colour > 0)]
-    return frame & (colour == ink.mode().values) if len(ink) else torch.zeros_like(frame)
+    if not len(ink):
+        return torch.zeros_like(frame)
+    alike = colour == ink.mode().values
+    return alike if len(levels) > 1 else alike & frame
 
 
 # ------------------------------------------------------------------ by name

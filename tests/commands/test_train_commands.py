@@ -595,3 +595,17 @@ def test_the_last_line_of_a_training_names_what_was_measured_besides(tmp_path, c
     code, out, err = in_this_process(capsys, "train", "imaml", "--recipe", "smoke", "--out", tmp_path / "run")
     assert code == 0, err
     assert re.search(r", indefinite [\d.e-]+ in the last steps\. Next: mlcourse evaluate", out[-1])
+
+
+def test_distortion_and_tasks_within_groups_are_options_that_a_run_tells(tmp_path):
+    whole = ["train", "prototypical", "--recipe", "smoke", "--out", str(tmp_path / "run")]
+    done = command(*whole, "--distort", "0.5", "--within-groups")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["distort"] == 0.5
+    assert config["within_groups"] is True
+    refused = command(*whole[:-1], tmp_path / "other", "--distort", "7")
+    assert refused.returncode != 0
+    assert "strength is 7" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "other").exists()

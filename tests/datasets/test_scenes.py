@@ -101,7 +101,9 @@ def test_places_without_a_character_stay_empty(characters):
 def test_the_recipes_are_the_published_ones():
     how = scenes.RECIPES["published"]
     assert (how.rotation, how.shear, how.scale, how.target_last, how.channels) == (20, 10, 2, True, 3)
-    assert not scenes.RECIPES["grey"].target_last
+    assert how.same_picture, "as in the published code"
+    grey = scenes.RECIPES["grey"]
+    assert (grey.target_last, grey.same_picture, grey.channels) == (False, False, 1)
     assert scenes.LEVELS == (4, 8, 16, 32, 64, 128, 256)
 
 

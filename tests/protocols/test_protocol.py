@@ -13,8 +13,8 @@ from core_helpers import squares
 from protocol_helpers import damaged, small
 
 from mlcourse import datasets, places, protocols
+from mlcourse.episodes import WithinGroups
 from mlcourse.errors import CourseError
-from mlcourse.protocols import protocol as files_of
 
 DATA = os.environ.get("MLCOURSE_DATA", "nowhere")
 COPIES = {"omniglot": "omniglot-py", "caltech101": "caltech101", "mnist": "mnist_t10k", "glyphs": None}
@@ -95,7 +95,7 @@ def alphabets(groups=3, classes=6, samples=8):
 
 def test_tasks_within_a_group_are_of_one_alphabet_and_of_other_drawers():
     data = alphabets()
-    episode = files_of.WithinGroups(data, 5, 2, 3).sample(300, torch.Generator().manual_seed(0))
+    episode = WithinGroups(data, 5, 2, 3).sample(300, torch.Generator().manual_seed(0))
     groups = torch.tensor([int(name[-1]) for name in data.groups])[episode.classes]
     assert (groups == groups[:, :1]).all()
     assert all(len(set(row)) == 5 for row in episode.classes.tolist())
@@ -113,10 +113,10 @@ def test_tasks_within_a_group_are_of_one_alphabet_and_of_other_drawers():
 def test_a_group_that_is_too_small_is_never_drawn_and_none_is_an_error():
     data = alphabets()
     data = data.select(range(6 * 3 - 2))  # the last alphabet has four characters
-    episode = files_of.WithinGroups(data, 5, 1, 1).sample(100, torch.Generator().manual_seed(0))
+    episode = WithinGroups(data, 5, 1, 1).sample(100, torch.Generator().manual_seed(0))
     assert int(episode.classes.max()) < 12
     with pytest.raises(CourseError, match="no group of squares has 7 classes; 'alphabet0' has most, 6"):
-        files_of.WithinGroups(data, 7, 1, 1)
+        WithinGroups(data, 7, 1, 1)
 
 
 def test_drawers_that_some_classes_lack_are_an_error():
@@ -124,7 +124,7 @@ def test_drawers_that_some_classes_lack_are_an_error():
     counts = data.counts.clone()
     counts[-1] -= 1
     with pytest.raises(CourseError, match="have 7 to 8 pictures"):
-        files_of.WithinGroups(replace(data, images=data.images[:-1], counts=counts), 5, 1, 1)
+        WithinGroups(replace(data, images=data.images[:-1], counts=counts), 5, 1, 1)
 
 
 def test_only_the_first_pictures_of_a_class_are_taken(glyphs_protocol):

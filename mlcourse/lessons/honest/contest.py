@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from mlcourse import files, learners, places, statistics
 from mlcourse.datasets import ClassImages
+from mlcourse.episodes import WithinGroups
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import Result
-from mlcourse.protocols.protocol import WithinGroups
 from mlcourse.protocols.results import ask
 
 # What a table calls the six. Which network is whose stands in their files.
