@@ -84,7 +84,10 @@ def read_json(path: Path | str) -> dict:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CourseError(f"there is no file {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # no JSON, no text; also numbers too long and lists too deep for Python
         raise CourseError(f"{path} is damaged ({error}); delete it, or take it from a backup") from None
     if not isinstance(value, dict):
         raise CourseError(f"{path} holds no JSON object; delete it, or take it from a backup")

@@ -54,7 +54,7 @@ def student_interval(values: Values) -> tuple[float, float]:
     values = _single(values)
     if len(values) < 2:
         return values.mean().item(), math.nan
-    return values.mean().item(), _students(len(values) - 1) * values.std().item() / math.sqrt(len(values))
+    return values.mean().item(), student_quantile(len(values) - 1) * values.std().item() / math.sqrt(len(values))
 
 
 def ratio_interval(numerators: Values, denominators: Values) -> tuple[float, float]:
@@ -164,7 +164,7 @@ def p_value(difference: Paired) -> float:
         from scipy.stats import t  # late: it takes half a second
 
         freedom = difference.episodes - 1
-        return 2 * float(t.sf(abs(difference.difference) / difference.ci95 * _students(freedom), freedom))
+        return 2 * float(t.sf(abs(difference.difference) / difference.ci95 * student_quantile(freedom), freedom))
     return math.erfc(abs(difference.difference) / difference.ci95 * Z95 / math.sqrt(2))
 
 
@@ -243,7 +243,7 @@ def cluster_bootstrap_interval(
     if not (math.isfinite(value) and found.isfinite().all()):
         raise CourseError("the statistic is not finite in every draw; give one that is, or more values")
     of_clusters = len(names) / (len(names) - 1)  # G draws out of G vary too little
-    half = _students(len(names) - 1) * math.sqrt(of_clusters * found.double().var().item())
+    half = student_quantile(len(names) - 1) * math.sqrt(of_clusters * found.double().var().item())
     return value, value - half, value + half
 
 
@@ -302,7 +302,7 @@ def episodes_over_data(
     variance = max(found - noise, torch.zeros_like(luck)) + luck  # of the mean, over the data
     kept = min((variance / found).item(), 1.0) if found > 0 else 1.0
     freedom = max((clusters - 1) * kept**2, min((clusters - 1) / 2, LEAST_FREEDOM))
-    half = _students(freedom) * math.sqrt(variance.item())
+    half = student_quantile(freedom) * math.sqrt(variance.item())
     return mean.item(), mean.item() - half, mean.item() + half
 
 
@@ -323,7 +323,7 @@ def _check_clusters(sizes: Tensor) -> None:
         )
 
 
-def _students(freedom: float) -> float:
+def student_quantile(freedom: float) -> float:
     """How many standard errors Student's 95 % interval reaches to each side: 1.96 where the freedom is large."""
     from scipy.stats import t  # late: it takes half a second
 

@@ -163,7 +163,7 @@ def train(
     if validation is not None:  # the best step depends on these
         settings |= {"validate_every": validate_every}
         if hasattr(validation, "evaluate"):
-            settings |= {"validation": type(validation).__name__}
+            settings |= {"evaluator": type(validation).__name__}  # `save` tells its result as "validation"
         elif not hasattr(validation, "sample"):
             what = type(validation).__name__
             raise CourseError(f"validation is a {what}; give a source of episodes, or what can `evaluate` a learner")

@@ -11,9 +11,13 @@ from mlcourse import datasets, files, learners, places
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.evaluation import evaluate
 from mlcourse.teaching.pad import strokes
+from mlcourse.vision.segmentation import SceneTasks
 
 OMNIGLOT = Path(os.environ.get("MLCOURSE_DATA", "nowhere")) / "omniglot-py"
-FOLDERS = sorted(path.parent for path in (places.data() / "checkpoints").glob("*/config.json"))
+CONFIGS = sorted((places.data() / "checkpoints").glob("*/config.json"))
+TASKS = {path.parent: files.read_json(path).get("task") for path in CONFIGS}
+FOLDERS = [folder for folder, task in TASKS.items() if task is None]  # classification
+SEGMENTING = [folder for folder, task in TASKS.items() if task == "segmentation"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -27,6 +31,18 @@ def test_its_config_names_every_option_so_that_a_new_default_does_not_change_it(
 def test_a_query_answers_the_same_alone_and_in_company(folder):
     learner = mlcourse.load(folder)
     batch = EpisodeSampler(datasets.load("glyphs", "test"), 5, 1, 4).sample(3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        state = learner.adapt(batch.support_x, batch.support_y)
+        together = learner.predict(state, batch.query_x)
+        alone = torch.cat([learner.predict(state, x) for x in batch.query_x.split(1, 1)], 1)
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("folder", SEGMENTING, ids=lambda folder: folder.name)
+def test_a_segmenter_names_every_argument_and_answers_a_scene_alone_as_in_company(folder):
+    learner, config = mlcourse.load(folder), files.read_json(folder / "config.json")["learner"]
+    assert config == learner.recorded() == type(learner)(learner.network).recorded()
+    batch = SceneTasks(datasets.load("glyphs", "test"), scenes=3).sample(2, torch.Generator().manual_seed(0))
     with torch.no_grad():
         state = learner.adapt(batch.support_x, batch.support_y)
         together = learner.predict(state, batch.query_x)

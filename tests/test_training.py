@@ -20,7 +20,7 @@ import mlcourse
 from mlcourse import files, learners, training
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError, CourseWarning
-from mlcourse.evaluation import evaluate
+from mlcourse.evaluation import Episodes, evaluate
 from mlcourse.learners import FineTune
 from mlcourse.networks import Conv4
 from mlcourse.statistics import ACCURACY
@@ -165,6 +165,15 @@ def test_an_interrupt_keeps_what_was_learnt(tmp_path):
         ).losses[:4]
         == history.losses
     )
+
+
+def test_an_evaluator_of_ones_own_is_told_in_the_run(tmp_path):
+    """Its name among the settings, its result as the validation."""
+    own = Episodes(sampler("val"), episodes=4)
+    training.train(learner(), sampler(), steps=2, tasks=2, validation=own, out=tmp_path / "run", progress=False)
+    told = files.read_json(tmp_path / "run" / "config.json")
+    assert told["evaluator"] == "Episodes"
+    assert set(told["validation"]) == {"accuracy"}
 
 
 @pytest.fixture

@@ -63,8 +63,26 @@ def remember(name: str, root: Path, files: Sequence[str], options: dict, build: 
     if kept is not None:
         return kept
     images = build()
-    _write(path, key, images)
+    _write(path, {"images": images}, {"key": key, "sha256": _digest(images)})
     return images
+
+
+def remember_content(name: str, key: dict, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """`build()`, or what it returned the last time for the same key: a JSON-able dict that holds digests of all inputs.
+
+    One file per key, since the key is the content: nothing is ever out of date. A damaged file is made anew.
+    """
+    written = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+    path = folder() / f"{name}-{hashlib.sha256(_bytes(written)).hexdigest()[:16]}.safetensors"
+    try:
+        tensors, about = whole_files.load_tensors(path)
+        if about.get("key") == written:
+            return tensors
+    except CourseError:
+        pass
+    tensors = build()
+    _write(path, tensors, {"key": written})
+    return tensors
 
 
 def _read(path: Path, key: str) -> Tensor | None:
@@ -79,10 +97,10 @@ def _read(path: Path, key: str) -> Tensor | None:
     return images
 
 
-def _write(path: Path, key: str, images: Tensor) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
     """Keep the entry, whole or not at all."""
     try:
-        whole_files.save_tensors(path, {"images": images}, {"key": key, "sha256": _digest(images)})
+        whole_files.save_tensors(path, tensors, about)
     except (OSError, CourseError) as error:
         # A cache is a convenience: a full or read-only disk costs time at the next load, not the lesson.
         reason = printable(f"cannot keep decoded pictures in {path.parent} ({error})")

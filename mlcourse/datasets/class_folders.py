@@ -25,6 +25,7 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -102,8 +103,8 @@ def classes_of(place: Path, split: str) -> list[Class]:
             f"{name_of(place)}: {len(beside)} pictures lie beside the class folders and belong to no class, such as "
             f"{beside[0]}: move them into one, or away"
         )
-    found = {part: _gather(place, f"{part}/", local.folders(place / part)) for part in parts}
-    found = found or {"": _gather(place, "", folders)}
+    found = {part: gather(place, f"{part}/", local.folders(place / part)) for part in parts}
+    found = found or {"": gather(place, "", folders)}
     _warn_of_names_alike(place, {name for classes in found.values() for name in classes})
     if not parts:
         classes = _by_name(place, found[""])
@@ -155,11 +156,7 @@ def _warn_of_copies(place: Path, classes: list[Class]) -> None:
 
 def _warn_of_names_alike(place: Path, names: set[str]) -> None:
     """Say which class names differ in capitals, accents' spelling or signs' width only: "Anna" and "anna"."""
-    spelled: dict[str, list[str]] = {}
-    for name in sorted(names):
-        spelled.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
-    alike = [some for some in spelled.values() if len(some) > 1]
-    if alike:
+    if alike := names_alike(names):
         _warn(
             f"{name_of(place)}: class names that differ in capitals or in the form of a sign only: {len(alike)}, such "
             f"as {alike[0][0]!r} and {alike[0][1]!r}; if they are one class, give its folders one name, since a class "
@@ -167,9 +164,17 @@ def _warn_of_names_alike(place: Path, names: set[str]) -> None:
         )
 
 
+def names_alike(names: Iterable[str]) -> list[list[str]]:
+    """Names that differ in capitals, accents' spelling or signs' width only, together."""
+    spelled: dict[str, list[str]] = {}
+    for name in sorted(names):
+        spelled.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    return [some for some in spelled.values() if len(some) > 1]
+
+
 def in_folders(place: Path, folders: tuple[str, ...]) -> list[Class]:
     """These class folders of `place`, whatever split they are of. Raises CourseError for one that is too small."""
-    classes = [Class(name, "", files) for name, files in _gather(place, "", folders).items()]
+    classes = [Class(name, "", files) for name, files in gather(place, "", folders).items()]
     for one in classes:
         if len(one.files) < LEAST_PICTURES:
             raise CourseError(
@@ -296,7 +301,7 @@ def _least_with_val() -> int:
 # ------------------------------------------------------------------------------------------------- classes and files
 
 
-def _gather(place: Path, inside: str, folders: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def gather(place: Path, inside: str, folders: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Class name -> its picture files relative to `place`. Says which files are no pictures.
 
     Raises CourseError for pictures in a format that is not read, and where two folders have the same name.

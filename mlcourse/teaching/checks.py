@@ -29,15 +29,16 @@ How to write one (in `mlcourse/lessons/<lesson>/checks.py`, which a notebook imp
                      reference=inner.sgd_step)
 
 `inputs` may also be a dict of such functions by name ("one number", "several tensors"), easy to hard; each is tried
-`repeats` times. Three parts, so that grading can run the answer in one process (`problems`, `try_answer`) and judge
-its outputs in another (`judge_outputs`). `judge` sees the outputs detached; whether a graph is there must be measured
-by `probe`, which may call `autograd.grad` itself. What every check finds without help of its judge: a stub that was not
+`repeats` times. Three parts, so that grading can run the answer in one process (`problems`, `try_answer`) and judge its
+outputs in another (`judge_outputs`). `judge` sees the outputs detached; whether a graph is there must be measured by
+`probe`, which may call `autograd.grad` itself. What every check finds without help of its judge: a stub that was not
 written, an exception (with its line), a missing or superfluous output, a wrong type, shape or kind of dtype, and traces
 that a call leaves in what it received, also inside dicts, lists and episodes: a changed value, a hook, a gradient that
 adds up in `.grad`. So a probe need not clone what it hands over, and must not mend what it gets back
-(`torch.as_tensor`, `.reshape(())`): the lesson will not do so either. Answers run with gradients on, whatever a cell
-before has switched off. Outputs may be float32 where the reference gives float64: use `close`, which knows the
-precision.
+(`torch.as_tensor`, `.reshape(())`): the lesson will not do so either. It takes a pair apart with `several`, which says
+what came instead; and where a call takes no round of a loop, it comes after others, so that a `return` inside the loop
+is told from a stub. Answers run with gradients on, whatever a cell before has switched off. Outputs may be float32
+where the reference gives float64: use `close`, which knows the precision.
 
 A judge names the mistakes of its own exercise. What it cannot name it returns as `Unnamed`: then `slips` looks whether
 one of the common slips (a factor, a sign, a sum for a mean, one step too many, …) explains the answer on all problems.
@@ -68,7 +69,7 @@ from mlcourse.teaching.oracles import Unnamed, close, gradient_error, relative_e
 from mlcourse.teaching.output import Output
 from mlcourse.teaching.slips import common_slip
 
-__all__ = ["Check", "Unnamed", "Verdict", "close", "gradient_error", "keep_precision", "relative_error"]
+__all__ = ["Check", "Unnamed", "Verdict", "close", "gradient_error", "keep_precision", "relative_error", "several"]
 
 # Not yet, and passed. The signs ○ and ✓ say the same to those who do not see the colours: vermilion, and bluish green.
 LOOK = "border-left: 6px solid {0}; background-color: {0}1f; padding: 4px 10px;"
@@ -316,10 +317,24 @@ def keep_precision(value: Tensor, like: Tensor, what: str) -> None:
         raise TypeError(f"keep the number format: {what} is {is_now}, and what you got was {came} (leave .float() out)")
 
 
+def several(result, *names: str) -> tuple:
+    """The results as a tuple, one for each name; TypeError says what came in place of so many.
+
+    A tensor with so many rows is as good as a tuple: the lesson takes it apart in the same way.
+    """
+    rows = isinstance(result, Tensor) and result.dim() > 0
+    if (rows or isinstance(result, tuple | list)) and len(result) == len(names):
+        return tuple(result)
+    came = f"{len(result)} of them" if isinstance(result, tuple | list) else f"only {_kind(result)}"
+    raise TypeError(f"it needs {len(names)} results, ({', '.join(names)}), and you return {came}")
+
+
 def _watched(answer: Callable) -> Callable:
     """The answer, with its exceptions marked as its own, a stub recognised, and what it received compared."""
+    answered = False
 
     def call(*args, **kwargs):
+        nonlocal answered
         received = _by_name(answer, args, kwargs)
         before = {where: _Trace.of(value) for where, value in _tensors(received)}
         try:
@@ -330,8 +345,14 @@ def _watched(answer: Callable) -> Callable:
             raise _Fault("exception", _explain(error, answer)) from error
         if any(one is ... for one in (result if isinstance(result, tuple) else (result,))):
             raise _Fault("stub", f"{_name(answer)} is not written yet: it returns `...`.")
+        if result is None and answered:
+            what = (
+                f"{_name(answer)} returns a result in one call and None in another: on some way it meets no `return`."
+            )
+            raise _Fault("outputs", f"{what} Does the `return` stand inside a loop, or an `if`?")
         if result is None:
             raise _Fault("stub", f"{_name(answer)} is not written yet, or its `return` is missing: it returns None.")
+        answered = True
         _refuse_traces(answer, before, received, lambda: answer(*args, **kwargs))
         return result
 

@@ -4,7 +4,7 @@ Richardson, L. F. (1911), "The approximate arithmetical solution by finite diffe
 https://doi.org/10.1098/rsta.1911.0009: two central differences of different step cancel each other's leading error.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -57,6 +57,31 @@ def first_mistake(value: Tensor, mistakes: Mapping[str, Tensor], rtol: float | N
     errors = {words: relative_error(value, wrong) for words, wrong in mistakes.items() if close(value, wrong, rtol)}
     nearest = max(10 * min(errors.values(), default=0.0), TOLERANCE[torch.float64])
     return next((words for words, error in errors.items() if error <= nearest), None)
+
+
+ROUNDED = "These are the right numbers, rounded or cut off (digits left behind the point: {}). Return them as they are."
+
+
+def rounding(pairs: Sequence[tuple[Tensor, Tensor]]) -> str | None:
+    """What is said of results that are the right ones with few digits behind the point, or None.
+
+    pairs: (result, right one), in double precision. They are rounded or cut off, all to as many digits, 6 at most.
+    """
+    pairs = [(got.detach().double(), right.detach().double()) for got, right in pairs]
+    pairs = [(got, right) for got, right in pairs if not close(got, right)]
+    if not pairs or not all(got.any() for got, _ in pairs):  # a zero has other causes
+        return None
+    if any(all(close(got, cut(right)) for got, right in pairs) for cut in (torch.round, torch.trunc, torch.floor)):
+        return ROUNDED.format(0)
+    for digits in range(1, 7):
+        if all(_has_digits(got, digits) and ((got - right).abs() < 10.0**-digits).all() for got, right in pairs):
+            return ROUNDED.format(digits)
+    return None
+
+
+def _has_digits(value: Tensor, digits: int) -> bool:
+    """Whether a number of so many digits behind the point is as near as numbers of double precision can be."""
+    return close(value * 10.0**digits, (value * 10.0**digits).round(), rtol=1e-13)
 
 
 def randn(generator: torch.Generator, *shape: int) -> Tensor:

@@ -11,7 +11,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from mlcourse.teaching.oracles import close
+from mlcourse.teaching.oracles import close, rounding
 
 Tensors = dict[str, Tensor]
 Change = Callable[[Tensor, int], Tensor]  # (right output in float64, place of the problem) → what the slip gives
@@ -98,6 +98,9 @@ def common_slip(
         return None
     if len(names) == 2 and _fits_swapped(*names, right, got):
         return f"{names[0]!r} and {names[1]!r} have changed places: look at the order in which you return them."
+    pairs = [(g[name], r[name]) for r, g in zip(right, got, strict=True) for name in names]
+    if all(g.shape == r.shape and r.isfinite().all() for g, r in pairs) and (said := rounding(pairs)):
+        return said
     some = f"In {' and '.join(map(repr, names))} yours are" if len(names) <= 2 else "Some of your numbers are"
     whose = "Your numbers are" if len(names) == len(right[0]) else some
     found = [

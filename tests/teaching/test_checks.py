@@ -1,6 +1,7 @@
 """The framework of checks: what it finds by itself, what it returns, what it keeps."""
 
 import functools
+import re
 from dataclasses import is_dataclass
 
 import pytest
@@ -10,7 +11,7 @@ from check_helpers import SEEDS, assert_check
 from mlcourse.episodes import Episode
 from mlcourse.lessons import every_check
 from mlcourse.teaching import progress
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, relative_error, several
 from mlcourse.teaching.oracles import directional_derivative, gradient_error
 
 
@@ -373,3 +374,37 @@ def test_an_answer_that_is_right_by_luck_does_not_hear_of_precision():
     said = [make(repeats=1, inputs=one_tensor).run(gambles, seed=seed) for seed in range(40)]
     assert {verdict.passed for verdict in said} == {True, False}
     assert not any("float32" in verdict.diagnosis for verdict in said)
+
+
+def test_a_return_that_is_not_always_reached_is_told_from_a_stub():
+    def my_step(w, g, rate):
+        if w[0] > g[0]:
+            return w - rate * g
+
+    def both_ways(answer, inputs):
+        low, high = inputs["w"].sort().values, inputs["w"].sort(descending=True).values
+        return {"new w": answer(high, low, inputs["rate"]), "other": answer(low, high, inputs["rate"])}
+
+    verdict = make(probe=both_ways, inputs=one_tensor).run(my_step)
+    assert verdict.found_by == "outputs"
+    assert "my_step returns a result in one call and None in another" in verdict.diagnosis
+    assert "inside a loop, or an `if`?" in verdict.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ((1, 2), "2 of them"),
+        ([1, 2, 3, 4], "4 of them"),
+        (torch.zeros(4), "only a tensor of shape (4,) and float32"),
+        (2.0, "only a float"),
+    ],
+)
+def test_several_results_are_counted(made, words):
+    with pytest.raises(TypeError, match=re.escape(f"it needs 3 results, (φ, m, v), and you return {words}")):
+        several(made, "φ", "m", "v")
+
+
+def test_several_results_come_as_a_tuple():
+    assert several([1, 2], "φ", "m") == (1, 2)
+    assert several(torch.tensor([1.0, 2.0]), "φ", "m") == (1.0, 2.0)

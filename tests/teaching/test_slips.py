@@ -55,6 +55,9 @@ def number(change):
 
 
 SLIPS = {
+    "two digits": (both(lambda right: right.round(decimals=2)), "digits left behind the point: 2"),
+    "cut off": (table(lambda right: (10 * right).trunc() / 10), "digits left behind the point"),
+    "whole numbers": (table(torch.floor), "digits left behind the point: 0"),
     "twice": (both(lambda right: 2 * right), "Your numbers are, on every problem, twice the right ones"),
     "half of one": (number(lambda right, *_: right / 2), "In 'number' yours are, on every problem, half of the right"),
     "sign": (table(lambda right: -right), "In 'table' yours are, on every problem, the right ones with the other sign"),

@@ -11,13 +11,14 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlcourse.lessons.by_hand import implementations
 from mlcourse.lessons.by_hand.implementations import LINE_UP, ORDERS, TRUTH
 from mlcourse.meta_gradients import estimators
 from mlcourse.meta_gradients.estimators import Task
 from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
-from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, told_apart, uniform
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, rounding, told_apart, uniform
 
 Tensors = dict[str, Tensor]
 _first = partial(first_mistake, rtol=2e-4)
@@ -74,6 +75,39 @@ def _bends_curvature(phi: Tensor) -> Tensor:
     return 6 * phi - (WAVES * phi).sin()
 
 
+LONG = 40  # numbers in φ of the problem on which the work is counted
+FEW = 8.0  # H v takes a few gradients' work, H takes as many as φ has numbers
+BUILT = (
+    "The number is right, but it takes as much work as all of H: as many gradients as φ has numbers. H v takes two: "
+    "the gradient, and the gradient of the number slope @ v."
+)
+
+
+class _Multiplications(TorchDispatchMode):
+    """Counts the numbers that are multiplied, entry by entry, one by one or many at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket is torch.ops.aten.mul:
+            self.count += result.numel()
+        return result
+
+
+def _work(product: Callable, phi: Tensor, v: Tensor) -> int:
+    """The multiplications of a product with the Hessian of a loss on a long φ."""
+
+    def loss(phi: Tensor) -> Tensor:
+        return _bends(phi) + (phi[1:] * phi[:-1]).sum()
+
+    with _Multiplications() as multiplications:
+        product(loss, phi, v)
+    return multiplications.count
+
+
 def _product_probe(answer: Callable, inputs: Tensors) -> Tensors:
     def loss(phi: Tensor) -> Tensor:
         a, k = inputs["A"].to(phi.dtype), inputs["k"].to(phi.dtype)
@@ -81,7 +115,9 @@ def _product_probe(answer: Callable, inputs: Tensors) -> Tensors:
 
     result = _one_vector(answer(loss, inputs["phi"].clone(), inputs["v"].clone()))
     keep_precision(result, inputs["phi"], "the product")
-    return {"Hv": result}
+    long = [inputs[name].repeat(LONG)[:LONG] for name in ("phi", "v")]
+    work = _work(answer, *long) / _work(estimators.hessian_vector, *long)
+    return {"Hv": result, "built": torch.tensor(work > FEW)}
 
 
 def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -89,7 +125,9 @@ def _product_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     hessian, slope = a + torch.diag(k * _bends_curvature(phi)), a @ phi + k * _bends_slope(phi)
     right, given = hessian @ v, outputs["Hv"]
     if _exact(given, right):
-        return None
+        return BUILT if outputs["built"] else None
+    if said := rounding([(given, right)]):
+        return said
     if close(given, right, rtol=1e-3):
         return _coarse(given, right)
     at_v = a @ v + k * _bends_slope(v)
@@ -265,6 +303,8 @@ def _gradient_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     right = task.pulled(task.before, task.g)
     if _exact(given, right):
         return None
+    if said := rounding([(given, right)]):
+        return said
     if close(given, right, rtol=1e-3):
         return _coarse(given, right)
     return (
@@ -418,25 +458,28 @@ def _detector_inputs(generator: torch.Generator) -> Tensors:
 
 
 def _detector_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    """Labels by implementation, how often each black box was asked, and how far apart the two gradients were there."""
+    """Labels by implementation, how often each black box was asked, how far apart the two gradients were there, how far
+    what it gave lay from the one (shown) and from the other (beside), and how far φ moved."""
     count = len(ASKED)
     labels, asked = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
-    apart, shown = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
+    apart, shown, beside, moved = torch.zeros(4, count, dtype=torch.float64)
     for index in inputs["order"].tolist():
 
         def meta_gradient(theta: Tensor, task: Task, index: int = index) -> Tensor:
             asked[index] += 1
-            exact = estimators.by_hand(theta, task)
-            apart[index] = torch.maximum(apart[index], _apart(estimators.first_order(theta, task), exact))
+            exact, first = estimators.by_hand(theta, task), estimators.first_order(theta, task)
             given = ASKED[index](theta, task)
-            shown[index] = torch.maximum(shown[index], _apart(given, exact))
+            away = estimators.path(theta, task)[-1] - theta.detach()
+            found = (_apart(first, exact), _apart(given, exact), _apart(given, first), away.norm().double())
+            for most, value in zip((apart, shown, beside, moved), found):
+                most[index] = torch.maximum(most[index], value)
             return given
 
         label = answer(meta_gradient)
         if label not in ORDERS:
             raise TypeError(f"it needs one of the words {', '.join(map(repr, ORDERS))}, not {label!r}")
         labels[index] = ORDERS.index(label)
-    return {"labels": labels, "asked": asked, "apart": apart, "shown": shown}
+    return {"labels": labels, "asked": asked, "apart": apart, "shown": shown, "beside": beside, "moved": moved}
 
 
 def _apart(given: Tensor, exact: Tensor) -> Tensor:
@@ -456,6 +499,11 @@ def _detector_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             "On your task the first-order and the second-order gradient are the same, so nobody can tell them apart: "
             "its inner loss has no curvature (or α or T is 0). Use a task whose inner loss bends."
         )
+    if float(outputs["moved"].max()) < 1e-6:
+        return (
+            "On your task nothing moves: the slope of its inner loss is 0 at your θ, so every φ_t is θ, and programs "
+            "that mix up the steps are right. Take a θ where it is not 0."
+        )
     if len(labels.unique()) == 1:
         return f"Your detector says '{ORDERS[int(labels[0])]}' to all of them. There are some of each kind."
     for hidden, words in UNSEEN_FAULTS.items():
@@ -463,6 +511,8 @@ def _detector_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         others = torch.arange(len(ASKED)).lt(len(LINE_UP) + 1)
         if torch.equal(labels[others], truth[others]) and labels[place] == ORDERS.index("second-order"):
             return words[0] if float(outputs["shown"][place]) < 1e-4 else words[1]
+    if said := _too_much_allowed(outputs, truth):
+        return said
     return f"{_detector_mistake(labels, truth)} ({right} of {len(truth)} right.)"
 
 
@@ -486,6 +536,22 @@ UNSEEN_FAULTS = {
         ALL_ENTRIES,
     ),
 }
+
+
+def _too_much_allowed(outputs: Tensors, truth: Tensor) -> str | None:
+    """What is said when all wrong gradients that pass for another kind lie near that one, on the detector's task."""
+    labels = outputs["labels"]
+    mistaken = (labels != truth).nonzero().flatten().tolist()
+    if any(truth[place] != ORDERS.index("wrong") for place in mistaken):
+        return None
+    off = {place: float(outputs[("shown", "beside")[int(labels[place])]][place]) for place in mistaken}
+    if not all(1e-4 < one < 0.3 for one in off.values()):
+        return None
+    worst = max(off, key=off.get)
+    return (
+        f"You allow for too much: a gradient that is {100 * off[worst]:.0f} % off passes for "
+        f"'{ORDERS[int(labels[worst])]}'. Allow for a relative error of, say, 1e-5."
+    )
 
 
 def _detector_mistake(labels: Tensor, truth: Tensor) -> str:
@@ -545,6 +611,8 @@ def _rate_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     right = task.rate_slope()
     if _exact(given, right):
         return None
+    if said := rounding([(given, right)]):
+        return said
     if close(given, right, rtol=1e-3):
         return _coarse(given, right)
     ps = [task.pulled(task.before[t + 1 :], task.g) for t in range(task.steps)]  # dL_outer/dφ_{t+1}

@@ -481,7 +481,7 @@ es_variance = Check(
 # ------------------------------------------------------------------ 11.5 choose an estimator
 
 
-CASES, ESTIMATORS = 60, 5
+CASES, ESTIMATORS = 120, 5
 COLUMNS = ("bias", "spread", "cost", "memory", "budget", "limit")
 
 
@@ -623,6 +623,9 @@ def _choose_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             lambda bias, spread, n, cost: bias**2 + (spread**2 / math.floor(n) if n >= 1 else math.inf),
             first_of_infinite=True,
         ),
+        "n is rounded down, and 1 at least. Take n = budget / cost as it is: a part of one is allowed.": _choices(
+            inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / max(1, math.floor(n))
+        ),
         "n is rounded. Take n = budget / cost as it is.": _choices(
             inputs, lambda bias, spread, n, cost: bias**2 + spread**2 / max(1, round(n))
         ),
@@ -664,7 +667,8 @@ def _choose_reference(bias: Tensor, spread: Tensor, cost: Tensor, memory: Tensor
 choose = Check(
     exercise="11.5",
     title="Choose an estimator",
-    inputs={"long budgets": _choose_inputs(3.0, 4.5), "budgets of a few estimates": _choose_inputs(1.5, 3.0)},
+    # few estimates first: there n is small, and what is done to it shows
+    inputs={"budgets of a few estimates": _choose_inputs(1.5, 3.0), "long budgets": _choose_inputs(3.0, 4.5)},
     probe=_choose_probe,
     judge=_choose_judge,
     reference=_choose_reference,

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mlcourse.teaching.checks import Check, close, keep_precision, relative_error
-from mlcourse.teaching.oracles import Unnamed, first_mistake, randn
+from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, rounding
 
 Tensors = dict[str, Tensor]
 F64 = torch.float64
@@ -382,6 +382,8 @@ def _slope_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     got, right = outputs["slope"], filtered(inputs, lambda s, lam: -s / (s * s + lam) ** 2)
     if _close(got, right):
         return None
+    if said := rounding([(got, right)]):
+        return said
     weights = filtered(inputs, lambda s, lam: s / (s * s + lam))
     mistakes = {
         "Sign: more λ holds W closer to zero. dW/dλ is minus the solved system.": -right,
@@ -512,6 +514,8 @@ LEARNERS = {
     "one with a bias for the last label": (_likes_the_last, (True, True, False)),
     "one whose columns are sorted, whatever the labels": (_sorts_the_classes, (True, True, False)),
     "one with all three faults": (_all_wrong, (False, False, False)),
+    # a renaming at random leaves the label 0 as it was now and then: by luck it finds the bias once, and never always
+    **{f"one with a bias for label 0, call {call}": (_likes_zero, (True, True, False)) for call in range(2, 12)},
 }
 
 

@@ -219,7 +219,15 @@ def _cluster_inputs(sizes: tuple[int, ...], count: int) -> Callable[[torch.Gener
         draws = torch.randint(len(sizes), (count, len(sizes)), generator=generator)
         return {"values": values, "clusters": clusters, "draws": draws}
 
-    return make
+    def told_apart(generator: torch.Generator) -> Tensors:
+        """The same, drawn again where the percentiles 2 and 3 are as near to 2.5 as two rules for one percentile."""
+        while True:
+            inputs = make(generator)
+            means = _means_of(**inputs).tolist()
+            if not any(any(_near(_ends(means, share), means)) for share in (0.021, 0.029)):
+                return inputs
+
+    return told_apart
 
 
 def _cluster_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -251,16 +259,19 @@ def _cluster_means(inputs: Tensors) -> list[float]:
     return means
 
 
-def _near_ends(got: Tensor, means: list[float]) -> bool:
-    """Whether both ends are percentiles, by one of the usual rules: between the neighbours of the exact place."""
-    ordered = sorted(means)
+def _near(got: Tensor, means: list[float]) -> list[bool]:
+    """Whether each end is the percentile by one of the usual rules: between the neighbours of the exact place."""
+    ordered, near = sorted(means), []
     for value, share in zip(got.tolist(), (0.025, 0.975)):
         place = share * (len(ordered) - 1)
         low, high = max(0, math.floor(place) - 1), min(len(ordered) - 1, math.ceil(place) + 1)
         slack = RTOL * abs(ordered[low])
-        if not ordered[low] - slack <= value <= ordered[high] + slack:
-            return False
-    return True
+        near.append(ordered[low] - slack <= value <= ordered[high] + slack)
+    return near
+
+
+def _near_ends(got: Tensor, means: list[float]) -> bool:
+    return all(_near(got, means))
 
 
 def _cluster_judge(inputs: Tensors, outputs: Tensors) -> str | None:
@@ -289,6 +300,9 @@ def _cluster_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         ),
         "You take one value of each drawn cluster. Take all of them, whole.": _ends(firsts),
         "This is an interval of 90 %: 5 and 95. For 95 % take the percentiles 2.5 and 97.5.": _ends(means, 0.05),
+        "These are the percentiles 2 and 98, an interval of 96 %. For 95 % take 2.5 and 97.5.": _ends(means, 0.02),
+        "These are the percentiles 3 and 97, an interval of 94 %. For 95 % take 2.5 and 97.5.": _ends(means, 0.03),
+        "These are the percentiles 1 and 99, an interval of 98 %. For 95 % take 2.5 and 97.5.": _ends(means, 0.01),
         "This is an interval of 97.5 % and more: cut 2.5 % off at each side.": _ends(means, 0.0125),
         "These are the smallest and the largest mean. One odd draw decides there: take the percentiles.": _ends(
             means, 0.0
@@ -316,11 +330,16 @@ def _cluster_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     )
 
 
-def _cluster_reference(values: Tensor, clusters: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """The 2.5 and 97.5 percentiles of the mean over whole clusters, drawn as `draws` [B, C] says."""
+def _means_of(values: Tensor, clusters: Tensor, draws: Tensor) -> Tensor:
+    """The mean over whole clusters for each draw."""
     zeros = values.new_zeros(int(clusters.max()) + 1)
     sums, counts = (zeros.index_add(0, clusters, one) for one in (values, torch.ones_like(values)))
-    means = sums[draws].sum(1) / counts[draws].sum(1)
+    return sums[draws].sum(1) / counts[draws].sum(1)
+
+
+def _cluster_reference(values: Tensor, clusters: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The 2.5 and 97.5 percentiles of the mean over whole clusters, drawn as `draws` [B, C] says."""
+    means = _means_of(values, clusters, draws)
     lower, upper = torch.quantile(means, means.new_tensor([0.025, 0.975]))
     return lower, upper
 
@@ -329,8 +348,8 @@ cluster_interval = Check(
     exercise="12.3",
     title="The cluster bootstrap",
     inputs={
-        "four clusters": _cluster_inputs((1, 3, 6, 9), 400),
-        "seven clusters": _cluster_inputs((2, 8, 1, 5, 12, 3, 9), 400),
+        "six clusters": _cluster_inputs((1, 3, 6, 9, 2, 7), 1000),
+        "seven clusters": _cluster_inputs((2, 8, 1, 5, 12, 3, 9), 1000),
     },
     probe=_cluster_probe,
     judge=_cluster_judge,

@@ -24,10 +24,14 @@ _close = partial(close, rtol=RTOL)
 _first = partial(first_mistake, rtol=RTOL)
 
 
-def _spd(generator: torch.Generator, n: int, condition: float) -> Tensor:
-    """A symmetric positive definite [n, n]; eigenvalues from 1 / condition to 1, apart from each other."""
-    q, _ = torch.linalg.qr(randn(generator, n, n))
+def _spd(generator: torch.Generator, n: int, condition: float, axes: Tensor | None = None) -> Tensor:
+    """A symmetric positive definite [n, n]; eigenvalues from 1 / condition to 1, apart, along `axes` [n, n]."""
+    q = _axes(generator, n) if axes is None else axes
     return q * torch.logspace(-math.log10(condition), 0, n, dtype=F64) @ q.T
+
+
+def _axes(generator: torch.Generator, n: int) -> Tensor:
+    return torch.linalg.qr(randn(generator, n, n)).Q
 
 
 class _Counted:
@@ -61,6 +65,13 @@ def system_of(n: int, condition: float, length: float = 1.0) -> Callable[[torch.
         return {"matrix": _spd(generator, n, condition), "b": length * randn(generator, n)}
 
     return inputs
+
+
+def _uneven(generator: torch.Generator) -> Tensors:
+    """b has less and less along the axes of small eigenvalues: r·r is tiny beside b·b long before v is there."""
+    n, axes = 6, _axes(generator, 6)
+    sizes = torch.logspace(-6, 0, n, dtype=F64) * torch.where(randn(generator, n) < 0, -1.0, 1.0)
+    return {"matrix": _spd(generator, n, 30.0, axes), "b": axes @ sizes}
 
 
 def _solved_at_once(generator: torch.Generator) -> Tensors:
@@ -124,13 +135,15 @@ def _cg_judge(inputs: Tensors, outputs: Tensors) -> str | None:
 def _cg_mistake(path: Tensor, right: Tensor, matrix: Tensor, b: Tensor, wrong: int) -> str:
     n = len(b)
     before = path[wrong - 2] if wrong > 1 else 0 * b  # where v stood one iteration earlier
-    if n > 2 and wrong == 2 and b.norm() > SHORT and all(torch.equal(row, path[0]) for row in path):
+    far = (b - matrix @ path[0]).norm() > 0.1 * b.norm()  # no tolerance would be met
+    if n > 2 and wrong == 2 and b.norm() > SHORT and all(torch.equal(row, path[0]) for row in path) and far:
         return "v stands still after one iteration, whatever `iterations` is. Is the `return` inside the loop?"
     if torch.equal(path[wrong - 1], before) and (wrong > 1 or b.norm() < SHORT):
+        short = f"Here b is only {b.norm():.0e} long: do not compare with a fixed number. " if b.norm() < SHORT else ""
         return (
             f"You stop too early: v stands still from iteration {wrong} on, though it is off by "
-            f"{relative_error(path[wrong - 1], right[wrong - 1]):.0e} of its size. Here b is only {b.norm():.0e} long: "
-            "stop when r·r is 0, or tiny beside b·b, not below a fixed number."
+            f"{relative_error(path[wrong - 1], right[wrong - 1]):.0e} of its size. {short}Stop when r·r is 0, or tiny "
+            "beside b·b, such as 1e-20 of it."
         )
     if _close(path[:n], right):
         return (
@@ -232,6 +245,7 @@ conjugate_gradient = Check(
         "six by six": system_of(6, 30.0),
         "two by two": system_of(2, 10.0),
         "a short right-hand side": system_of(6, 30.0, length=1e-6),
+        "a right-hand side of uneven parts": _uneven,
         "solved from the start": _solved_at_once,
     },
     probe=_cg_probe,
@@ -276,6 +290,9 @@ def losses(inputs: Tensors) -> tuple[Callable, Callable]:
     return inner_loss, outer_loss
 
 
+SINGULAR = 1e-12  # a determinant this small is that of a matrix without inverse
+
+
 def _hyper_probe(answer: Callable, inputs: Tensors) -> Tensors:
     n = len(inputs["phi"])
     seen = {"matrix": torch.zeros(n, n, dtype=F64), "used": torch.tensor(False)}
@@ -284,7 +301,7 @@ def _hyper_probe(answer: Callable, inputs: Tensors) -> Tensors:
         columns = torch.eye(n, dtype=b.dtype)
         matrix = torch.stack([product(column).detach() for column in columns], 1)
         seen["matrix"], seen["used"] = matrix.double(), torch.tensor(True)
-        return torch.linalg.solve(matrix, b.detach()) if matrix.det().abs() > 1e-12 else torch.zeros_like(b)
+        return torch.linalg.solve(matrix, b.detach()) if matrix.det().abs() > SINGULAR else torch.zeros_like(b)
 
     result = answer(*losses(inputs), inputs["phi"].clone(), inputs["lam"].clone(), solve)
     keep_precision(result, inputs["phi"], "the gradient")
@@ -304,6 +321,8 @@ def hyper_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return "The number is right, but solve was never called. Pass it a product: then H need not be built at all."
     if outputs["used"] and _close(outputs["matrix"], inputs["outer_curvature"]):
         return "Your product is that of the outer loss. H is the Hessian of the inner loss, which φ minimises."
+    if outputs["used"] and (said := _wrong_product(outputs["matrix"], hessian)):
+        return said
     inner_slope = inputs["inner_curvature"] @ phi + phi**3 + mixed @ lam
     mistakes = {
         "Sign: it is the direct term minus (∂²L_inner/∂φ∂λ)ᵀ v. The minus comes from solving for dφ*/dλ.": direct
@@ -332,6 +351,28 @@ def hyper_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         f"The hypergradient is off by {relative_error(outputs['gradient'], right):.1e}. Test its parts one by one: b, "
         "v, the mixed product, the direct term."
     )
+
+
+def _wrong_product(matrix: Tensor, hessian: Tensor) -> str | None:
+    """What is said of a product p → matrix · p that is not H p in a known way; else None."""
+    rows, one = hessian.sum(1), torch.ones(len(hessian), dtype=F64)
+    if _close(matrix, torch.outer(rows, one)):
+        return (
+            "Your product is each row's sum of H, times the sum of p: `slope.sum() * p.sum()` is not slope · p. "
+            "Multiply entry by entry, then sum: slope @ p."
+        )
+    if _close(matrix, rows.diag()):
+        return (
+            "Your product is each row's sum of H, times p, entry by entry: p came in too late. Differentiate "
+            "the number slope @ p."
+        )
+    if _close(matrix, hessian.diag().diag()):
+        return "Your product has the diagonal of H alone: H has entries beside the diagonal too."
+    if _close(matrix, -hessian):
+        return "Your product is −H p: look at its sign."
+    if matrix.det().abs() <= SINGULAR:
+        return "The product that you hand to solve has no inverse: it is not that of H. Differentiate slope @ p by φ."
+    return None
 
 
 def _hyper_reference(inner_loss, outer_loss, phi, lam, solve) -> Tensor:
@@ -372,11 +413,11 @@ def _neumann_inputs(generator: torch.Generator) -> Tensors:
 
 def _neumann_probe(answer: Callable, inputs: Tensors) -> Tensors:
     b, path, products = inputs["b"], [], []
-    for terms in TERMS:
+    for terms in reversed(TERMS):  # with one term a `return` inside the loop is never reached
         product = _Counted(inputs["matrix"])
         path.append(_vector(answer(product, b.clone(), terms=terms, rate=float(inputs["rate"])), b))
         products.append(product.calls)
-    return {"path": torch.stack(path), "products": torch.tensor(products)}
+    return {"path": torch.stack(path[::-1]), "products": torch.tensor(products[::-1])}
 
 
 def _neumann_judge(inputs: Tensors, outputs: Tensors) -> str | None:

@@ -33,12 +33,16 @@ Tensors = dict[str, Tensor]
 NAMES = ("layer.weight", "layer.bias")  # as a network in a network has them: no answer may know them beforehand
 
 
-def _step_inputs(generator: torch.Generator) -> Tensors:
-    shapes = dict(zip(NAMES, ((3, 2), (3,)), strict=True))
-    params = {name: randn(generator, *shape) for name, shape in shapes.items()}
-    grads = {f"{name}_grad": randn(generator, *shape) for name, shape in shapes.items()}
-    # no number that one would write in its place
-    return {"rate": uniform(generator, 0.12, 0.4), **params, **grads}
+def _step_inputs(turned: bool, *shapes: tuple[int, ...]) -> Callable[[torch.Generator], Tensors]:
+    """turned: the gradients stand in another order than the parameters; who pairs them by place gets the wrong ones."""
+
+    def inputs(generator: torch.Generator) -> Tensors:
+        params = {name: randn(generator, *shape) for name, shape in zip(NAMES, shapes, strict=True)}
+        grads = {f"{name}_grad": randn(generator, *shape) for name, shape in zip(NAMES, shapes, strict=True)}
+        # no number that one would write in its place
+        return {"rate": uniform(generator, 0.12, 0.4), **params, **grads, "turned": torch.tensor(turned)}
+
+    return inputs
 
 
 def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -47,7 +51,7 @@ def _step_probe(answer: Callable, inputs: Tensors) -> Tensors:
     slopes = {name: inputs[f"{name}_grad"].clone().requires_grad_() for name in names}
     # copies that are no leaves: an answer that writes into them is not stopped by autograd, and gets our diagnosis
     params = {name: start[name] * 1 for name in names}
-    grads = {name: slopes[name] * 1 for name in names}
+    grads = {name: slopes[name] * 1 for name in (names[::-1] if inputs["turned"] else names)}
     new = answer(params, grads, float(inputs["rate"]))
     if not isinstance(new, dict) or not all(isinstance(new.get(name), Tensor) for name in names):
         raise TypeError("it needs a new dictionary with a tensor for each name in params")
@@ -63,6 +67,14 @@ def _step_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     rate = inputs["rate"]
     wrong = [n for n in NAMES if not close_enough(outputs[n], inputs[n] - rate * inputs[f"{n}_grad"])]
     if wrong:
+        paired = zip(NAMES, NAMES[::-1])
+        if inputs["turned"] and all(
+            close_enough(outputs[n], inputs[n] - rate * inputs[f"{m}_grad"]) for n, m in paired
+        ):
+            return (
+                "Parameters and gradients are paired by their place. Their dictionaries may have another order: the "
+                "gradient of params[name] is grads[name]."
+            )
         name = wrong[0]
         told = _step_mistake(outputs[name], inputs[name], inputs[f"{name}_grad"], rate)
         return told if len(wrong) == len(NAMES) else type(told)(f"In {name!r} alone: {told}")
@@ -104,7 +116,11 @@ def _step_mistake(new: Tensor, start: Tensor, slope: Tensor, rate: Tensor) -> st
 sgd_step = Check(
     exercise="01.1",
     title="One inner step",
-    inputs=_step_inputs,
+    inputs={
+        "a weight and a bias": _step_inputs(False, (3, 2), (3,)),
+        # of one shape, or the wrong gradient would raise an error
+        "the gradients in another order": _step_inputs(True, (3,), (3,)),
+    },
     probe=_step_probe,
     judge=_step_judge,
     reference=inner.sgd_step,
@@ -371,6 +387,8 @@ def _start_probe(answer: Callable, inputs: Tensors) -> Tensors:
     results = [answer(a, c, rate=float(inputs["rate"]), steps=steps) for steps in START_STEPS]
     if not all(isinstance(x, int | float) or (isinstance(x, Tensor) and x.numel() == 1) for x in results):
         raise TypeError("it needs one number, the start that all tasks share: a weighted mean of c")
+    if any(isinstance(x, int) or (isinstance(x, Tensor) and not x.dtype.is_floating_point) for x in results):
+        raise TypeError("a weighted mean is no whole number; int() and // cut off what stands behind the point")
     if any(isinstance(x, Tensor) and x.requires_grad for x in results):
         raise TypeError("it needs a plain number, and this one still asks for gradients; return it with .detach()")
     return {
@@ -476,7 +494,7 @@ def _adapt_probe(answer: Callable, inputs: Tensors) -> Tensors:
         outputs[f"φ, {key}"] = flat(phi)
         outputs[f"gradient, {key}"] = flat(dict(zip(leaves, slopes_of(loss, list(leaves.values())), strict=True)))
 
-    for steps in ADAPT_STEPS:
+    for steps in sorted(ADAPT_STEPS, reverse=True):  # without a step a `return` inside the loop is never reached
         call(steps)
     call(MANY, first_order=True)
     return outputs

@@ -227,10 +227,16 @@ def _head_probe(answer: Callable, inputs: Tensors) -> Tensors:
     return outputs | {f"gradient of {name}": slope for name, slope in slopes.items()}
 
 
-def head_loss(body: Tensor, head: Tensor, inputs: Tensors, steps: int = HEAD_STEPS) -> Tensor:
-    """The query loss after the head's steps: on fixed features it is linear least squares, in closed form."""
+def head_loss(
+    body: Tensor, head: Tensor, inputs: Tensors, steps: int = HEAD_STEPS, asked: Tensor | None = None
+) -> Tensor:
+    """The query loss after the head's steps: on fixed features it is linear least squares, in closed form.
+
+    asked: the body that the queries go through; the steps' own where none is given.
+    """
+    asked = body if asked is None else asked
     support = LeastSquares(inputs["support_x"] @ body, inputs["support_y"])
-    return LeastSquares(inputs["query_x"] @ body, inputs["query_y"]).loss(support.adapted(head, inputs["rate"], steps))
+    return LeastSquares(inputs["query_x"] @ asked, inputs["query_y"]).loss(support.adapted(head, inputs["rate"], steps))
 
 
 def _differences(function: Callable[[Tensor], Tensor], at: Tensor, h: float = 1e-4) -> Tensor:
@@ -334,12 +340,19 @@ def _head_gradient_mistake(inputs: Tensors, outputs: Tensors, head: Tensor, body
         )
     by_head = _differences(lambda h: head_loss(body, h, inputs), head)
     found = torch.cat([outputs["gradient of head.weight"].flatten(), outputs["gradient of head.bias"].reshape(1)])
-    by_body = _differences(lambda b: head_loss(b, head, inputs), body)
-    if close_enough(found, by_head) and close_enough(outputs["gradient of body"], by_body):
+    by_body, of_body = _differences(lambda b: head_loss(b, head, inputs), body), outputs["gradient of body"]
+    if close_enough(found, by_head) and close_enough(of_body, by_body):
         return None
     if not found.any():
         return "The head is right, but no meta-gradient reaches its start (detach or no_grad)."
     if close_enough(found, by_head):
+        # the queries go through the body, and the head that stands before them went through it
+        through = _differences(lambda b: head_loss(b, head, inputs, asked=body), body)
+        if close_enough(of_body, through):
+            return (
+                "The values are right, and the gradient of the head, but not that of the body: the body that you "
+                "return is cut from the graph (detach). The queries go through it, too: return it as it came."
+            )
         return (
             "The values are right, and the gradient of the head, but not that of the body: in the inner steps the body "
             "counts as a constant (detach). The steps of the head depend on its features, so the way through them "
@@ -410,7 +423,8 @@ def _single_inputs(generator: torch.Generator) -> Tensors:
 
 def _rates_probe(answer: Callable, inputs: Tensors) -> Tensors:
     params = {name: inputs[name].clone().requires_grad_() for name in ("w", "b")}
-    rates = {name: inputs[f"rate of {name}"].clone().requires_grad_() for name in ("w", "b")}
+    # in another order than the parameters: who pairs them by place gets the wrong ones
+    rates = {name: inputs[f"rate of {name}"].clone().requires_grad_() for name in ("b", "w")}
     sets = [inputs[name].clone() for name in ("support_x", "support_y", "query_x", "query_y")]
     grads = answer(forward, params, rates, *sets, loss=tilted)
     if not isinstance(grads, dict) or not all(isinstance(grads.get(name), Tensor) for name in rates):

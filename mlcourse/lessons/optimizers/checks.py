@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mlcourse.errors import CourseError
-from mlcourse.teaching.checks import Check, close, relative_error
+from mlcourse.teaching.checks import Check, close, relative_error, several
+from mlcourse.teaching.least_squares import slopes_of
 from mlcourse.teaching.oracles import Unnamed, first_mistake, randn, uniform
 
 Tensors = dict[str, Tensor]
@@ -48,7 +49,8 @@ def _weights_inputs(nesterov: bool) -> Callable:
 
 
 def _weights_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    w_g, w_m = answer(float(inputs["rate"]), float(inputs["beta"]), nesterov=bool(inputs["nesterov"]))
+    made = answer(float(inputs["rate"]), float(inputs["beta"]), nesterov=bool(inputs["nesterov"]))
+    w_g, w_m = several(made, "w_g", "w_m")
     as_numbers = [torch.as_tensor(w, dtype=torch.float64) for w in (w_g, w_m)]
     return {"w_g": as_numbers[0], "w_m": as_numbers[1]}
 
@@ -142,15 +144,24 @@ def _adam_settings(inputs: Tensors) -> dict:
     return {"rate": float(inputs["rate"]), "betas": betas, "eps": float(inputs["eps"])}
 
 
-def _adam_probe(answer: Callable, inputs: Tensors) -> Tensors:
-    phi, path = inputs["phi"], []
-    state = {"mean": torch.zeros_like(phi), "square": torch.zeros_like(phi)}
-    for t, g in enumerate(inputs["gradients"], start=1):
-        phi, state = answer(phi, g.to(phi.dtype), state, t, **_adam_settings(inputs))
+def _adam_path(answer: Callable, inputs: Tensors, start: Tensor, gradients: Tensor) -> Tensors:
+    """φ_1, …, φ_T, and the last memory."""
+    phi, path = start, []
+    state = {"mean": torch.zeros_like(start), "square": torch.zeros_like(start)}
+    for t, g in enumerate(gradients, start=1):
+        phi, state = several(answer(phi, g.to(phi.dtype), state, t, **_adam_settings(inputs)), "φ", "state")
         if not isinstance(state, dict) or set(state) != {"mean", "square"}:
             raise TypeError("it needs (φ, state), and state a dictionary with 'mean' and 'square'")
         path.append(phi)
     return {"φ": torch.stack(path), **state}
+
+
+def _adam_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    start, gradients = (inputs[name].clone().requires_grad_() for name in ("phi", "gradients"))
+    made = _adam_path(answer, inputs, start * 1, gradients * 1)  # no leaves: writing into them raises no error
+    # φ leads back to its start, and each of the three to every gradient
+    ways = [slopes_of(made["φ"][-1], [start])[0], *(slopes_of(one, [gradients])[0] for one in made.values())]
+    return made | {"graph": torch.tensor(all(bool(way.any(-1).all()) for way in ways))}
 
 
 def adam_of(slip: str = "") -> Callable:
@@ -220,14 +231,20 @@ def _adam_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         lambda params: torch.optim.Adam(params, lr=rate, betas=betas, eps=eps), inputs["phi"], inputs["gradients"]
     )
     if close(outputs["φ"], right, rtol=RTOL):
-        moments = _adam_probe(adam_of(), inputs)
+        moments = _adam_path(adam_of(), inputs, inputs["phi"], inputs["gradients"])
         if all(close(outputs[name], moments[name], rtol=RTOL) for name in ("mean", "square")):
-            return None
+            if outputs["graph"]:
+                return None
+            return (
+                "The numbers are right, but φ or the state is cut from the graph (detach, .data or no_grad): nobody "
+                "can differentiate through such a step."
+            )
         return "φ is right, but the state must hold m and v as they are, without correction: others will read it."
     first = close(outputs["φ"][0], right[0], rtol=RTOL)
     if first and not outputs["mean"].any() and not outputs["square"].any():
         return "The state comes back as it came in: return the new m and v, or each step begins with zeros again."
-    wrong = {words: _adam_probe(adam_of(slip), inputs)["φ"] for slip, words in ADAM_SLIPS.items()}
+    given = inputs["phi"], inputs["gradients"]
+    wrong = {words: _adam_path(adam_of(slip), inputs, *given)["φ"] for slip, words in ADAM_SLIPS.items()}
     return _first(outputs["φ"], wrong) or Unnamed(
         f"After {STEPS} steps φ is off by {relative_error(outputs['φ'], right):.1e} from that of torch.optim.Adam."
     )
@@ -272,7 +289,8 @@ def _window_probe(answer: Callable, inputs: Tensors) -> Tensors:
     state, lam, outputs = inputs["start"], inputs["lam"].double(), {}
     free = value_free = True
     for t in range(0, ALL, WINDOW):
-        value, gradient, state = answer(step, loss, state, lam, t=t, length=WINDOW)
+        made = answer(step, loss, state, lam, t=t, length=WINDOW)
+        value, gradient, state = several(made, "loss", "gradient", "state")
         if getattr(state, "shape", None) != inputs["start"].shape:
             raise TypeError(f"the third result, the last state, must keep its shape {list(inputs['start'].shape)}")
         where = f"after {t} steps"
@@ -379,6 +397,9 @@ window = Check(
 # ------------------------------------------------------------------ 10.4 a tuned rate
 
 
+TABLES = 4  # of one kind in a problem
+
+
 def _rates_inputs(best: str, diverge: bool) -> Callable:
     """A bowl over the log of the rate; `best`: inside, low, high, one from an end, or just below those that diverge.
 
@@ -401,39 +422,54 @@ def _rates_inputs(best: str, diverge: bool) -> Callable:
         losses[(centre - 1) % n] = torch.tensor([3.5, 0.5, 0.5, 3.5, 0.5])  # the other one on most, and on the last
         # the best has one large loss: by squares the first neighbour would win
         losses[centre] += torch.tensor([-0.4, 1.5, -0.4, -0.4, -0.4])
+        losses[6 if centre < 5 else 2] += 3  # the worst rate is not at the edge: to take it is not refused
         if diverge:
             losses = losses.repeat(1, 8)
             losses[-3:] = torch.tensor([[0.01], [0.01], [0.02]]) * losses[-3:]
             losses[-1, 2], losses[-2, 1], losses[-3, 1:] = math.inf, math.nan, math.nan
         return {"rates": grid[order], "losses": losses[order]}
 
-    return draw
+    def several_tables(generator: torch.Generator) -> Tensors:
+        """Tables of one kind, so that no slip is like another one by luck."""
+        drawn = [draw(generator) for _ in range(TABLES)]
+        return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
+
+    return several_tables
 
 
 REFUSED = -1.0  # stands for a ValueError
 
 
-def _right_rate(inputs: Tensors) -> float:
+def _right_rate(rates: Tensor, losses: Tensor) -> float:
     try:
-        return _rates_reference(inputs["rates"], inputs["losses"])
+        return _rates_reference(rates, losses)
     except CourseError:
         return REFUSED
 
 
 def _rates_probe(answer: Callable, inputs: Tensors) -> Tensors:
+    rates = [_rate(answer, *table) for table in zip(inputs["rates"], inputs["losses"])]
+    return {"rate": torch.stack(rates)}
+
+
+def _rate(answer: Callable, rates: Tensor, losses: Tensor) -> Tensor:
+    """The rate that the answer returns, or REFUSED."""
     try:
-        rate = answer(inputs["rates"], inputs["losses"])
+        rate = answer(rates, losses)
     except Exception as error:  # a refusal is an answer here; other errors are mistakes
         raised = error.__cause__ or error
         if not isinstance(raised, ValueError):
-            if isinstance(raised, AssertionError | RuntimeError) and _right_rate(inputs) == REFUSED:
+            if isinstance(raised, AssertionError | RuntimeError) and _right_rate(rates, losses) == REFUSED:
                 kind = type(raised).__name__
                 raise TypeError(
                     f"where the best rate is at the edge it raises {kind}; asked is a ValueError"
                 ) from error
             raise
-        return {"rate": torch.tensor(REFUSED, dtype=torch.float64)}
-    return {"rate": torch.as_tensor(rate, dtype=torch.float64)}
+        return torch.tensor(REFUSED, dtype=torch.float64)
+    rate = torch.as_tensor(rate, dtype=torch.float64)
+    if rate.dim():
+        raise TypeError(f"it needs one rate, a number, and you return {rate.numel()} of them")
+    return rate
 
 
 def _rates_reference(rates: Tensor, losses: Tensor) -> float:
@@ -444,11 +480,30 @@ def _rates_reference(rates: Tensor, losses: Tensor) -> float:
     return best.item()
 
 
+def _picked(rates: Tensor, badness: Tensor) -> float:
+    """The rate in the place where `badness` is least, refused at the edge."""
+    best = rates[badness.nan_to_num(nan=math.inf).argmin()]
+    return REFUSED if best in (rates.min(), rates.max()) else float(best)
+
+
 def _rates_judge(inputs: Tensors, outputs: Tensors) -> str | None:
-    rates, losses, got = inputs["rates"], inputs["losses"], float(outputs["rate"])
-    right = _right_rate(inputs)
-    if math.isclose(got, right, rel_tol=1e-5):
+    tables, got = list(zip(inputs["rates"], inputs["losses"])), outputs["rate"].tolist()
+    right = [_right_rate(*table) for table in tables]
+    same = [math.isclose(one, wanted, rel_tol=1e-5) for one, wanted in zip(got, right)]
+    if all(same):
         return None
+    over_rates = [_picked(rates, losses.mean(0)[: len(rates)]) for rates, losses in tables]
+    if all(math.isclose(*pair, rel_tol=1e-5) for pair in zip(got, over_rates)):
+        return (
+            "This is the mean over the rates. losses is [rates, tasks]: for the mean over the tasks take dimension 1."
+        )
+    wrong = [place for place, one in enumerate(same) if not one]
+    place = next((one for one in wrong if got[one] != REFUSED), wrong[0])  # a rate tells more than a refusal
+    return _rate_mistake(*tables[place], got[place], right[place])
+
+
+def _rate_mistake(rates: Tensor, losses: Tensor, got: float, right: float) -> str:
+    """What one wrong rate, or a refusal, says about how it was found."""
     if got == REFUSED:
         return (
             f"It refuses, but the best rate, {right:g}, the one with the smallest mean loss, is not at the edge. Edge "
@@ -548,6 +603,15 @@ def _number(g: float, p: float, slip: str = "") -> tuple[float, float]:
     }.get(slip, math.exp(p) * g)
 
 
+SMALL = (1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12)  # what is added so that log 0 is a number
+
+
+def _with_small(g: float, p: float, eps: float, cut: bool) -> tuple[float, float]:
+    """The two numbers with log(|g| + ε); cut: at −1, and not where |g| is below the threshold."""
+    log = math.log(abs(g) + eps) / p
+    return max(log, -1.0) if cut else log if abs(g) >= math.exp(-p) else -1.0, _number(g, p)[1]
+
+
 NUMBER_SLIPS = {
     "no p": "The logarithm is not divided by p: it should lie between −1 and about 0",
     "decimal": "This is the logarithm to the base 10. The threshold e^−p belongs to the natural one",
@@ -592,6 +656,12 @@ def _gradients_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if close(outputs["seen"], all_of().flip(1), rtol=RTOL):
         return "The two columns are swapped: the logarithm comes first."
     wrong = {words: all_of(slip) for slip, words in NUMBER_SLIPS.items()}
+    small = [torch.tensor([_with_small(one, p, eps, cut) for one in g]).double() for eps in SMALL for cut in (0, 1)]
+    if any(close(outputs["seen"], one, rtol=RTOL) for one in small):
+        return (
+            "You add a small number to |g| before the logarithm. With a large p it hides the |g| that count: take "
+            "`where`, and put a 1 in the place of those below e^−p."
+        )
     off = (outputs["seen"].double() - all_of()).abs().sum(1)
     worst = int(off.argmax())
     return _first(outputs["seen"], wrong) or Unnamed(
@@ -608,7 +678,12 @@ def _gradients_reference(g: Tensor, p: float) -> Tensor:
 log_and_sign = Check(
     exercise="10.5",
     title="Gradients as logarithm and sign",
-    inputs={"p = 3": _gradients_inputs(3.0), "p = 10": _gradients_inputs(10.0)},  # not 2, where log g² / p is log |g|
+    inputs={
+        # not 2, where log g² / p is log |g|; with 30 a small number that is added to |g| shows
+        "p = 3": _gradients_inputs(3.0),
+        "p = 10": _gradients_inputs(10.0),
+        "p = 30": _gradients_inputs(30.0),
+    },
     probe=_gradients_probe,
     judge=_gradients_judge,
     reference=_gradients_reference,

@@ -237,10 +237,10 @@ class _Quartic:
         return v
 
 
-def _path_inputs(generator: torch.Generator) -> Tensors:
+def _path_inputs(generator: torch.Generator, images: int = 6) -> Tensors:
     """A problem whose α‖H‖ is near ½ at first and falls: each step counts, and early steps differ from late ones."""
-    x, theta = randn(generator, 6, 3), 1.5 * randn(generator, 3)
-    y = x @ (theta + 1.2 * F.normalize(randn(generator, 3), dim=0)) + 0.3 * randn(generator, 6)
+    x, theta = randn(generator, images, 3), 1.5 * randn(generator, 3)
+    y = x @ (theta + 1.2 * F.normalize(randn(generator, 3), dim=0)) + 0.3 * randn(generator, images)
     top = torch.linalg.eigvalsh(_Quartic(x, y).hessian(theta))[-1]
     return {"x": x, "y": y, "theta": theta, "pull": randn(generator, 3), "rate": 0.5 / top}
 
@@ -295,6 +295,11 @@ def _truncated_judge(inputs: Tensors, outputs: Tensors) -> str | None:
             f"Off by one: with {name} one step too few carries a graph.": range(early + 1, steps),
             f"Off by one: with {name} one step too many carries a graph.": range(max(0, early - 1), steps),
         }
+        if last > steps and _close(slope, v):
+            return (
+                f"With {name}, all T steps carry a graph: the number of early ones is max(0, T − R), neither T − R, "
+                "which is below 0 here, nor its size."
+            )
         wrong = {words: task.pull(phis, v, rate, kept) for words, kept in mistakes.items()}
         return _first(slope, wrong) or Unnamed(
             f"φ is right, but with {name} its gradient is not that of the last R steps."
@@ -595,7 +600,9 @@ first_terms = Check(
 
 # ------------------------------------------------------------------ 07.5 backward with checkpoints
 
-LENGTHS = {"T = 12, n = 3": (12, 3), "T = 11, n = 4": (11, 4)}
+# with n = 1 a block of any other length is too long
+LENGTHS = {"T = 12, n = 3": (12, 3), "T = 11, n = 4": (11, 4), "T = 5, n = 1": (5, 1)}
+IMAGES = 60  # they make the graph of one step far larger than a copy of φ
 
 
 def _pull_probe(answer: Callable, inputs: Tensors) -> Tensors:
@@ -618,7 +625,8 @@ def _pull_probe(answer: Callable, inputs: Tensors) -> Tensors:
         dtype = value.dtype if isinstance(value, Tensor) else torch.float64
         longest = inputs["theta"].to(dtype).requires_grad_()
         # the φ that enters each block may be kept in a graph too: one autograd.Function a block saves it there
-        enough = _graph(partial(_repeat, step, longest, every + 1)) + math.ceil(steps / every) * longest.nbytes
+        lengths = [_graph(partial(_repeat, step, longest, count)) for count in (every, every + 1)]
+        enough = sum(lengths) / 2 + math.ceil(steps / every) * longest.nbytes
         outputs[f"graph, {name}"] = torch.tensor(_graph(call) / enough)
     return outputs
 
@@ -709,7 +717,7 @@ def _pull_reference(step: Callable, theta: Tensor, pull: Tensor, *, steps: int, 
 checkpointed = Check(
     exercise="07.5",
     title="Backward with checkpoints",
-    inputs=_path_inputs,
+    inputs=partial(_path_inputs, images=IMAGES),
     probe=_pull_probe,
     judge=_pull_judge,
     reference=_pull_reference,

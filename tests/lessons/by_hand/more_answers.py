@@ -1,7 +1,7 @@
 """More answers to the exercises of notebook 05, written after the checks: right ones and slips of learners."""
 
 import torch
-from torch.func import grad, jvp, vjp
+from torch.func import grad, hessian, jvp, vjp
 
 from mlcourse.lessons.by_hand.implementations import curved_task
 from mlcourse.meta_gradients import estimators
@@ -134,6 +134,30 @@ def rate_of_losses(theta, task):
     return alpha.grad
 
 
+def product_row_by_row(loss, phi, v):
+    phi = phi.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(phi), phi, create_graph=True)
+    return torch.stack([torch.autograd.grad(one, phi, retain_graph=True)[0] @ v for one in slope])
+
+
+def detector_on_a_task(theta=(0.5, -0.8, 0.3), tolerance=1e-5):
+    def detector(meta_gradient):
+        start = torch.tensor(theta, dtype=torch.float64)
+        task = Task(
+            inner_loss=lambda p: torch.cosh(p).sum() + p[0] * p[1] - 0.5 * p[1] * p[2],
+            outer_loss=lambda p: (p - 1).pow(4).sum() + p[0] * p[2],
+            steps=3,
+            rate=0.1,
+        )
+        given, exact = meta_gradient(start, task), estimators.by_differences(start, task)
+        first = gradient(task.outer_loss, path(start, task)[-1])
+        if (given - exact).norm() < tolerance * exact.norm():
+            return "second-order"
+        return "first-order" if (given - first).norm() < tolerance * first.norm() else "wrong"
+
+    return detector
+
+
 RIGHT = {
     "hessian_vector": [
         product_by_double_backward,
@@ -146,6 +170,17 @@ RIGHT = {
 
 WRONG = {
     "hessian_vector": {
+        "all of H": (
+            lambda loss, phi, v: torch.autograd.functional.hessian(loss, phi) @ v,
+            "as much work as all of H",
+        ),
+        "all of H at once": (
+            lambda loss, phi, v: torch.autograd.functional.hessian(loss, phi, vectorize=True) @ v,
+            "as much work as all of H",
+        ),
+        "H by torch.func": (lambda loss, phi, v: hessian(loss)(phi) @ v, "as much work as all of H"),
+        "row by row": (product_row_by_row, "as much work as all of H"),
+        "two digits": (lambda *a: estimators.hessian_vector(*a).round(decimals=2), "digits left behind the point"),
         "adds up": (product_that_adds_up, "`.grad` adds up"),
         "a pair": (torch.autograd.functional.hvp, "take the second"),
         "v Hv": (lambda loss, phi, v: v * estimators.hessian_vector(loss, phi, v), ""),
@@ -154,6 +189,7 @@ WRONG = {
         "of the outer point": (lambda loss, phi, v: estimators.hessian_vector(loss, phi + v, v), "taken at φ + v"),
     },
     "by_hand": {
+        "four digits": (lambda *a: estimators.by_hand(*a).round(decimals=4), "digits left behind the point"),
         "subtracts H p, not α H p twice": (meta_swept(lambda p, hp, task, phi: p - 2 * task.rate * hp), ""),
         "first step left out": (
             meta_swept(lambda p, hp, task, phi: p - task.rate * hp, steps=lambda phis: phis[-2:0:-1]),
@@ -176,12 +212,17 @@ WRONG = {
         ),
     },
     "detector": {
+        "10 %": (detector_on_a_task(tolerance=0.1), "You allow for too much"),
+        "5 %": (detector_on_a_task(tolerance=0.05), "You allow for too much"),
+        "θ = 0": (detector_on_a_task(theta=(0.0, 0.0, 0.0)), "On your task nothing moves"),
         "lengths": (detector_of_lengths, "A wrong gradient is called 'second-order'"),
         "one entry": (detector_of_one_entry, "A wrong gradient is called 'second-order'"),
         "cosine": (detector_tolerant, "it points to the same side"),
         "upper case": (lambda meta_gradient: detector_by_autograd(meta_gradient).title(), "one of the words"),
     },
     "rate_gradient": {
+        "two digits": (lambda *a: round(float(estimators.rate_gradient(*a)), 2), "digits left behind the point"),
+        "whole": (lambda *a: estimators.rate_gradient(*a).round(), "digits left behind the point"),
         "minus H": (
             lambda theta, task: estimators.by_hand(theta, task) @ gradient(task.inner_loss, theta),
             "",

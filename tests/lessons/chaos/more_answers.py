@@ -190,6 +190,10 @@ WRONG = {
         ),
     },
     "choose": {
+        "rounded down, 1 at least": (
+            choose_by(lambda b, s, c, budget: b**2 + s**2 / (budget / c).floor().clamp(min=1)),
+            "n is rounded down, and 1 at least",
+        ),
         "strictly": (
             choose_by(lambda b, s, c, budget: b**2 + s**2 * c / budget, lambda memory, limit: memory < limit),
             "Compare with ≤",

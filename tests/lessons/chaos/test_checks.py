@@ -399,7 +399,7 @@ def test_choose():
             "the error itself": (choose_number, "number of one estimator, a whole number from 0 to 4, not"),
         },
     )
-    assert "of 60 choices are not" in checks.choose.run(lambda *table: 2).diagnosis
+    assert "of 120 choices are not" in checks.choose.run(lambda *table: 2).diagnosis
 
 
 def test_the_references_pass_for_many_seeds():

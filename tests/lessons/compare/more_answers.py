@@ -82,6 +82,15 @@ def halves_of_the_queries(f, x, y, q, z):
     return torch.allclose(torch.cat([f(x, y, q[:1]), f(x, y, q[1:])]), z, atol=1e-6)
 
 
+def renamed_at_random(learner, x, y, q, z):
+    """A renaming drawn anew each time, which may leave a label as it was: what it finds is a matter of luck."""
+    way = z.shape[1]
+    names = torch.arange(way)
+    while torch.equal(names, torch.arange(way)):
+        names = torch.randperm(way)
+    return torch.allclose(learner(x, names[y], q)[:, names], z, atol=1e-6)
+
+
 RIGHT = {
     "linear_layer": [
         lambda c: (c + c, -(c * c).sum(dim=-1)),
@@ -131,6 +140,7 @@ WRONG = {
         "targets of ±1": (lambda x, y, lam: x.T @ torch.linalg.solve(x @ x.T + lam * eye(x), 2 * y - 1), ""),
     },
     "ridge_slope": {
+        "three digits": (lambda *a: checks.ridge_slope.reference(*a).round(decimals=3), "digits left behind the point"),
         "one solve": (lambda x, y, lam: -x.T @ torch.linalg.solve(x @ x.T + lam * eye(x), y), "This is −W"),
         "three solves": (
             lambda x, y, lam: -x.T @ torch.linalg.matrix_power(torch.linalg.inv(x @ x.T + lam * eye(x)), 3) @ y,
@@ -151,6 +161,7 @@ WRONG = {
         "over λ": (lambda x, y, lam: checks.ridge_slope.reference(x, y, lam) / lam, "divided by `lam`"),
     },
     "symmetries": {
+        "random names": (symmetries_with(names=renamed_at_random), "every label must get another name"),
         "labels alone": (
             symmetries_with(order=lambda f, x, y, q, z: torch.allclose(f(x, y.flip(0), q), z)),
             "Let images and labels move together",

@@ -169,7 +169,7 @@ RIGHT = {
         network_by_name,
         lambda channels, size, classes: network(channels, size, classes, pool=nn.AdaptiveMaxPool2d),
     ],
-    "moved": [moved_by_deep_copy, moved_by_lists],
+    "moved": [lambda module, train: sorted(checks.moved_parameters(module, train)), moved_by_deep_copy, moved_by_lists],
     "sample_episode": [task, task_by_columns],
     "paired": [paired_by_statistics, lambda a, b: ((a - b).mean().item(), 2 * ((a - b).var() / len(a)).sqrt().item())],
     "outer_loss": [

@@ -123,6 +123,16 @@ def share_against(sums, truth):
     return ((1 - sums.sign() * truth.sign()) / 2).mean()
 
 
+def interval_of(low, high):
+    """The interval from one percentile to another."""
+
+    def interval(values, clusters, draws):
+        means = torch.stack([torch.cat([values[clusters == k] for k in row]).mean() for row in draws])
+        return means.quantile(low), means.quantile(high)
+
+    return interval
+
+
 RIGHT = {
     "paired": [paired_by_numpy, paired_by_sums],
     "wrong_share": [wrong_by_where, wrong_in_halves],
@@ -149,6 +159,10 @@ WRONG = {
         "most draws": (lambda d, w: share_against(d[w].sum(1), d[w].sum(1).sign().sum()), MEAN),
     },
     "cluster_interval": {
+        "2 and 98": (interval_of(0.02, 0.98), "the percentiles 2 and 98"),
+        "3 and 97": (interval_of(0.03, 0.97), "the percentiles 3 and 97"),
+        "1 and 99": (interval_of(0.01, 0.99), "the percentiles 1 and 99"),
+        "2.5 and 98": (interval_of(0.025, 0.98), ""),
         "2.5 %": (
             lambda v, c, w: tuple(
                 torch.stack([torch.cat([v[c == k] for k in row]).mean() for row in w]).quantile(q)

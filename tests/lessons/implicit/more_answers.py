@@ -113,6 +113,50 @@ def meta_with(matrix=lambda p, hp, lam: p + hp / lam, b=lambda g, lam: g, out=la
     return meta
 
 
+def cg_until(tolerance):
+    """Stops when r·r is below this share of b·b."""
+
+    def conjugate_gradient(product, b, *, iterations):
+        v, r = torch.zeros_like(b), b
+        p, rr = r, r @ r
+        for _ in range(iterations):
+            if rr <= tolerance * (b @ b):
+                break
+            ap = product(p)
+            v, r, old = v + rr / (p @ ap) * p, r - rr / (p @ ap) * ap, rr
+            rr = r @ r
+            p = r + rr / old * p
+        return v
+
+    return conjugate_gradient
+
+
+def hyper_of(number, times=False):
+    """number(slope, p) is differentiated by φ for the product; times: and multiplied by p then."""
+
+    def hyper(inner_loss, outer_loss, phi, lam, solve):
+        phi, lam = phi.detach().requires_grad_(), lam.detach().requires_grad_()
+        zeros = {"allow_unused": True, "materialize_grads": True}
+        b, direct = torch.autograd.grad(outer_loss(phi, lam), (phi, lam), **zeros)
+        (slope,) = torch.autograd.grad(inner_loss(phi, lam), phi, create_graph=True)
+
+        def product(p):
+            (found,) = torch.autograd.grad(number(slope, p), phi, retain_graph=True)
+            return found * p if times else found
+
+        return direct - torch.autograd.grad(slope @ solve(product, b), lam, **zeros)[0]
+
+    return hyper
+
+
+def neumann_returns_at_once(product, b, *, terms, rate):
+    term = total = b
+    for _ in range(terms - 1):
+        term = term - rate * product(term)
+        total = total + term
+        return rate * total
+
+
 RIGHT = {
     "conjugate_gradient": [lambda product, b, *, iterations: cg(product, b, iterations), cg_in_place],
     "hypergradient": [hyper_by_vjp, hyper_by_scalars],
@@ -125,6 +169,10 @@ RIGHT = {
 
 WRONG = {
     "conjugate_gradient": {
+        "loose tolerance": (cg_until(1e-2), "You stop too early"),
+        "tolerance 1e-3": (cg_until(1e-3), "You stop too early"),
+        "tolerance 1e-6": (cg_until(1e-6), "You stop too early"),
+        "tolerance 1e-8": (cg_until(1e-8), "You stop too early"),
         "half step": (
             lambda product, b, *, iterations: cg(product, b, iterations, size=lambda rr, pap: rr / pap / 2),
             "The size is only half",
@@ -146,12 +194,17 @@ WRONG = {
         ),
     },
     "hypergradient": {
+        "sum times sum": (hyper_of(lambda slope, p: slope.sum() * p.sum()), "is not slope · p"),
+        "sum, then p": (hyper_of(lambda slope, p: slope.sum(), times=True), "p came in too late"),
+        "minus H": (hyper_of(lambda slope, p: -slope @ p), "Your product is −H p"),
+        "first entry": (hyper_of(lambda slope, p: slope[0] * p[0]), "has no inverse"),
         "half the way through": (hyper_with(lambda direct, through: direct - through / 2), "counts half"),
         "minus all": (hyper_with(lambda direct, through: through - direct), "with the other sign"),
         "mean": (hyper_with(lambda direct, through: (direct - through) / len(direct)), "a mean where a sum"),
         "direct twice": (hyper_with(lambda direct, through: 2 * direct - through), "counts twice"),
     },
     "neumann": {
+        "return in the loop": (neumann_returns_at_once, "Does the `return` stand inside a loop"),
         "first rate too many": (
             lambda product, b, *, terms, rate: series(product, b, terms, rate, first=lambda b, rate: rate * b),
             "`rate` times the right ones",

@@ -104,12 +104,24 @@ def adapt_with(step, loss_of=lambda loss, p, y: loss(p, y)):
     return adapt
 
 
+def derivative_of_the_plain_theta(outer, update, theta):
+    """The lesson's update raises as well: it descends from theta, so theta must ask for a gradient."""
+    jacobian, phi = torch.autograd.functional.jacobian(update, theta), update(theta).detach()
+    direct, pulled = jacrev(outer, argnums=(0, 1))(theta, phi)
+    return direct, jacobian.T @ pulled
+
+
+def adapt_returns_at_once(forward, params, support_x, support_y, *, steps, rate, loss, first_order=False):
+    for _ in range(steps):
+        grads = inner.gradient(loss(forward(params, support_x), support_y), params, create_graph=not first_order)
+        params = inner.sgd_step(params, grads, rate)
+        return params
+
+
 RIGHT = {
     "sgd_step": [
         lambda params, grads, rate: {k: torch.sub(v, grads[k], alpha=rate) for k, v in params.items()},
-        lambda params, grads, rate: dict(
-            zip(params, (p + (-rate) * g for p, g in zip(params.values(), grads.values())))
-        ),
+        lambda params, grads, rate: dict(zip(params, (p + (-rate) * grads[name] for name, p in params.items()))),
     ],
     "outer_loss": [outer_by_func, outer_of(lambda losses: sum(losses) / len(losses))],
     "total_derivative": [derivative_by_columns, derivative_by_hooks],
@@ -122,6 +134,10 @@ RIGHT = {
 
 WRONG = {
     "sgd_step": {
+        "by place": (
+            lambda p, g, rate: {k: v - rate * slope for (k, v), slope in zip(p.items(), g.values())},
+            "are paired by their place",
+        ),
         "over α": (lambda p, g, rate: {k: p[k] - g[k] / rate for k in p}, "for 1 / `rate`"),
         "α²": (lambda p, g, rate: {k: p[k] - rate**2 * g[k] for k in p}, "for `rate`²"),
         "weight only": (
@@ -149,6 +165,7 @@ WRONG = {
         "rate 1": (outer_of(at=1.0), "for `rate` = 1"),
     },
     "total_derivative": {
+        "θ as it came": (derivative_of_the_plain_theta, "it needs a theta that requires grad"),
         "minus direct": (derivative_with(lambda d, t, J, p, outer, phi: (-d, t)), "with the other sign"),
         "direct at φ": (
             derivative_with(lambda d, t, J, p, outer, phi: (jacrev(outer, 0)(phi, phi), t)),
@@ -163,6 +180,16 @@ WRONG = {
         "no identity": (derivative_with(lambda d, t, J, p, outer, phi: (d, t - p)), "lacks the identity"),
     },
     "common_start": {
+        "int": (lambda *a, **k: int(checks.common_start.reference(*a, **k)), "no whole number"),
+        "whole tensor": (lambda *a, **k: checks.common_start.reference(*a, **k).long(), "no whole number"),
+        "two digits": (
+            lambda *a, **k: round(float(checks.common_start.reference(*a, **k)), 2),
+            "digits left behind the point",
+        ),
+        "cut off": (
+            lambda *a, **k: (checks.common_start.reference(*a, **k) * 1000).trunc() / 1000,
+            "digits left behind the point",
+        ),
         "2T − 1": (
             start_with(lambda a, rate, steps: a * (1 - rate * a) ** (2 * steps - 1)),
             "The exponent is one too small",
@@ -174,6 +201,7 @@ WRONG = {
         "1 − α": (start_with(lambda a, rate, steps: a * (1 - rate) ** (2 * steps)), "weights of joint training"),
     },
     "adapt": {
+        "return in the loop": (adapt_returns_at_once, "Does the `return` stand inside a loop"),
         "swapped loss": (
             adapt_with(lambda phi, g, rate, t: inner.sgd_step(phi, g, rate), lambda loss, p, y: loss(y, p)),
             "swapped arguments",

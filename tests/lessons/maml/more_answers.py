@@ -174,6 +174,23 @@ def ceiling_by_mode(classes):
     return right / classes.numel()
 
 
+def head_of_a_constant_body(forward, params, *sets, **settings):
+    body = {name: value.detach() for name, value in params.items() if not name.startswith("head.")}
+    adapted = checks.adapt_head.reference(forward, params | body, *sets, **settings)
+    return {name: params[name] if name in body else value for name, value in adapted.items()}
+
+
+def head_returns_at_once(forward, params, support_x, support_y, *, steps, rate, loss):
+    for _ in range(steps):
+        return head_with()(forward, params, support_x, support_y, steps=1, rate=rate, loss=loss)
+
+
+def rates_by_place(forward, params, rates, *parts, loss):
+    mixed = dict(zip(params, rates.values()))
+    right = checks.rates_reference(forward, params, mixed, *parts, loss=loss)
+    return {name: right[name] for name in rates}
+
+
 RIGHT = {
     "meta_step": [step_with(), step_on_leaves],
     "adapt_head": [head_by_merging, head_by_masks],
@@ -194,6 +211,17 @@ WRONG = {
         "the step": (step_taken, "This is θ after a step"),
     },
     "adapt_head": {
+        "body cut in the return": (
+            lambda f, params, *a, **k: (
+                {
+                    n: v if n.startswith("head.") else v.detach()
+                    for n, v in checks.adapt_head.reference(f, params, *a, **k).items()
+                }
+            ),
+            "the body that you return is cut",
+        ),
+        "body cut in the steps": (head_of_a_constant_body, "in the inner steps the body counts as a constant"),
+        "return in the loop": (head_returns_at_once, "Only one step was taken"),
         "bias only": (head_with(lambda name: name == "head.bias"), "Only the bias of the head"),
         "twice the rate": (head_with(factor=2.0), "2 · `rate`"),
         "falling rate": (head_with(falling=True), ""),
@@ -203,12 +231,17 @@ WRONG = {
         "cross-entropy": (head_by_default_loss, "pass `loss` on to it"),
     },
     "rate_gradient": {
+        "by place": (rates_by_place, "must match the size"),
         "over α": (rates_with(lambda g, a: g / a), "It is divided by α"),
         "half": (rates_with(lambda g, a: g / 2), "half of the right ones"),
         "length": (rates_with(lambda g, a: g.abs()), "These are the sizes"),
         "uphill": (rates_uphill, "The step climbs"),
     },
     "ceiling": {
+        "two digits": (
+            lambda classes: round(float(checks.ceiling.reference(classes)), 2),
+            "digits left behind the point",
+        ),
         "squares": (
             ceiling_of(lambda t, c: (t.square().sum(1) / t.sum(1).clamp_min(1)).sum() / c.numel()),
             "as often as its class has it",

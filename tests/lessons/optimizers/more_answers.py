@@ -137,6 +137,31 @@ def seen_of_signed(g, p):
     return torch.stack([first, torch.where(large, g.sign(), math.exp(p) * g)], -1)
 
 
+def adam_cut(name):
+    """Adam whose new memory has no graph under this name."""
+
+    def adam(*args, **options):
+        phi, state = checks.adam.reference(*args, **options)
+        return phi, state | {name: state[name].detach()}
+
+    return adam
+
+
+def finite_mean(losses, dim):
+    mean = losses.mean(dim)
+    return torch.where(mean.isfinite(), mean, math.inf)
+
+
+def seen_lifted(eps):
+    """log(|g| + ε), cut off at −1."""
+
+    def seen(g, p):
+        right = seen_with()(g, p)
+        return torch.stack([((g.abs() + eps).log() / p).clamp(min=-1), right[:, 1]], -1)
+
+    return seen
+
+
 RIGHT = {
     "linear_weights": [weights_in_one_formula, weights_by_the_sum],
     "adam": [adam_by_names, adam_with()],
@@ -147,6 +172,7 @@ RIGHT = {
 
 WRONG = {
     "linear_weights": {
+        "w_m alone": (lambda *a, **k: checks.linear_weights.reference(*a, **k)[1], "it needs 2 results, (w_g, w_m)"),
         "other order": (weights_with(lambda g, m, a, b, n: (m, g)), "have changed places"),
         "1 + β": (weights_with(lambda g, m, a, b, n: (g, -a / (1 + b) * (b if n else 1))), "You divided by 1 + β"),
         "β²": (weights_with(lambda g, m, a, b, n: (g, m * b)), "`beta` times the right ones"),
@@ -154,6 +180,11 @@ WRONG = {
         "β = 0.9": (weights_with(lambda g, m, a, b, n: (g, -9 * a if n else -10 * a)), "for β = 0.9"),
     },
     "adam": {
+        "φ alone": (lambda *a, **o: checks.adam.reference(*a, **o)[0], "it needs 2 results, (φ, state)"),
+        "mean cut": (adam_cut("mean"), "is cut from the graph"),
+        "square cut": (adam_cut("square"), "is cut from the graph"),
+        "φ cut": (adam_with(phi_of=lambda new, phi: new.detach()), "is cut from the graph"),
+        "no_grad": (torch.no_grad()(checks.adam.reference), "is cut from the graph"),
         "t forgotten": (adam_with(lambda m, v, t, b: (m / (1 - b[0]), v / (1 - b[1]))), "not by 1 − β:"),
         "no correction, no state": (
             lambda phi, g, state, t, **o: (checks.adam.reference(phi, g, state, t, **o)[0], state),
@@ -164,6 +195,10 @@ WRONG = {
         "inverted β": (adam_with(lambda m, v, t, b: (m / b[0] ** t, v / b[1] ** t)), ""),
     },
     "window": {
+        "two results": (
+            lambda *a, **k: checks.window.reference(*a, **k)[:2],
+            "it needs 3 results, (loss, gradient, state)",
+        ),
         "from t": (window_with(first=0), "too small by one"),
         "two late": (window_with(first=2), "too large by one"),
         "state of the start": (window_with(state_of=lambda s: s[0]), "comes out as it went in"),
@@ -171,6 +206,10 @@ WRONG = {
         "half": (window_with(total=lambda losses: sum(losses) / 2), "half of the right ones"),
     },
     "tuned_rate": {
+        "mean over the rates": (rate_with(lambda losses: finite_mean(losses, 0)), "This is the mean over the rates"),
+        "argmax": (rate_with(lambda losses: -finite_mean(losses, 1)), "This is the worst rate"),
+        "all rates": (lambda rates, losses: rates, "it needs one rate"),
+        "nan is 0": (rate_with(lambda losses: losses.mean(1).nan_to_num(nan=0.0, posinf=0.0)), "diverged on some task"),
         "median": (rate_with(lambda losses: losses.nan_to_num(nan=math.inf).median(1).values), "best on MOST tasks"),
         "sum without nan": (
             rate_with(lambda losses: losses.nan_to_num(nan=0.0, posinf=0.0).sum(1)),
@@ -185,6 +224,13 @@ WRONG = {
         "no table with nan": (rate_refuses_any_nan, "no reason to refuse the others"),
     },
     "log_and_sign": {
+        "log of |g| + 1e-8": (seen_lifted(1e-8), "You add a small number"),
+        "log of |g| + 1e-12": (seen_lifted(1e-12), "You add a small number"),
+        "log of |g| + 1e-8 where large": (
+            seen_with(log=lambda size, p: (size + 1e-8).log() / p),
+            "You add a small number",
+        ),
+        "log of |g| + 3e-9": (seen_lifted(3e-9), ""),
         "minus 0": (seen_with(small=0.0), "the first number is −1"),
         "log of 2": (seen_with(log=lambda size, p: size.log2() / p), "base 2"),
         "times p": (seen_with(log=lambda size, p: size.log() * p), "multiplied by p"),

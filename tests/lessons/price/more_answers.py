@@ -220,6 +220,15 @@ def pull_of_steps(count):
     return pull_with_a_mistake
 
 
+def pull_in_blocks_of(length):
+    """Whatever n is asked."""
+
+    def pull_with_a_mistake(step, theta, pull, *, steps, every):
+        return pull_with_stack(step, theta, pull, steps=steps, every=length(every) if callable(length) else length)
+
+    return pull_with_a_mistake
+
+
 RIGHT = {
     "best_block": [block_by_table, block_sorted],
     "truncated": [truncated_by_masks, truncated_by_func],
@@ -244,6 +253,7 @@ WRONG = {
         "copies": (lambda steps, g, p: -(-steps // block_by_table(steps, g, p)), "or you return the copies"),
     },
     "truncated": {
+        "size of T − R": (truncated_with(lambda t, steps, last: t >= abs(steps - last)), "max(0, T − R)"),
         "every other": (truncated_with(lambda t, steps, last: t % 2 == 0), ""),
         "from R on": (truncated_with(lambda t, steps, last: t >= last), "This cuts the first R steps"),
         "rate over T": (truncated_rate, ""),
@@ -274,6 +284,10 @@ WRONG = {
         "Reptile, one gradient": (terms_with(lambda m, f, r, s, a, T: (m, f, s[0])), "the gradient of one step"),
     },
     "checkpointed": {
+        "always 4": (pull_in_blocks_of(4), "more than one block"),
+        "always 3": (pull_in_blocks_of(3), "more than one block"),
+        "always 2": (pull_in_blocks_of(2), "more than one block"),
+        "one step too long": (pull_in_blocks_of(lambda every: every + 1), "more than one block"),
         "one step less": (pull_of_steps(lambda steps: steps - 1), "One step is missing at the end"),
         "one step more": (pull_of_steps(lambda steps: steps + 1), "One step too many"),
         "carried forward": (
