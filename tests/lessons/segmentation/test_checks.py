@@ -224,7 +224,7 @@ def test_iou():
         right=[iou_with_loop, iou_by_numbers, iou_float32],
         wrong={
             "dice": (iou_with(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn)), "the Dice score"),
-            "both sizes": (iou_with(lambda tp, fp, fn, tn: tp / (2 * tp + fp + fn)), "counts the shared pixels twice"),
+            "both sizes": (iou_with(lambda tp, fp, fn, tn: tp / (2 * tp + fp + fn)), "shared pixels count twice"),
             "precision": (iou_with(lambda tp, fp, fn, tn: tp / (tp + fp)), "(precision)"),
             "recall": (iou_with(lambda tp, fp, fn, tn: tp / (tp + fn)), "(recall)"),
             "accuracy": (iou_with(lambda tp, fp, fn, tn: (tp + tn) / 36), "(accuracy)"),
