@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mlcourse import environment, files, places
-from mlcourse.commands import COMMANDS, app, doctor
+from mlcourse.commands import COMMANDS, OF_TASKS, app, doctor
 
 ROOT = places.repository()
 pytestmark = pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="needs a clone of the repository")
@@ -55,6 +55,7 @@ def parse(words):
         context = command.make_context(name, words[:1] if is_group else words, parent=context)
         if not is_group:
             return context.params
+        words = [" ".join(words[:2]), *words[2:]] if " ".join(words[:2]) in OF_TASKS else words
         name, words = words[0], words[1:]
         command = command.get_command(context, name)
         assert command is not None, f"there is no command {name}"

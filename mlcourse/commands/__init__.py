@@ -30,6 +30,8 @@ COMMANDS = {
     "table": "mlcourse.commands.table:table",
     "bench": "mlcourse.commands.bench:bench",
     "run": "mlcourse.commands.run:run",
+    "handout": "mlcourse.commands.handout:handout",
+    "grade": "mlcourse.commands.grade:grade",
     "tidy": "mlcourse.commands.notebook_tools:tidy",
     "golden": "mlcourse.commands.notebook_tools:golden",
 }

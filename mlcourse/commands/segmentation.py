@@ -15,7 +15,8 @@ CHARACTERS = "characters of a scene, of which the target is one: a number, or se
 
 def train(
     method: Annotated[
-        str, typer.Option(help="unet (a U-Net conditioned on the drawing) or prototypes (PANet)")
+        str,
+        typer.Option(help="unet (conditioned on the drawing), prototypes (PANet) or colour-groups (looks at colours)"),
     ] = "unet",
     dataset: Annotated[
         str, typer.Option(help="glyphs, omniglot, or a folder of characters, bright on dark")

@@ -160,12 +160,17 @@ class Check:
     def __call__(self, answer: Callable) -> Verdict:
         """Try the answer on fresh problems, show the verdict, keep a pass, and return the verdict. Never raises."""
         self._calls += 1
-        verdict = self.run(answer, seed=crc32(self.exercise.encode()) + self._calls)
+        verdict = self.run(answer, seed=self.first_seed - 1 + self._calls)
         verdict.show()
         # only the learner's own function counts: the notebook's last section passes its solutions through here too
         if verdict.passed and verdict.name.startswith("my_"):
             progress.record_pass(self.exercise, self.title)
         return verdict
+
+    @property
+    def first_seed(self) -> int:
+        """The seed of the problems that the first call tries."""
+        return crc32(self.exercise.encode()) + 1
 
     def run(self, answer: Callable, *, seed: int = 0) -> Verdict:
         """Try the answer on the problems of `seed`, without showing or keeping anything. Never raises."""
@@ -210,10 +215,8 @@ class Check:
     def _only_single_precision(self, answer: Callable, problems: list[dict[str, Tensor]]) -> str | None:
         """Say so when the answer is right on all problems once what it computes is in double precision, else None."""
         for given in problems:  # on all of them: an answer that draws or counts its calls may be right by luck
-            state = torch.get_rng_state()
-            outputs = self.try_answer(_in_double_precision(answer), given)[0]
-            drawn = not torch.equal(state, torch.get_rng_state())
-            if drawn or outputs is None or self.judge_outputs(given, outputs) is not None:
+            outputs = self.try_in_double(answer, given)
+            if outputs is None or self.judge_outputs(given, outputs) is not None:
                 return None
         return (
             "the formula is right, its numbers are too coarse. Somewhere you compute in single precision (float32, 7 "
@@ -259,6 +262,12 @@ class Check:
         except _Fault as fault:
             return None, fault.found_by, fault.diagnosis
 
+    def try_in_double(self, answer: Callable, given: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        """The outputs once all that the answer computes is in float64; None for a fault, or when it draws numbers."""
+        state = torch.get_rng_state()
+        outputs = self.try_answer(_in_double_precision(answer), given)[0]
+        return outputs if torch.equal(state, torch.get_rng_state()) else None
+
     def _outputs(self, answer: Callable, given: dict[str, Tensor]) -> dict[str, Tensor]:
         if not callable(answer):
             raise _Fault(
@@ -277,7 +286,7 @@ class Check:
         if changed := [name for name, value in given.items() if not _same(value, copy[name])]:
             what = f"{_name(answer)} changes its input ({', '.join(changed)}) in place."
             raise _Fault("inputs", f"{what} Compute a new tensor instead: the caller still needs the old one.")
-        if fault := self._compare(given, outputs):
+        if fault := self.compare(given, outputs):
             raise _Fault("outputs", fault)
         return {name: value.detach().clone() for name, value in outputs.items()}
 
@@ -291,8 +300,10 @@ class Check:
             return f"the check itself failed: {_one_line(error)}. Please report this with your function."
         return None if diagnosis is None else _sentence(diagnosis)
 
-    def _compare(self, given: dict[str, Tensor], outputs) -> str | None:
-        """Compare names, types, shapes and kinds of dtype with those of the reference."""
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def compare(self, given: dict[str, Tensor], outputs) -> str | None:
+        """Compare names, types, shapes and kinds of dtype with those of the reference; None, or what differs."""
         try:
             expected = self.probe(self.reference, _copy(given))
         except Exception as error:

@@ -10,6 +10,6 @@ name. This file imports nothing, so that `mlcourse --help` waits for nothing.
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "segmentation": (
         "which pixels belong to what a drawing shows?",
-        ("every-character", "template-matching", "untrained-unet", "untrained-prototypes"),
+        ("every-character", "template-matching", "untrained-unet", "untrained-prototypes", "untrained-colour-groups"),
     ),
 }

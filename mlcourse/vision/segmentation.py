@@ -1,16 +1,18 @@
 """One-shot segmentation: which pixels of a scene belong to the class that a drawing shows?
 
 A task: `shot` drawings of one class with their masks (the support set), and scenes in which to find it (the queries).
-The answer is a logit at each pixel: above 0 the pixel belongs to the target. Four learners answer:
+The answer is a logit at each pixel: above 0 the pixel belongs to the target. Five learners answer:
 
 | learner | how |
 |---|---|
 | `ConditionedUNet` | a U-Net that compares the scene's maps with the drawing (after Michaelis et al. 2018) |
 | `MaskedPrototypes` | the mean feature of the drawing's ink against each pixel's feature (PANet, Wang et al. 2019) |
+| `ColourGroups` | pixels of one colour are one character; a prototypical network says which of them is the target |
 | `TemplateMatching` | the drawing, turned and scaled, is moved over the scene; nothing is trained |
 | `EveryCharacter` | all ink is the target; nothing is trained |
 
-The last two say what a figure is worth: a learner must lie above both.
+The last two say what a figure is worth: a learner must lie above both. `ColourGroups` is the strongest simple rival in
+coloured scenes; in one ink it is helpless.
 """
 
 import itertools
@@ -24,13 +26,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlcourse.datasets.images import ClassImages
-from mlcourse.datasets.scenes import NUMBERS, SIZE, Scenes, compose, drawings, recipe_of
+from mlcourse.datasets.scenes import LEAST, NUMBERS, SIZE, Scenes, compose, drawings, recipe_of
 from mlcourse.episodes import Episode, check_positive
 from mlcourse.errors import CourseError
-from mlcourse.learners.base import Learner, State
+from mlcourse.learners.base import Learner, State, evaluation_mode
 from mlcourse.learners.building import drawing
 from mlcourse.learners.methods import Recipe
-from mlcourse.networks import Recorded, normalisation_of, unet
+from mlcourse.learners.metric import log_of
+from mlcourse.networks import Recorded, conv4, normalisation_of, parts, unet
 from mlcourse.statistics import Metric, mean_interval
 
 # ------------------------------------------------------------------ tasks
@@ -569,6 +572,136 @@ def _of_one_colour(scene: Tensor, under: Tensor, frame: Tensor) -> Tensor:
     return alike if len(levels) > 1 else alike & frame
 
 
+# ------------------------------------------------------------------ the rival that looks at colours
+
+
+class ColourGroups(Segmenter):
+    """Pixels of one colour are one character; the character whose shape is most like the drawing is the target.
+
+    The rival that a critic would name first: in `published` scenes each character has a colour of its own, so nobody
+    has to learn where it ends, and what is left is one-shot classification among the characters of the scene
+    (prototypical networks, Snell et al. 2017, https://arxiv.org/abs/1703.05175, with cosines). Each group of pixels is
+    cut out, stretched to the frame of the encoder (so that size and proportions say nothing), and embedded. The logit
+    of its pixels is how much better it fits than the best of the others. Where all ink is of one colour (`grey`), there
+    is one group, and the answer is that of `EveryCharacter`.
+
+    network: an encoder of pictures [n, 1, side, side] without a head. least: pixels of the smallest group; what is
+    smaller is taken for a rest of something hidden.
+    """
+
+    def __init__(self, network: Recorded, *, side: int = 28, temperature: float = 0.1, least: int = LEAST) -> None:
+        super().__init__()
+        check_positive("side", side)
+        check_positive("least", least)
+        self.network, self.side, self.least = network, side, least
+        self.normalisation = normalisation_of(network)
+        self.log_temperature = log_of("temperature", temperature)
+
+    def embed(self, masks: Tensor) -> Tensor:
+        """bool [n, H, W] → embeddings of unit length [n, D] of the shapes, each stretched to its frame."""
+        return F.normalize(parts.embeddings(self.network, self._framed(masks)), dim=1)
+
+    def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
+        check_drawings(support_x, support_y)
+        with evaluation_mode(self):
+            return {"prototype": self._prototypes(self.embed(support_y.flatten(0, 1)), support_y.shape[1])}
+
+    def predict(self, state: State, query_x: Tensor) -> Tensor:
+        masks, scene = colour_groups(query_x.flatten(0, 1), self.least)
+        with evaluation_mode(self):
+            fits = self._fits(self.embed(masks), state["prototype"], scene, query_x.shape[1])
+        return self._painted(fits, masks, scene, query_x)
+
+    def outer_process(self, batch: Episode, **_) -> tuple:
+        """Cross-entropy over the groups of each scene: which of them is the target?
+
+        The drawings and the groups go through the encoder together, so that in training both see the same statistics.
+        """
+        check_drawings(batch.support_x, batch.support_y)
+        masks, scene = colour_groups(batch.query_x.flatten(0, 1), self.least)
+        support, query = batch.support_y.flatten(0, 1), batch.query_y.flatten(0, 1)
+        z = F.normalize(parts.embeddings(self.network, torch.cat([self._framed(support), self._framed(masks)])), dim=1)
+        prototypes = self._prototypes(z[: len(support)], batch.support_y.shape[1])
+        fits = self._fits(z[len(support) :], prototypes, scene, batch.query_x.shape[1])
+        right = (masks & query[scene]).sum((1, 2))
+        target = right == _largest(right, scene, len(query))[scene]
+        target &= right > 0  # a target that has no group of its own teaches nothing
+        losses = _log_sums(fits, scene, len(query))[scene] - fits
+        loss = losses[target].mean() if target.any() else fits.sum() * 0
+        return loss, self._painted(fits, masks, scene, batch.query_x)
+
+    def _framed(self, masks: Tensor) -> Tensor:
+        return framed(masks, self.side).to(self.log_temperature.dtype)
+
+    def _prototypes(self, z: Tensor, shot: int) -> Tensor:
+        return F.normalize(z.unflatten(0, (-1, shot)).mean(1), dim=1)
+
+    def _fits(self, z: Tensor, prototypes: Tensor, scene: Tensor, scenes: int) -> Tensor:
+        """The logit of each group [n]: its cosine with its task's prototype, over the temperature."""
+        return (z * prototypes[scene // scenes]).sum(1) / self.log_temperature.exp()
+
+    def _painted(self, fits: Tensor, masks: Tensor, scene: Tensor, x: Tensor) -> Tensor:
+        """[tasks, scenes, H, W]: on the pixels of a group its logit minus the best of the others; −1e4 elsewhere."""
+        tasks, scenes = x.shape[:2]
+        best = _largest(fits, scene, tasks * scenes)
+        others = fits.masked_fill(fits >= best[scene], -math.inf)
+        second = _largest(others, scene, tasks * scenes)
+        lead = fits - torch.where(fits >= best[scene], second[scene], best[scene])
+        lead = lead.clamp(-NOTHING, NOTHING)  # alone in its scene it is ahead of nothing
+        painted = x.new_full((tasks * scenes, *x.shape[3:]), -NOTHING)
+        where, row, column = masks.nonzero(as_tuple=True)
+        return painted.index_put((scene[where], row, column), lead[where]).unflatten(0, (tasks, scenes))
+
+
+NOTHING = 1e4  # the size of a logit that leaves no doubt
+
+
+def colour_groups(x: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """The pixels of each colour: scenes [n, C, H, W] in [0, 1] → bool masks [groups, H, W], the scene of each [groups].
+
+    Black is no colour. Groups of fewer than `least` pixels are left out, but the largest of a scene stays. A scene
+    without ink has one empty group.
+    """
+    levels = (x * 255).round().long()
+    codes = sum(levels[:, channel] << 8 * channel for channel in range(levels.shape[1]))
+    masks, scene = [], []
+    for number, code in enumerate(codes):
+        colours, counts = code[code > 0].unique(return_counts=True)
+        kept = colours[(counts >= least) | (counts == counts.max())] if len(colours) else colours.new_zeros(1) - 1
+        masks.append(code == kept.view(-1, 1, 1))
+        scene.append(torch.full((len(kept),), number, device=x.device))
+    return torch.cat(masks), torch.cat(scene)
+
+
+def framed(masks: Tensor, side: int) -> Tensor:
+    """Each shape stretched so that its box fills the picture: bool [n, H, W] → float32 [n, 1, side, side]."""
+    ends = []
+    for axis, size in ((1, masks.shape[2]), (2, masks.shape[1])):
+        lines = masks.any(axis)
+        first = lines.int().argmax(1)
+        last = size - 1 - lines.flip(1).int().argmax(1)
+        ends.append((first, (last + 1).maximum(first + 1), size))
+    theta = torch.zeros(len(masks), 2, 3, device=masks.device)
+    for row, (first, last, size) in enumerate(ends):
+        theta[:, row, row] = (last - first) / size
+        theta[:, row, 2] = (first + last) / size - 1
+    grid = F.affine_grid(theta, [len(masks), 1, side, side], align_corners=False)
+    return F.grid_sample(masks.unsqueeze(1).float(), grid, align_corners=False)
+
+
+def _largest(values: Tensor, scene: Tensor, scenes: int) -> Tensor:
+    """The largest value of each scene's groups [scenes]; −∞ (or the smallest whole number) where there is none."""
+    lowest = -math.inf if values.is_floating_point() else torch.iinfo(values.dtype).min
+    return values.new_full((scenes,), lowest).scatter_reduce(0, scene, values.detach(), "amax")
+
+
+def _log_sums(values: Tensor, scene: Tensor, scenes: int) -> Tensor:
+    """log Σ exp over the groups of each scene: [groups] → [scenes]."""
+    top = _largest(values, scene, scenes)
+    total = values.new_zeros(scenes).scatter_add(0, scene, (values - top[scene]).exp())
+    return total.log() + top
+
+
 # ------------------------------------------------------------------ by name
 
 
@@ -596,6 +729,10 @@ METHODS = {
     ),
     "prototypes": Method(
         lambda channels: MaskedPrototypes(unet.UNet(channels)),
+        {"smoke": SMOKE, "short": Recipe(steps=2000, tasks=16, rate=2e-3, validate_every=500)},
+    ),
+    "colour-groups": Method(
+        lambda channels: ColourGroups(conv4.Conv4(normalisation="running", downsample="stride")),
         {"smoke": SMOKE, "short": Recipe(steps=2000, tasks=16, rate=2e-3, validate_every=500)},
     ),
     "every-character": Method(lambda channels: EveryCharacter(), {}),

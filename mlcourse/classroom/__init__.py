@@ -1,0 +1,6 @@
+"""The class room: hand the course out, and mark what comes back.
+
+`handout` makes the students' edition. For the marks, `course` says what the notebooks ask, `collecting` finds each
+student's files, `notebooks` reads the cells of damaged files, `answers` finds the answers in them, `sandbox` runs an
+answer in a process of its own (`child` is that process), and `marks` judges what comes back and writes it down.
+"""

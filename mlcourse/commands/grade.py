@@ -1,0 +1,65 @@
+"""`mlcourse grade`: mark what students handed in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcourse import files, places, threads
+from mlcourse.errors import CourseError
+
+
+def grade(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Hand-ins: a folder per student, zip archives, or a folder with nbgrader's submitted/."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for marks.csv, report.html and feedback/.")] = None,
+    notebooks: Annotated[str, typer.Option(help="Numbers of the notebooks to mark, such as 05,06; else all.")] = "",
+    marks: Annotated[Path | None, typer.Option(help="A marks.toml with weights, due, late, seed.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, max=256, help="How many students at a time; 0: one per core.")] = 0,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what isolates answers on this machine.")] = False,
+) -> None:
+    """Mark what students handed in. Only the answers run, each student's in a process of their own.
+
+    Run it again after an interruption: what is finished is kept. A marks.toml may say
+
+    \b
+        due = 2026-11-30T18:00:00Z     # hand-ins after it are late
+        late = 0.5                     # their points are halved; without this line late is only noted
+        seed = 7                       # other problems than the notebook's first check takes
+        [weights]
+        "05.1" = 2                     # points; every other exercise gives 1
+    """
+    from mlcourse.classroom import sandbox
+
+    if explain:
+        print("\n".join(sandbox.explain()))
+        if folder is None:
+            return
+    if folder is None or out is None:
+        raise CourseError("name the folder with the hand-ins, and --out, the folder for the marks")
+    files.check_named(out, "--out")
+    place, target = places.whole(folder), places.whole(out)
+    if target == place or place in target.parents:
+        raise CourseError(f"the marks would lie among the hand-ins: take an --out outside {folder}")
+    _grade(place, target, notebooks, marks, jobs)
+
+
+def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, jobs: int) -> None:
+    from tqdm import tqdm
+
+    from mlcourse.classroom import collecting, sandbox
+    from mlcourse.classroom import marks as marking
+    from mlcourse.commands import say
+
+    hand_ins = collecting.collect(place)
+    settings = marking.Settings.read(places.whole(settings_file)) if settings_file else marking.Settings()
+    wanted = tuple(dict.fromkeys(number.strip().zfill(2) for number in numbers.split(",") if number.strip()))
+    grader = marking.Grader(target, settings, wanted)
+    if not sandbox.bubblewrap():
+        say(sandbox.warning())
+    with tqdm(total=len(hand_ins), unit="hand-in", desc="marking") as bar:
+        records = grader.grade(hand_ins, jobs or threads.cores(), bar.update)
+    marking.write(target, records, settings, grader.columns(records))
+    print(f"{len(records)} hand-ins marked: {target / 'marks.csv'}, {target / 'report.html'}, {target / 'feedback'}")

@@ -1,0 +1,150 @@
+"""Find answers in damaged notebooks, and hand-ins in folders and archives. No answer runs here."""
+
+import json
+from datetime import UTC, datetime
+
+import forty
+import pytest
+
+from mlcourse.classroom import answers, collecting, course, notebooks
+from mlcourse.errors import CourseError
+
+LESSONS = course.notebooks()
+
+
+def find(content: bytes, number: str = "00"):
+    cells, notes = notebooks.cells_of(content)
+    return answers.find(LESSONS[number], cells), notes
+
+
+@pytest.mark.parametrize("name", forty.DAMAGES)
+def test_what_is_intact_is_found_and_what_is_not_has_a_sentence(name):
+    damage, marks, words = forty.DAMAGES[name]
+    found, notes = find(damage(forty.answered(all_three=True)))
+    assert [int(not one.fault and bool(one.parts)) for one in found] == list(marks)
+    said = [*notes, *(note for one in found for note in [*one.notes, one.fault])]
+    assert any(words in one for one in said)
+    for sentence in filter(None, said):
+        assert sentence.endswith("."), sentence
+
+
+def test_the_helpers_of_a_student_come_along_and_the_lesson_does_not():
+    found, _ = find(forty.bytes_of(forty.answered(all_three=True)))
+    text = "\n".join(part.source for one in found for part in one.parts if not part.optional)
+    assert "def members" in text
+    assert "FACTOR = 1.96" in text
+    assert "lesson.start" not in text
+    assert "datasets.load" not in text
+
+
+def test_an_answer_that_uses_an_earlier_one_gets_the_courses():
+    notebook = [
+        notebooks.Cell("code", "hessian_vector = checks.hessian_vector(my_hessian_vector).answer"),
+        notebooks.Cell("code", "def my_meta_gradient(theta, task):\n    return hessian_vector(1, 2, 3)"),
+    ]
+    found = answers.find(LESSONS["05"], notebook)
+    assert found[1].given == {"hessian_vector": "by_hand.hessian_vector"}
+
+
+def look(*lines: str, before: str = "") -> str:
+    notebook = forty.answered(forty.body(*lines))
+    notebook["cells"].insert(0, forty.code(before or "pass"))
+    return " ".join(find(forty.bytes_of(notebook))[0][0].look)
+
+
+def test_what_a_teacher_should_look_at():
+    assert "to the letter" in look("return distances.argmin(dim=1)")
+    assert look("return distances.min(dim=1).indices") == ""
+    own = look("return checks.nearest.reference(distances)", before="from mlcourse.lessons.start_here import checks")
+    assert "mlcourse.lessons.start_here.checks.nearest.reference" in own
+    late = look("from mlcourse.networks import closed_form as c", "return c.solve(distances)")
+    assert "mlcourse.networks.closed_form.solve" in late
+    assert "solution_nearest" in look("return solution_nearest(distances)")
+    assert "torch.allclose" in look("torch.allclose = None", "return distances.min(dim=1).indices")
+    assert "__globals__" in look("return my_nearest.__globals__['x']")
+
+
+def test_of_two_different_answers_the_tagged_one_counts():
+    notebook = forty.answered()
+    notebook["cells"].append(forty.code(forty.body("return distances.argmax(dim=1)")))
+    (first, *_), _ = find(forty.bytes_of(notebook))
+    assert "indices" in first.parts[-1].source
+    assert "more than once" in first.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "{" * 100_000,
+        '{"cells": ' + "[" * 100_000,
+        '{"cell_type": {' * 20_000,
+        '{"cells": 3}',
+        '{"cells": [3, null, {"cell_type": "code"}, {"cell_type": [], "source": "x"}]}',
+        "[]",
+        "null",
+        "\0" * 100,
+        json.dumps({"cells": [{"cell_type": "code", "source": "(" * 90_000 + "my_nearest"}]}),
+        json.dumps({"cells": [{"cell_type": "code", "source": "x" + ".a" * 60_000}]}),
+        json.dumps(
+            {"cells": [{"cell_type": "code", "source": "def my_nearest(d):\n    return " + "d+" * 40_000 + "d"}]}
+        ),
+        json.dumps(
+            {"cells": [{"cell_type": "code", "source": "def my_nearest(d):\n    return " + "-" * 90_000 + "d"}]}
+        ),
+        json.dumps({"cells": [{"cell_type": "code", "source": "def my_nearest(d):\0"}]}),
+        *(
+            json.dumps({"cells": [{"cell_type": "code", "source": f"def my_nearest(d):\n    return {text}"}] * 2})
+            for depth in (150, 300, 600, 900, 1500)
+            for text in ("d+" * depth + "d", "-" * depth + "d", "d" + ".a" * depth, "(" * min(depth, 190) + "d")
+        ),
+        '{"id": ' * 900 + "[" + "1," * 500_000,
+        json.dumps({"cells": [{"cell_type": "code", "source": "x = 1\n" * 30_000}] * 90}),
+        json.dumps({"cells": [{"cell_type": "code", "source": "\ud800 = 3"}]}),
+    ],
+)
+def test_no_file_makes_the_reader_fall(text):
+    found, _ = find(text.encode("utf-8", "surrogatepass"))
+    assert len(found) == 3
+
+
+# ---- collecting ----
+
+
+def test_folders_archives_and_single_files(tmp_path):
+    right = forty.bytes_of(forty.answered())
+    (tmp_path / "ada" / "deep" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "ada" / "deep" / "00.ipynb").write_bytes(right)
+    (tmp_path / "ada" / "deep" / ".ipynb_checkpoints" / "00-checkpoint.ipynb").write_bytes(right)
+    (tmp_path / "bob.zip").write_bytes(forty.zipped({"mine/00.ipynb": right, "__MACOSX/._00.ipynb": b"x"}))
+    (tmp_path / "cleo.ipynb").write_bytes(right)
+    (tmp_path / "dan").mkdir()
+    (tmp_path / "dan" / "print.pdf").write_bytes(b"%PDF")
+    (tmp_path / "eve.zip").write_bytes(b"PK no zip")
+    found = collecting.collect(tmp_path)
+    assert [one.student for one in found] == ["ada", "bob", "cleo", "dan", "eve"]
+    assert [len(one.notebooks) for one in found] == [1, 1, 1, 0, 0]
+    assert found[3].others == ["print.pdf"]
+    assert "damaged" in found[4].refused[0]
+
+
+def test_nbgraders_layout_and_its_time(tmp_path):
+    folder = tmp_path / "submitted" / "ada" / "week 1"
+    folder.mkdir(parents=True)
+    (folder / "00.ipynb").write_bytes(b"{}")
+    (folder / "timestamp.txt").write_text("2026-11-02 10:00:00.123456 UTC")
+    (tmp_path / "source").mkdir()
+    (one,) = collecting.collect(tmp_path)
+    assert one.student == "ada"
+    assert one.when == datetime(2026, 11, 2, 10, 0, 0, 123456, tzinfo=UTC)
+
+
+def test_one_archive_of_a_class(tmp_path):
+    right = forty.bytes_of(forty.answered())
+    (tmp_path / "all.zip").write_bytes(forty.zipped({"class/ada/00.ipynb": right, "class/bob/00.ipynb": right}))
+    assert [one.student for one in collecting.collect(tmp_path / "all.zip")] == ["ada", "bob"]
+
+
+def test_a_folder_without_hand_ins_is_one_line(tmp_path):
+    with pytest.raises(CourseError, match="nothing to mark"):
+        collecting.collect(tmp_path)

@@ -1,0 +1,372 @@
+"""`mlcourse grade`: forty hand-ins, the isolation of answers, records that are kept, and marks as in the notebook."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import forty
+import psutil
+import pytest
+from held_answers import LESSONS, tables
+from typer.testing import CliRunner
+
+from mlcourse import places
+from mlcourse.classroom import answers, collecting, course, marks, notebooks, sandbox
+from mlcourse.classroom.marks import Grader, Settings
+from mlcourse.classroom.sandbox import Limits, Sandbox
+from mlcourse.commands import app
+from mlcourse.errors import CourseError
+from mlcourse.lessons import every_check
+
+LIMITS = Limits(seconds=8, memory=2**30)
+WALLS = pytest.mark.skipif(sandbox.bubblewrap() is None, reason="bubblewrap is not installed, or may not be used here")
+POSIX = pytest.mark.skipif(os.name != "posix", reason="process groups and their limits are POSIX")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """A checksum of each file of a folder."""
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
+def processes() -> list[int]:
+    """The processes of answers that still live."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "mlcourse.classroom.child" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def enemy(tmp_path):
+    """A teacher's file, a port that listens, and a place to write."""
+    home = tmp_path / "teacher"
+    home.mkdir()
+    (home / "marks of last year.txt").write_text("secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield forty.Enemy(home / "marks of last year.txt", server.getsockname()[1], tmp_path / "written.txt")
+
+
+@pytest.fixture
+def hand_ins(tmp_path):
+    """A folder for hand-ins, and a function that puts a notebook into it."""
+    folder = tmp_path / "hand-ins"
+    folder.mkdir()
+
+    def put(student: str, notebook: dict) -> None:
+        (folder / student).mkdir()
+        (folder / student / forty.NAME).write_bytes(forty.bytes_of(notebook))
+
+    return folder, put
+
+
+@WALLS
+def test_forty_hand_ins_get_their_marks_and_touch_nothing(tmp_path, enemy):
+    folder, out = tmp_path / "hand-ins", tmp_path / "marks"
+    expected = forty.hand_in_all(folder, enemy)
+    assert len(expected) >= 40
+    places_of_others = (folder, enemy.file.parent, places.PACKAGE, places.data())
+    before = [digests(place) for place in places_of_others]
+    left = processes()
+    grader = Grader(out, limits=LIMITS)
+    records = grader.grade(collecting.collect(folder), jobs=2)
+    marks.write(out, records, Settings(), grader.columns(records))
+    rows = {row["student"]: row for row in csv.DictReader((out / "marks.csv").open(encoding="utf-8"))}
+    got = {student: tuple(int(row[f"00.{k}"]) for k in (1, 2, 3)) for student, row in rows.items()}
+    assert got == {student: one.marks for student, one in expected.items()}
+    for record in records:
+        assert expected[record["student"]].words in json.dumps(record, ensure_ascii=False), record
+        assert "the check itself failed" not in json.dumps(record)
+    assert [digests(place) for place in places_of_others] == before
+    assert not enemy.written.exists()
+    assert not (tmp_path.parent / "escaped.ipynb").exists()
+    assert set(processes()) <= set(left)
+
+
+@POSIX
+def test_without_walls_an_answer_does_damage(tmp_path, enemy, hand_ins):
+    folder, put = hand_ins
+    attacks = forty.hostile(enemy)
+    for name in ("neighbour", "socket", "write"):
+        put(name, forty.answered(attacks[name][0]))
+    records = Grader(tmp_path / "marks", limits=LIMITS, isolated=False).grade(collecting.collect(folder))
+    assert [record["exercises"]["00.1"]["passed"] for record in records] == [True] * 3
+    assert enemy.written.read_text() == "x"
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["loop", "exit", "memory"])
+def test_limits_hold_without_walls_and_the_next_exercise_is_marked(tmp_path, enemy, hand_ins, name):
+    folder, put = hand_ins
+    text, _, words = forty.hostile(enemy)[name]
+    notebook = forty.answered(all_three=True)
+    forty.stub(notebook, 1)["source"] = text
+    put("hostile", notebook)
+    left = processes()
+    limits = dataclasses.replace(LIMITS, seconds=4)
+    (record,) = Grader(tmp_path / "marks", limits=limits, isolated=False).grade(collecting.collect(folder))
+    assert [one["passed"] for one in record["exercises"].values()] == [False, True, True]
+    assert words in record["exercises"]["00.1"]["diagnosis"]
+    assert set(processes()) <= set(left)
+
+
+def test_what_is_finished_is_kept_and_two_runs_give_the_same_bytes(tmp_path, hand_ins, monkeypatch):
+    folder, put = hand_ins
+    put("one", forty.answered())
+    put("two", forty.course())
+    call = ["grade", str(folder), "--out", str(tmp_path / "marks"), "--jobs", "1"]
+    assert CliRunner().invoke(app, call).exit_code == 0
+    first = digests(tmp_path / "marks")
+
+    def judge(*args):
+        raise AssertionError("a finished hand-in was judged again")
+
+    monkeypatch.setattr(marks, "judge", judge)
+    assert CliRunner().invoke(app, call).exit_code == 0
+    assert digests(tmp_path / "marks") == first
+    names = {Path(name).name for name in first}
+    assert names == {"marks.csv", "report.html", "one.html", "two.html", "one.json", "two.json"}
+    monkeypatch.undo()
+    (tmp_path / "marks" / "records" / "one.json").write_text("{")  # cut by a power failure
+    assert CliRunner().invoke(app, call).exit_code == 0
+    assert digests(tmp_path / "marks") == first
+
+
+@POSIX
+def test_ctrl_c_ends_what_runs_and_keeps_no_half_record(tmp_path, hand_ins, monkeypatch):
+    folder, put = hand_ins
+    put("a", forty.course())
+    put("b", forty.answered(forty.body("import time", "time.sleep(1000)")))
+    left, ask = processes(), Sandbox.ask
+
+    def finished():
+        raise KeyboardInterrupt
+
+    def late(box, *args):
+        asked.set()
+        return ask(box, *args)
+
+    asked = threading.Event()
+    monkeypatch.setattr(Sandbox, "ask", late)
+    monkeypatch.setattr(marks, "as_completed", lambda futures: asked.wait(300) and reversed(list(futures)[:1]))
+    with pytest.raises(KeyboardInterrupt):
+        Grader(tmp_path / "marks", limits=LIMITS).grade(collecting.collect(folder), 2, finished)
+    deadline = time.monotonic() + 60
+    while set(processes()) - set(left) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert set(processes()) <= set(left)
+    assert [path.name for path in (tmp_path / "marks" / "records").iterdir()] == ["a.json"]
+
+
+# ---- what comes back from the process ----
+
+
+@pytest.fixture
+def box(monkeypatch):
+    """A sandbox whose process is a Python program of choice."""
+    made = []
+
+    def start(program: str, limits: Limits = LIMITS) -> Sandbox:
+        popen = subprocess.Popen
+        monkeypatch.setattr(
+            subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", program], **options)
+        )
+        made.append(Sandbox(["start_here"], limits, isolated=False))
+        monkeypatch.undo()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+READY = (
+    "import os, struct, sys, time, json\nw = lambda h, b=b'': os.write(1, struct.pack('<II', len(h), len(b)) + h + b)\n"
+)
+READY += "w(b'{}')\nsys.stdin.buffer.read(1)\n"
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "program",
+    [
+        "os.write(1, b'\\xff' * 100)",
+        "w(b'[]')",
+        "w(b'no json')",
+        "w(b'[' * 100_000)",
+        "w(b'{}', b'no tensors')",
+        "w(b'{}', struct.pack('<Q', 2**60) + b'{}')",
+        'w(b\'{"a": "\\xff"}\')',
+        "os.write(1, struct.pack('<II', 10, 10) + b'{}')",
+        "pass",
+    ],
+)
+def test_what_is_no_reply_stops_the_answer(box, program):
+    one = box(READY + program)
+    with pytest.raises(sandbox.Stopped):
+        one.ask({})
+    assert one.ended
+    with pytest.raises(sandbox.Stopped):
+        one.ask({})
+
+
+@POSIX
+def test_a_flood_of_replies_waits_outside_of_the_grader(box):
+    one = box(READY + "body = struct.pack('<Q', 2) + b'{}'\nwhile True: w(b'{}' + b' ' * 3_000_000)")
+    before = psutil.Process().memory_info().rss
+    assert one.ask({}) == ({}, {})
+    time.sleep(2)
+    assert psutil.Process().memory_info().rss - before < 200e6
+    one.close()
+    assert one.ended
+
+
+# ---- marks as in the notebook ----
+
+
+def as_cells(lesson: str, name: str, words: str) -> list[notebooks.Cell]:
+    """A hand-in whose answer is taken from the tables of a lesson's further answers."""
+    table = (Path(tables(lesson).__file__)).read_text(encoding="utf-8")
+    return [notebooks.Cell("code", table), notebooks.Cell("code", f"{name} = {words}")]
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_marks_are_what_the_students_own_checks_say(number):
+    if number != "00" and os.environ.get("MLCOURSE_LESSON") != "all":
+        pytest.skip("all answers of all lessons take minutes: set MLCOURSE_LESSON=all")
+    lesson, asked, checks = LESSONS[number], course.notebooks()[number], every_check()
+    table, differ, count = tables(lesson), [], 0
+    box = Sandbox([lesson], Limits())
+    try:
+        for exercise in asked.exercises:
+            name, check = exercise.check.split(".")[1], checks[exercise.check]
+            right = [(f"RIGHT[{name!r}][{k}]", one) for k, one in enumerate(table.RIGHT.get(name, []))]
+            wrong = [(f"WRONG[{name!r}][{key!r}][0]", one[0]) for key, one in table.WRONG.get(name, {}).items()]
+            for words, function in [*right, *wrong]:
+                own = check.run(function, seed=check.first_seed)
+                found = answers.find(asked, as_cells(lesson, exercise.name, words))
+                answer = next(one for one in found if one.exercise is exercise)
+                answer.exercise = dataclasses.replace(exercise, number=f"{exercise.number} {words}")
+                verdict = marks.judge(check, answer, box, check.first_seed)
+                count += 1
+                if (own.passed, own.found_by, without_line(own)) != (
+                    verdict.passed, verdict.found_by, without_line(verdict),
+                ):  # fmt: skip
+                    differ.append((words, own.diagnosis, verdict.diagnosis))
+    finally:
+        box.close()
+    assert differ == []
+    assert count >= 15
+
+
+def without_line(verdict) -> str:
+    return verdict.diagnosis.split(" This happens on line")[0]
+
+
+# ---- settings, dates, names ----
+
+
+def test_weights_and_a_date(tmp_path):
+    (tmp_path / "marks.toml").write_text('due = 2026-11-01T12:00:00Z\nlate = 0.5\n[weights]\n"00.1" = 3\n')
+    settings = Settings.read(tmp_path / "marks.toml")
+    assert settings == Settings({"00.1": 3}, datetime(2026, 11, 1, 12, tzinfo=UTC), 0.5)
+    one = {"passed": True, "diagnosis": "", "notes": [], "look": []}
+    record = {"student": "=1+1", "late": True, "notes": [], "exercises": {"00.1": one, "00.10": one, "00.2": one}}
+    marks.write(tmp_path / "out", [record], settings, ["00.1", "00.2", "00.10"])
+    head, row = csv.reader((tmp_path / "out" / "marks.csv").open(encoding="utf-8"))
+    assert head[:6] == ["student", "00.1", "00.2", "00.10", "total", "of"]
+    assert row[:7] == ["'=1+1", "3", "1", "1", "2.5", "5", "late"]  # a name is no formula of a spreadsheet
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("weight = 1", "it may set"),
+        ("weights = 3", "write a table"),
+        ('[weights]\n"5.1" = 2', "the weight 5.1"),
+        ('[weights]\n"05.1" = -2', "the weight 05.1"),
+        ('[weights]\n"05.1" = nan', "the weight 05.1"),
+        ("due = 3", "write a day and a time"),
+        ("late = 2", "from 0 to 1"),
+        ("seed = -1", "whole number"),
+        ("due = ", "no TOML"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(tmp_path, text, words):
+    (tmp_path / "marks.toml").write_text(text)
+    with pytest.raises(CourseError, match=words):
+        Settings.read(tmp_path / "marks.toml")
+
+
+def test_an_exercise_that_nobody_knows_has_no_weight(tmp_path):
+    with pytest.raises(CourseError, match=r"99\.1"):
+        Grader(tmp_path, Settings({"99.1": 1.0}))
+
+
+def test_names_of_students_stay_apart_as_files():
+    names = ["Ada", "ada", "a/da", "a_da", "..", "äda", "-", "x" * 200]
+    made = [marks.file_name(name) for name in names]
+    assert len({name.casefold() for name in made}) == len(names)
+    assert all("/" not in name and name not in ("", ".", "..") for name in made)
+
+
+def test_a_name_and_a_diagnosis_are_no_html(tmp_path):
+    bad = "<script>alert(1)</script>"
+    one = {"passed": False, "diagnosis": bad, "notes": [bad], "look": [bad]}
+    record = {"student": bad, "late": False, "notes": [bad], "exercises": {"00.1": one}}
+    marks.write(tmp_path, [record], Settings(), ["00.1"])
+    for page in tmp_path.rglob("*.html"):
+        assert "<script" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ([], "name the folder"),
+        (["{}"], "--out"),
+        (["{}", "--out", "{}/marks"], "among the hand-ins"),
+        (["{}", "--out", "elsewhere"], "nothing to mark"),
+        (["{}/none", "--out", "elsewhere"], "no folder and no zip"),
+    ],
+)
+def test_a_wrong_call_is_one_line(tmp_path, call, words):
+    answer = CliRunner().invoke(app, ["grade", *(word.format(tmp_path) for word in call)])
+    assert answer.exit_code == 2
+    assert words in answer.stderr
+
+
+def test_it_explains_its_isolation(monkeypatch):
+    monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
+    answer = CliRunner().invoke(app, ["grade", "--explain"])
+    assert answer.exit_code == 0
+    assert "WARNING: no bubblewrap" in answer.stdout
+    monkeypatch.setattr(sandbox, "bubblewrap", lambda: "bwrap")
+    assert "WARNING" not in CliRunner().invoke(app, ["grade", "--explain"]).stdout
+
+
+def test_the_course_says_what_it_asks():
+    asked = course.notebooks()
+    checks = every_check()
+    for number, lesson in asked.items():
+        assert [one.number for one in lesson.exercises] == [f"{number}.{k + 1}" for k in range(len(lesson.exercises))]
+        for exercise in lesson.exercises:
+            assert checks[exercise.check].exercise == exercise.number
+            assert exercise.solution
+    assert asked["05"].given["hessian_vector"] == "by_hand.hessian_vector"
+    assert places.notebooks().is_dir()
