@@ -25,7 +25,7 @@ ROOMS = Path(__file__).parent / "lessons"
 LESSONS = {
     "00": "start_here", "01": "losses", "02": "episodes", "03": "compare", "04": "metanets", "05": "by_hand",
     "06": "maml", "07": "price", "08": "implicit", "09": "searching", "10": "optimizers", "11": "chaos",
-    "12": "honest",
+    "12": "honest", "13": "segmentation",
 }  # fmt: skip
 
 
