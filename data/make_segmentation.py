@@ -1,11 +1,11 @@
-"""Measure one-shot segmentation of scenes: the stored learners, and what should be beaten, on the same scenes.
+"""Measure one-shot segmentation of scenes: the stored learner, and what should be beaten, on the same scenes.
 
     python data/make_segmentation.py            # measure, and say what differs from what is stored
     python data/make_segmentation.py --write    # and write it
 
-The characters are of the test scripts of `glyphs`; no learner has seen them. Of each recipe and number of characters the
-same 1,000 scenes (200 of 64 characters and more) for the learners of LEARNERS. Intervals are of 95 %, over scenes;
-"minus" is the foreground IoU of a learner minus that of another on the same scenes.
+The characters are of the test scripts of `glyphs`; no learner has seen them. All answer the same 1,000 scenes of each
+recipe and number of characters (200 of 64 characters and more). Intervals are of 95 %, over scenes; "minus" is the
+foreground IoU of the stored learner minus that of another on the same scenes.
 
     data/results/segmentation.json
 """
@@ -17,7 +17,7 @@ from mlcourse import datasets, evaluation, files, learners, places
 from mlcourse.vision import segmentation
 
 OUT = places.data() / "results" / "segmentation.json"
-STORED = {"colour-groups": "segmentation-colour-groups", "unet": "segmentation"}
+STORED = {"colour-groups": "segmentation"}
 RIVALS = ("untrained-colour-groups", "template-matching", "every-character")
 LEVELS = {"published": (4, 8, 16, 32, 64, 128, 256), "grey": (4, 32)}
 SLOW = {"template-matching": 32}  # it is asked up to that many characters
