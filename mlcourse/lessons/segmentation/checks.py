@@ -6,8 +6,8 @@ Wang, Liew, Zou, Zhou, Feng, *PANet: Few-Shot Image Semantic Segmentation with P
 https://arxiv.org/abs/1908.06391;
 Shaban, Bansal, Liu, Essa, Boots, *One-Shot Learning for Semantic Segmentation*, 2017,
 https://arxiv.org/abs/1709.03410;
-Rakelly, Shelhamer, Darrell, Efros, Levine, *Few-Shot Segmentation Propagation with Guided Networks*, 2018,
-https://arxiv.org/abs/1806.07373.
+Rakelly, Shelhamer, Darrell, Efros, Levine, *Conditional Networks for Few-Shot Semantic Segmentation*, 2018,
+https://openreview.net/forum?id=SkMjFKJwG.
 """
 
 import math
@@ -32,10 +32,11 @@ _first = partial(first_mistake, rtol=RTOL)
 
 
 def _pooling_inputs(kind: str) -> Callable[[torch.Generator], Tensors]:
-    """Features of 3 channels on 4 × 6 places, not centred at 0, and a mask of 0 and 1, soft, faint, or empty."""
+    """Features on 24 places, not centred at 0, and a mask of 0 and 1, soft, faint, or empty. Sizes differ."""
+    channels, height, width = {"hard": (3, 4, 6), "soft": (5, 6, 4)}.get(kind, (4, 3, 8))
 
     def make(generator: torch.Generator) -> Tensors:
-        mask = torch.zeros(4, 6, dtype=F64)
+        mask = torch.zeros(height, width, dtype=F64)
         if kind == "hard":
             mask.view(-1)[torch.randperm(24, generator=generator)[:7]] = 1
         elif kind == "soft":
@@ -43,7 +44,7 @@ def _pooling_inputs(kind: str) -> Callable[[torch.Generator], Tensors]:
             mask.view(-1)[chosen] = torch.cat([uniform(generator, 0.1, 0.4, 4), uniform(generator, 0.6, 0.9, 5)])
         elif kind == "faint":
             mask.view(-1)[torch.randperm(24, generator=generator)[:3]] = uniform(generator, 0.05, 0.2, 3)
-        return {"features": 0.7 + randn(generator, 3, 4, 6), "mask": mask}
+        return {"features": 0.7 + randn(generator, channels, height, width), "mask": mask}
 
     return make
 
@@ -70,6 +71,8 @@ def _pooling_judge(inputs: Tensors, outputs: Tensors) -> str | None:
     if not size:
         return "The mask is empty, so there is nothing to average. Then the prototype is 0 in every channel."
     places, inked, most = m.numel(), float((m > 0).sum()), (m > 0.5).to(F64)
+    if not got.any():
+        return "The prototype is 0 in every channel. Only an empty mask gives that, and this one has values above 0."
     small = {
         "The sum of the mask is below 1 here, and you divide by 1: a clamp, or a number that is added, is too "
         "large.": right * size
@@ -127,16 +130,18 @@ masked_average = Check(
 
 
 def _cosine_inputs(blank: bool) -> Callable[[torch.Generator], Tensors]:
-    """Features of 5 channels on 3 × 4 places; blank: two places hold zeros only, as empty paper may."""
+    """Features of some channels on some places; blank: two places hold zeros only, as empty paper may."""
+    channels, height, width = (6, 5, 3) if blank else (5, 3, 4)
 
     def make(generator: torch.Generator) -> Tensors:
-        features = (0.5 + 2 * torch.rand(1, 3, 4, generator=generator, dtype=F64)) * randn(generator, 5, 3, 4)
+        lengths = 0.5 + 2 * torch.rand(1, height, width, generator=generator, dtype=F64)
+        features = lengths * randn(generator, channels, height, width)
         if blank:
-            features.flatten(1)[:, torch.randperm(12, generator=generator)[:2]] = 0
+            features.flatten(1)[:, torch.randperm(height * width, generator=generator)[:2]] = 0
         return {
             "features": features,
-            "target": 2 * randn(generator, 5),
-            "rest": 0.6 * randn(generator, 5),
+            "target": 2 * randn(generator, channels),
+            "rest": 0.6 * randn(generator, channels),
             "scale": uniform(generator, 4.0, 9.0),
         }
 
@@ -326,6 +331,19 @@ def _iou_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         / (union + 1),
         "You add a number below only. So no answer gets 1, not even the right one.": tp / (union + 1),
     }
+    alarm, missed = (tp + fn == 0) & (fp > 0), (tp + fp == 0) & (fn > 0)
+    if alarm.any():  # special scenes are among them
+        mistakes |= {
+            "A scene without a target, where something is predicted, gets 1 from you. That is a false alarm: 0.": (
+                right + alarm.to(F64)
+            ),
+            "A target that is missed as a whole gets 1 from you: nothing is predicted there. It gets 0.": (
+                right + missed.to(F64)
+            ),
+            "Wherever one mask is empty you give 1. Only where both are: a false alarm and a missed target get 0.": (
+                right + (alarm | missed).to(F64)
+            ),
+        }
     if empty.any():  # the same slips, with 0 where nothing is there
         zeros = {words: value * ~empty for words, value in mistakes.items()}
         return _first(got, mistakes) or _first(got, zeros) or _unnamed_iou(got, right)
@@ -428,6 +446,18 @@ def _pooled_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         "Only the target is turned around for the background. Turn both masks: ~prediction and ~target.": (
             front,
             fp.sum() / (tp + fp + tn).sum(),
+        ),
+        "The second number is 1. The background's intersection is where both masks are False: ~prediction & ~target.": (
+            front,
+            torch.ones_like(front),
+        ),
+        "You divide by the sum of both sizes: shared pixels count twice there. The union counts them once.": (
+            tp.sum() / (2 * tp + wrong).sum(),
+            tn.sum() / (2 * tn + wrong).sum(),
+        ),
+        "Both numbers are the mean of target and background. Asked are the two of which it is the mean.": (
+            (front + back) / 2,
+            (front + back) / 2,
         ),
         "Scenes where nothing is found are left out. All scenes count.": tuple(_without_empty(tp, wrong, tn)),
     }

@@ -23,6 +23,7 @@ from mlcourse.vision.segmentation import intersection_over_union
 
 # hits are white, the two kinds of error differ in brightness, too
 HIT, FALSE_ALARM, MISSED = "#FFFFFF", "#D55E00", "#56B4E9"
+MASK = "#009E73"  # of the support
 LEGEND = {"found": HIT, "false alarm": FALSE_ALARM, "missed": MISSED}
 FADED = 0.35  # what is left of the brightness of pixels that are neither target nor prediction
 
@@ -51,13 +52,14 @@ def painted(image: Tensor, mask: Tensor) -> np.ndarray:
     """The picture [C, H, W] with its mask (bool [H, W]) laid over it, half transparent: [H, W, 3]."""
     made = 0.8 * coloured(image)
     inside = mask.detach().cpu().numpy().astype(bool)
-    made[inside] = 0.35 * made[inside] + 0.65 * np.array(to_rgb(MISSED))
+    made[inside] = 0.45 * made[inside] + 0.55 * np.array(to_rgb(MASK))
     return made
 
 
 def _bare(ax, title: str) -> None:
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=12)
+    ax.set_anchor("N")  # titles of pictures of unlike sizes stand in one line
     ax.grid(False)
     ax.spines[:].set_visible(False)
 

@@ -105,6 +105,14 @@ WRONG = {
             "You take the mask as 0 or 1",
         ),
         "rows": (pooling(lambda f, m, n: (f * m).sum(1) / n), "has shape"),
+        "three channels": (
+            pooling(lambda f, m, n: torch.stack([(f[c] * m).sum() for c in range(3)]) / n),
+            "shape",
+        ),
+        "nothing below one pixel": (
+            lambda f, m: (f * m).sum((1, 2)) / m.sum() if m.sum() >= 1 else torch.zeros(len(f), dtype=f.dtype),
+            "Only an empty mask gives that",
+        ),
         "empty is 1": (
             lambda f, m: checks.masked_average.reference(f, m) if m.any() else torch.ones(len(f), dtype=f.dtype),
             "The mask is empty",
@@ -117,6 +125,10 @@ WRONG = {
         "ratio": (logits(lambda a, b, s: s * a / b.abs().clamp_min(1e-3)), ""),
         "swapped": (logits(lambda a, b, s: s * (b - a)), "The sign is wrong"),
         "two maps": (logits(lambda a, b, s: s * torch.stack([a, b])), "has shape"),
+        "of a picture of 3 × 4": (
+            lambda f, t, r, s: checks.cosine_logits.reference(f[:, :3, :4], t, r, s),
+            "shape",
+        ),
         "rest alone": (logits(lambda a, b, s: -s * b), ""),
     },
     "iou": {
@@ -128,6 +140,18 @@ WRONG = {
         "background": (
             lambda p, t: checks.iou.reference(~p, ~t),
             "the IoU of the background",
+        ),
+        "no target is 1": (
+            lambda p, t: torch.where(t.any(2).any(1), checks.iou.reference(p, t), 1.0),
+            "That is a false alarm",
+        ),
+        "nothing predicted is 1": (
+            lambda p, t: torch.where(p.any(2).any(1), checks.iou.reference(p, t), 1.0),
+            "A target that is missed as a whole",
+        ),
+        "one empty mask is 1": (
+            lambda p, t: torch.where(p.any(2).any(1) & t.any(2).any(1), checks.iou.reference(p, t), 1.0),
+            "Wherever one mask is empty",
         ),
         "empty is 0": (
             lambda p, t: torch.where(p.any((1, 2)) | t.any((1, 2)), checks.iou.reference(p, t), 0.0),
@@ -141,7 +165,17 @@ WRONG = {
             "These are means of the IoU",
         ),
         "swapped": (pooled(lambda p, t, a, b: (b, a)), "changed places"),
-        "both are the mean": (pooled(lambda p, t, a, b: ((a + b) / 2, (a + b) / 2)), ""),
+        "both are the mean": (pooled(lambda p, t, a, b: ((a + b) / 2, (a + b) / 2)), "Both numbers are the mean"),
+        "over the sizes": (
+            pooled(
+                lambda p, t, a, b: ((p & t).sum() / (p.sum() + t.sum()), (~p & ~t).sum() / ((~p).sum() + (~t).sum()))
+            ),
+            "The union counts them once",
+        ),
+        "not both": (
+            pooled(lambda p, t, a, b: (a, (~(p & t)).sum() / (~p | ~t).sum())),
+            "The second number is 1",
+        ),
         "halves": (pooled(lambda p, t, a, b: (a / 2, b / 2)), "half of the right ones"),
         "in a list of scenes": (
             pooled(lambda p, t, a, b: (checks.iou.reference(p, t), checks.iou.reference(~p, ~t))),
