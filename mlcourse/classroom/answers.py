@@ -83,6 +83,8 @@ def find(lesson: Notebook, cells: list[Cell]) -> list[Answer]:
             found.append(_find(exercise, lesson, cells))
         except (RecursionError, MemoryError):
             found.append(Answer(exercise, fault="The cells are nested too deeply to be read."))
+        except ValueError as error:  # such as a number of so many digits that Python does not write it
+            found.append(Answer(exercise, fault=f"Python cannot read the cells: {' '.join(str(error).split())[:200]}."))
     return found
 
 

@@ -4,6 +4,7 @@ Nothing is unpacked to the disk, no link is followed, and every size is bounded.
 """
 
 import hashlib
+import lzma
 import os
 import stat
 import zipfile
@@ -19,6 +20,7 @@ LARGEST = 20_000_000  # bytes of one notebook
 LARGEST_ZIP = 200_000_000
 MOST = 2_000  # files of one student, or names in one archive
 HIDDEN = ("__MACOSX", "__pycache__")
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass
@@ -125,7 +127,7 @@ def _stamp(file: File) -> datetime | None:
     """The time in nbgrader's timestamp.txt, "2026-11-28 17:00:00 UTC"; None when it is none."""
     try:
         return utc(datetime.fromisoformat(file.read().decode().strip().removesuffix(" UTC")))
-    except ValueError:
+    except (ValueError, OverflowError):  # the year 1 in a zone east of Greenwich is the year 0 in UTC
         return None
 
 
@@ -231,5 +233,5 @@ def _read_member(path: Path, member: zipfile.ZipInfo) -> bytes:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             return _bounded(file.read(LARGEST + 1))  # the size in the archive's list may be a lie
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+    except (*BROKEN, OSError, EOFError, RuntimeError, NotImplementedError, MemoryError) as error:
         raise ValueError(f"the file in the archive cannot be read ({type(error).__name__})") from None

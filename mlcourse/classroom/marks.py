@@ -203,14 +203,15 @@ class Grader:
     def record(self, hand_in: HandIn) -> dict:
         """The record of one student: the one that was kept, when nothing has changed, else a new one."""
         path = self.out / RECORDS / f"{file_name(hand_in.student)}.json"
-        digest = hashlib.sha256(f"{hand_in.digest()} {self._fingerprint()}".encode()).hexdigest()
         try:
-            kept = files.read_json(path)
-            if kept.get("digest") == digest:
+            digest = hashlib.sha256(f"{hand_in.digest()} {self._fingerprint()}".encode()).hexdigest()
+            if (kept := _kept(path)).get("digest") == digest:
                 return kept
-        except CourseError:
-            pass  # none yet, or a damaged one
-        record = self._mark(hand_in) | {"digest": digest}
+            record = self._mark(hand_in) | {"digest": digest}
+        except Exception as error:  # one hand-in never ends the marking of a class; without a digest it is tried again
+            said = _printable(f"{type(error).__name__}: {error}")[:300]
+            note = f"This hand-in could not be marked ({said}); the next run tries it again."
+            record = {"student": hand_in.student, "late": False, "notes": [note], "exercises": {}, "unmarked": True}
         if self._stopping:
             raise KeyboardInterrupt
         files.write_json(path, record)
@@ -312,6 +313,15 @@ class Grader:
         return check.first_seed
 
 
+def _kept(path: Path) -> dict:
+    """A record that an earlier run wrote; {} when there is none, or a damaged one."""
+    try:
+        kept = files.read_json(path)
+    except CourseError:
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
 def _is_written(answer: answers.Answer) -> bool:
     tree = notebooks.parse(answer.parts[-1].source)[0]
     return not answers.is_stub(tree.body[answer.parts[-1].keep[-1]])
@@ -390,7 +400,7 @@ def _feedback(record: dict, row: list, columns: list[str]) -> Iterator[str]:
         yield f"<h2>The files</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in record['notes'])}</ul>"
     for number in columns:
         if number not in record["exercises"]:
-            yield f"<h2>{number}</h2><p>○ Not handed in.</p>"
+            yield f"<h2>{number}</h2><p>○ {'Not marked yet' if record.get('unmarked') else 'Not handed in'}.</p>"
             continue
         one = record["exercises"][number]
         sign = "✓ Passed." if one["passed"] else f"○ Not yet. {_code_words(one['diagnosis'])}"

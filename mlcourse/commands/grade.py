@@ -62,4 +62,7 @@ def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, 
     with tqdm(total=len(hand_ins), unit="hand-in", desc="marking") as bar:
         records = grader.grade(hand_ins, jobs or threads.cores(), bar.update)
     marking.write(target, records, settings, grader.columns(records))
-    print(f"{len(records)} hand-ins marked: {target / 'marks.csv'}, {target / 'report.html'}, {target / 'feedback'}")
+    unmarked = [record["student"] for record in records if record.get("unmarked")]
+    if unmarked:
+        say(f"not marked: {', '.join(unmarked)}; the feedback says why, and the next run tries again")
+    print(f"{len(records) - len(unmarked)} hand-ins marked: {target / 'marks.csv'}, {target / 'report.html'}, {target / 'feedback'}")

@@ -1,6 +1,7 @@
 """Find answers in damaged notebooks, and hand-ins in folders and archives. No answer runs here."""
 
 import json
+import zipfile
 from datetime import UTC, datetime
 
 import forty
@@ -101,6 +102,9 @@ def test_of_two_different_answers_the_tagged_one_counts():
         '{"id": ' * 900 + "[" + "1," * 500_000,
         json.dumps({"cells": [{"cell_type": "code", "source": "x = 1\n" * 30_000}] * 90}),
         json.dumps({"cells": [{"cell_type": "code", "source": "\ud800 = 3"}]}),
+        json.dumps({"cells": [{"cell_type": "code", "source": f"def my_nearest(d):\n    return 0x{'F' * 5000}"}]}),
+        '{"worksheets": [{"cells": 5}]}',
+        '{"worksheets": [{"cells": {"a": 1}}, {"cells": [3]}]}',
     ],
 )
 def test_no_file_makes_the_reader_fall(text):
@@ -148,3 +152,26 @@ def test_one_archive_of_a_class(tmp_path):
 def test_a_folder_without_hand_ins_is_one_line(tmp_path):
     with pytest.raises(CourseError, match="nothing to mark"):
         collecting.collect(tmp_path)
+
+
+def test_a_time_that_no_calendar_has_is_no_time(tmp_path):
+    for student, text in (("ada", "0001-01-01T00:00:00+14:00"), ("bob", "9999-12-31T23:59:59-14:00")):
+        folder = tmp_path / "submitted" / student / "week 1"
+        folder.mkdir(parents=True)
+        (folder / "00.ipynb").write_bytes(b"{}")
+        (folder / "timestamp.txt").write_text(text)
+    assert [one.stamped for one in collecting.collect(tmp_path)] == [None, None]
+
+
+@pytest.mark.parametrize("method", ["ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA"])
+def test_a_damaged_file_in_an_archive_is_a_sentence(tmp_path, method):
+    made = tmp_path / "ada.zip"
+    with zipfile.ZipFile(made, "w", getattr(zipfile, method)) as archive:
+        archive.writestr("00.ipynb", bytes(range(256)) * 40)
+    content = bytearray(made.read_bytes())
+    content[45:75] = b"\xff" * 30  # in the compressed data: the names at the end stay whole
+    made.write_bytes(content)
+    (one,) = collecting.collect(tmp_path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        one.notebooks[0].read()
+    assert one.digest()

@@ -174,6 +174,29 @@ def test_ctrl_c_ends_what_runs_and_keeps_no_half_record(tmp_path, hand_ins, monk
     assert [path.name for path in (tmp_path / "marks" / "records").iterdir()] == ["a.json"]
 
 
+def test_one_hand_in_that_cannot_be_marked_does_not_end_the_class(tmp_path, hand_ins, monkeypatch):
+    folder, put = hand_ins
+    put("a", forty.course())
+    put("b", forty.course())
+
+    def fall(self, hand_in):
+        if hand_in.student == "a":
+            raise TypeError("a kind of file that nobody thought of")
+        return mark(self, hand_in)
+
+    mark = Grader._mark
+    call = ["grade", str(folder), "--out", str(tmp_path / "marks"), "--jobs", "1"]
+    monkeypatch.setattr(Grader, "_mark", fall)
+    answer = CliRunner().invoke(app, call)
+    assert answer.exit_code == 0
+    assert "not marked: a" in answer.stderr
+    assert "nobody thought of" in (tmp_path / "marks" / "feedback" / "a.html").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    answer = CliRunner().invoke(app, call)
+    assert "not marked" not in answer.stderr
+    assert "2 hand-ins marked" in answer.stdout
+
+
 # ---- what comes back from the process ----
 
 
