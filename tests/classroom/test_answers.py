@@ -47,6 +47,21 @@ def test_an_answer_that_uses_an_earlier_one_gets_the_courses():
     assert found[1].given == {"hessian_vector": "by_hand.hessian_vector"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def my_nearest(d):\n    return nearest(d)",
+        "my_nearest = nearest",
+        "my_nearest = lambda d: nearest(d)",
+        "def helper(d):\n    return nearest(d)\ndef my_nearest(d):\n    return helper(d)",
+    ],
+)
+def test_an_answer_never_gets_its_own_exercises_reference(text):
+    (first, *_), _ = find(forty.bytes_of(forty.answered(text)))
+    assert first.parts
+    assert "nearest" not in first.given
+
+
 def look(*lines: str, before: str = "") -> str:
     notebook = forty.answered(forty.body(*lines))
     notebook["cells"].insert(0, forty.code(before or "pass"))

@@ -174,6 +174,14 @@ def test_ctrl_c_ends_what_runs_and_keeps_no_half_record(tmp_path, hand_ins, monk
     assert [path.name for path in (tmp_path / "marks" / "records").iterdir()] == ["a.json"]
 
 
+def test_an_answer_that_calls_what_its_own_check_gives_does_not_pass(tmp_path, hand_ins):
+    folder, put = hand_ins
+    put("a", forty.answered(forty.body("return nearest(distances)")))
+    (record,) = Grader(tmp_path / "marks", limits=LIMITS).grade(collecting.collect(folder))
+    assert not record["exercises"]["00.1"]["passed"]
+    assert "name 'nearest' is not defined" in record["exercises"]["00.1"]["diagnosis"]
+
+
 def test_one_hand_in_that_cannot_be_marked_does_not_end_the_class(tmp_path, hand_ins, monkeypatch):
     folder, put = hand_ins
     put("a", forty.course())
