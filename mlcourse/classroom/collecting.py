@@ -132,8 +132,8 @@ def _below_common(entries: list[_Entry], place: Path) -> tuple[list[_Entry], boo
         if place.is_dir():
             (top,) = tops
             raise CourseError(
-                f"{place} holds {top} alone, with several folders inside: if these are the students, name {top} itself; "
-                f"if {top} is a student, put the notebooks into one folder"
+                f"{place} holds {top} alone, with several folders inside: if these are the students, name {top} "
+                f"itself; if {top} is a student, put the notebooks into one folder"
             )
         return _unwrapped(entries), False
     return entries, place.is_dir() and place.name == SUBMITTED

@@ -19,7 +19,7 @@ import torch
 from mlcourse import __version__, files, places
 from mlcourse.classroom import answers, course, notebooks
 from mlcourse.classroom.collecting import HandIn, utc
-from mlcourse.classroom.sandbox import Limits, Sandbox, Stopped
+from mlcourse.classroom.sandbox import SHORT, Clock, Limits, Sandbox, Stopped
 from mlcourse.errors import CourseError
 from mlcourse.lessons import every_check
 from mlcourse.teaching.checks import Check, Verdict
@@ -207,7 +207,9 @@ class Grader:
             digest = hashlib.sha256(f"{hand_in.digest()} {self._fingerprint()}".encode()).hexdigest()
             if (kept := _kept(path)).get("digest") == digest:
                 return kept
-            record = self._mark(hand_in) | {"digest": digest}
+            record = self._mark(hand_in)
+            if not any(SHORT in one["diagnosis"] for one in record["exercises"].values()):  # else it is tried again
+                record["digest"] = digest
         except Exception as error:  # one hand-in never ends the marking of a class; without a digest it is tried again
             said = _printable(f"{type(error).__name__}: {error}")[:300]
             note = f"This hand-in could not be marked ({said}); the next run tries it again."
@@ -235,8 +237,9 @@ class Grader:
             others = f" (there is: {', '.join(map(_printable, hand_in.others))})" if hand_in.others else ""
             notes.append(f"No notebook was handed in{others}: it is the file that ends in .ipynb.")
         exercises: dict[str, dict] = {}
+        clock = Clock(self.limits.clock)
         for number in sorted(read):
-            exercises |= self._judge_all(self.lessons[number], read[number][1])
+            exercises |= self._judge_all(self.lessons[number], read[number][1], clock)
         late = self.settings.due is not None and hand_in.when is not None and hand_in.when > self.settings.due
         return {"student": hand_in.student, "late": late, "notes": notes, "exercises": exercises}
 
@@ -263,7 +266,7 @@ class Grader:
         if number not in read or written > read[number][2]:
             read[number] = (name, cells, written)
 
-    def _judge_all(self, lesson: course.Notebook, cells: list[notebooks.Cell]) -> dict[str, dict]:
+    def _judge_all(self, lesson: course.Notebook, cells: list[notebooks.Cell], clock: Clock) -> dict[str, dict]:
         """The verdicts on all exercises of one notebook. After a crash the next answer gets a new process."""
         found, sandbox = {}, None
         try:
@@ -276,7 +279,11 @@ class Grader:
                     said = f"{answer.name} is not written yet."
                     found[exercise.number] = _entry(answer, passed=False, found_by="stub", diagnosis=said)
                     continue
-                sandbox = sandbox or self._sandbox(exercise)
+                if clock.left <= 0:
+                    said = f"it did not run: the answers before it took all {self.limits.clock:.0f} s of the hand-in."
+                    found[exercise.number] = _entry(answer, passed=False, found_by="limits", diagnosis=said)
+                    continue
+                sandbox = sandbox or self._sandbox(exercise, clock)
                 check = self._checks[exercise.check]
                 verdict = judge(check, answer, sandbox, self._seed(check))
                 found[exercise.number] = _entry(
@@ -290,10 +297,10 @@ class Grader:
                 self._close(sandbox)
         return found
 
-    def _sandbox(self, exercise: course.Exercise) -> Sandbox:
+    def _sandbox(self, exercise: course.Exercise, clock: Clock) -> Sandbox:
         if self._stopping:
             raise KeyboardInterrupt
-        box = Sandbox([exercise.check.split(".")[0]], self.limits, isolated=self.isolated)
+        box = Sandbox([exercise.check.split(".")[0]], self.limits, isolated=self.isolated, clock=clock)
         self._open.add(box)
         return box
 

@@ -65,6 +65,5 @@ def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, 
     unmarked = [record["student"] for record in records if record.get("unmarked")]
     if unmarked:
         say(f"not marked: {', '.join(unmarked)}; the feedback says why, and the next run tries again")
-    print(
-        f"{len(records) - len(unmarked)} hand-ins marked: {target / 'marks.csv'}, {target / 'report.html'}, {target / 'feedback'}"
-    )
+    made = ", ".join(str(target / name) for name in ("marks.csv", "report.html", "feedback"))
+    print(f"{len(records) - len(unmarked)} hand-ins marked: {made}")

@@ -126,6 +126,53 @@ def test_limits_hold_without_walls_and_the_next_exercise_is_marked(tmp_path, ene
     assert set(processes()) <= set(left)
 
 
+@WALLS
+def test_no_answer_opens_a_namespace_of_its_own(tmp_path, hand_ins):
+    if not sandbox.closes_namespaces():
+        pytest.skip("this bubblewrap cannot forbid user namespaces")
+    folder, put = hand_ins
+    lines = ["import ctypes", "assert ctypes.CDLL(None).unshare(0x10000000) != 0", "return distances.argmin(dim=1)"]
+    put("a", forty.answered(forty.body(*lines)))
+    (record,) = Grader(tmp_path / "marks", limits=LIMITS).grade(collecting.collect(folder))
+    assert record["exercises"]["00.1"]["passed"]
+
+
+@POSIX
+def test_an_answer_ends_when_the_machine_runs_short_of_memory(tmp_path, hand_ins, monkeypatch):
+    folder, put = hand_ins
+    put("a", forty.answered(forty.body("import time", "time.sleep(1000)")))
+    monkeypatch.setattr(Sandbox, "begin_exercise", lambda box: monkeypatch.setattr(sandbox, "floor", lambda: 2.0**60))
+    (record,) = Grader(tmp_path / "marks", limits=LIMITS, isolated=False).grade(collecting.collect(folder))
+    assert sandbox.SHORT in record["exercises"]["00.1"]["diagnosis"]
+    assert "digest" not in record  # another run tries it again: it may be the fault of somebody else
+
+
+@POSIX
+def test_the_clock_counts_all_calls_of_an_exercise_and_all_exercises_of_a_hand_in(tmp_path, hand_ins):
+    folder, put = hand_ins
+    slow = forty.answered(forty.body("import time", "time.sleep(1.5)", "return distances.argmin(dim=1)"))
+    put("a", slow)
+    limits = dataclasses.replace(LIMITS, seconds=0.2)  # of processor time: 2 s by the clock
+    (record,) = Grader(tmp_path / "one", limits=limits, isolated=False).grade(collecting.collect(folder))
+    assert "by the clock" in record["exercises"]["00.1"]["diagnosis"]
+    notebook = forty.answered(all_three=True)
+    forty.stub(notebook, 1)["source"] = forty.stub(slow, 1)["source"]
+    put("b", notebook)
+    limits = dataclasses.replace(LIMITS, clock=2)
+    record = Grader(tmp_path / "all", limits=limits, isolated=False).grade(collecting.collect(folder))[1]
+    assert [one["found_by"] for one in record["exercises"].values()] == ["limits"] * 3
+    assert "took all 2 s of the hand-in" in record["exercises"]["00.2"]["diagnosis"]
+
+
+@POSIX
+def test_the_time_of_processes_that_ended_counts(box):
+    one = box(READY + "import subprocess\nfor k in range(100): subprocess.run([sys.executable, '-S', '-c', "
+              "'import time\\nwhile time.process_time() < 0.4: pass'])",
+              dataclasses.replace(LIMITS, seconds=1.5))  # fmt: skip
+    with pytest.raises(sandbox.Stopped, match="did not end within 2 s"):
+        one.ask({})
+
+
 def test_what_is_finished_is_kept_and_two_runs_give_the_same_bytes(tmp_path, hand_ins, monkeypatch):
     folder, put = hand_ins
     put("one", forty.answered())
@@ -388,7 +435,12 @@ def test_it_explains_its_isolation(monkeypatch):
     assert answer.exit_code == 0
     assert "WARNING: no bubblewrap" in answer.stdout
     monkeypatch.setattr(sandbox, "bubblewrap", lambda: "bwrap")
-    assert "WARNING" not in CliRunner().invoke(app, ["grade", "--explain"]).stdout
+    for closes, told in ((True, False), (False, True)):
+        monkeypatch.setattr(sandbox, "closes_namespaces", lambda closes=closes: closes)
+        answer = CliRunner().invoke(app, ["grade", "--explain"])
+        assert "WARNING" not in answer.stdout
+        assert ("--disable-userns" in answer.stdout) == told
+    assert "s by the clock for one hand-in" in answer.stdout
 
 
 def test_the_course_says_what_it_asks():
