@@ -18,11 +18,19 @@ from mlcourse.classroom.notebooks import Cell, parse, plain
 STAGE = {"lesson", "checks", "figures", "pictures", "widgets", "session", "display", "get_ipython"}
 # what no exercise needs, and what could step around a check
 SUSPICIOUS = {
-    "exec", "eval", "compile", "__import__", "open", "globals", "locals", "vars", "setattr", "delattr", "breakpoint",
-    "importlib", "sys", "os", "subprocess", "socket", "ctypes", "inspect", "gc", "pickle", "urllib", "requests",
-    "shutil", "pathlib", "threading", "multiprocessing", "signal", "builtins", "atexit", "types", "unittest", "checks",
+    "exec", "eval", "compile", "__import__", "getattr", "open", "globals", "locals", "vars", "setattr", "delattr",
+    "breakpoint", "importlib", "sys", "os", "subprocess", "socket", "ctypes", "inspect", "gc", "pickle", "urllib",
+    "requests", "shutil", "pathlib", "threading", "multiprocessing", "signal", "builtins", "atexit", "types", "unittest",
+    "checks",
 }  # fmt: skip
-INNER = {"__globals__", "__code__", "__closure__", "__subclasses__", "__builtins__", "__dict__", "f_back", "f_globals"}
+# attributes that model.eval() and re.compile() have, too
+USUAL = {"eval", "compile"}
+BUILTIN = set(dir(builtins))
+STAR = "star import"
+INNER = {
+    "__globals__", "__code__", "__closure__", "__subclasses__", "__builtins__", "__dict__", "f_back", "f_globals",
+    "modules", "reference",
+}  # fmt: skip
 
 
 @dataclass
@@ -32,6 +40,9 @@ class Part:
     title: str
     source: str
     keep: list[int]
+    future: list[str] = field(
+        default_factory=list
+    )  # of `from __future__ import …`, as in all later cells of a notebook
     optional: bool = False  # the course's own imports: without one of them an answer may run all the same
 
 
@@ -120,7 +131,8 @@ _EMPTY |= {
 
 def _find(exercise: Exercise, lesson: Notebook, cells: list[Cell]) -> Answer:
     answer = Answer(exercise)
-    candidates = list(_candidates(exercise, lesson, cells))
+    code = [cell for cell in cells if cell.kind == "code"]
+    candidates = list(_candidates(exercise, lesson, code))
     written = [one for one in candidates if one.written]
     chosen = next((one for one in reversed(written) if one.tagged), written[-1] if written else None)
     if chosen is None:
@@ -139,9 +151,9 @@ def _find(exercise: Exercise, lesson: Notebook, cells: list[Cell]) -> Answer:
     return answer
 
 
-def _candidates(exercise: Exercise, lesson: Notebook, cells: list[Cell]) -> Iterator[_Candidate]:
+def _candidates(exercise: Exercise, lesson: Notebook, code: list[Cell]) -> Iterator[_Candidate]:
     others = {one.name for one in lesson.exercises} - {exercise.name}
-    for place, cell in enumerate(cells):
+    for place, cell in enumerate(code):
         if cell.tree is None:
             continue
         tagged = f"exercise:{exercise.number}" in cell.tags
@@ -149,7 +161,7 @@ def _candidates(exercise: Exercise, lesson: Notebook, cells: list[Cell]) -> Iter
         mine = [at for at, names in bound if exercise.name in names]
         functions = [at for at, _ in bound if isinstance(cell.tree.body[at], ast.FunctionDef)]
         if mine:
-            longer = _with_next(cells, place)
+            longer = _with_next(cell, code[place + 1] if place + 1 < len(code) else None)
             if longer is not None:
                 note = f"The cell of {exercise.name} was split in two; its parts were put together."
                 yield _Candidate(longer, mine[-1], exercise.name, tagged, note)
@@ -160,25 +172,26 @@ def _candidates(exercise: Exercise, lesson: Notebook, cells: list[Cell]) -> Iter
             yield _Candidate(cell, functions[0], name, True, note)
 
 
-def _with_next(cells: list[Cell], place: int) -> Cell | None:
+def _with_next(cell: Cell, following: Cell | None) -> Cell | None:
     """The cell together with the next, when the next is the rest of its last function (its lines are indented)."""
-    code = [cell for cell in cells[place + 1 :] if cell.kind == "code"]
-    if not code or code[0].tree is not None or not re.match(r"(?:[ \t]*\n)*[ \t]+\S", code[0].source):
+    if following is None or following.tree is not None or not re.match(r"(?:[ \t]*\n)*[ \t]+\S", following.source):
         return None
-    joined = Cell("code", f"{cells[place].source}\n{code[0].source}", cells[place].tags)
+    joined = Cell("code", f"{cell.source}\n{following.source}", cell.tags)
     return joined if joined.tree is not None else None
 
 
 def _mended(exercise: Exercise, cells: list[Cell]) -> Iterator[_Candidate]:
     """The function in cells that are no Python by themselves: split in two, or turned into text."""
-    for place, cell in enumerate(cells):
+    code = [cell for cell in cells if cell.kind == "code"]
+    place = -1  # of the cell among the code cells
+    for cell in cells:
+        place += cell.kind == "code"
         if not _defines(exercise, cell.source) or (cell.tree is not None and cell.kind == "code"):
             continue
         tries = []
         if cell.kind == "code":
-            code = [other for other in cells[place:] if other.kind == "code"]
             what = f"The cell of {exercise.name} was split; its parts were put together."
-            tries = [("\n".join(one.source for one in code[:count]), what) for count in (2, 3, 4)]
+            tries = [("\n".join(one.source for one in code[place : place + count]), what) for count in (2, 3, 4)]
             alone = _only(exercise, cell.source)
             what = f"Python cannot read the cell of {exercise.name} ({cell.error}); of it only the function counts."
             tries += [(alone, what)]
@@ -286,26 +299,29 @@ def _needed(
     own = [cell for cell in cells if cell.tree is not None]
     course = [Cell("code", source) for source in lesson.cells]
     theirs = {ast.dump(node) for cell in course if cell.tree for node in cell.tree.body if _runs(node)}
-    binding: dict[str, list[tuple[int, int]]] = {}
-    for number, cell in enumerate(own):
-        for at, node in enumerate(cell.tree.body):
-            for name in _bound(node):
-                binding.setdefault(name, []).append((number, at))
-    keep: set[tuple[int, int]] = set()  # (number of a cell, place of the statement); the course's cells as -1, -2, …
+    binding, changing = _bindings(own, course, chosen)
+    keep: dict[int, set[int]] = {}  # places of statements, by the number of their cell; the course's cells as -1, -2, …
     given: dict[str, str] = {}
-    seen, waiting = {*dir(builtins), chosen.name}, _used(chosen.node)
-    while waiting := waiting - seen:
-        name = min(waiting)
+    seen = {chosen.name} if isinstance(chosen.node, ast.FunctionDef) else set()
+    waiting = sorted(_used(chosen.node))
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
         seen.add(name)
-        places = [(number, at) for number, at in binding.get(name, ()) if _helps(own[number].tree.body[at], theirs)]
-        if not places and (check := lesson.given.get(name)) is not None:
-            if check != exercise.check:  # an answer cannot use itself: in the notebook the check makes it afterwards
+        places, changes = (
+            [(number, at) for number, at in found.get(name, ()) if _helps(own[number].tree.body[at], theirs)]
+            for found in (binding, changing)
+        )
+        if not places and name not in BUILTIN:
+            if (check := lesson.given.get(name)) is None:
+                places = [(-1 - number, at) for number, at in _course_helpers(course, name)]
+            elif check != exercise.check:  # an answer cannot use itself: in the notebook its check makes it afterwards
                 given[name] = check
-        elif not places:
-            places = [(-1 - number, at) for number, at in _course_helpers(course, name)]
-        keep |= set(places)
-        for number, at in places:
-            waiting |= _used((own[number] if number >= 0 else course[-1 - number]).tree.body[at])
+        for number, at in places + changes:
+            if at not in keep.setdefault(number, set()):
+                keep[number].add(at)
+                waiting += sorted(_used((own[number] if number >= 0 else course[-1 - number]).tree.body[at]))
     parts = [
         Part("course", cell.source, at, optional=True)
         for cell in course
@@ -313,14 +329,80 @@ def _needed(
     ]
     for cells_of, sign in ((course, -1), (own, 1)):
         for number, cell in enumerate(cells_of):
-            at = sorted(place for where, place in keep if where == (number if sign > 0 else -1 - number))
+            at = sorted(keep.get(number if sign > 0 else -1 - number, ()))
             at = [k for k in at if not (cell is chosen.cell and k == chosen.place)]
             if at:
                 parts.append(Part(f"cell {number + 1}" if sign > 0 else "course", cell.source, at))
     stars = [(cell, [k for k, one in enumerate(cell.tree.body) if _is_star(one)]) for cell in own]
-    parts += [Part("star import", cell.source, at, optional=True) for cell, at in stars if at]
+    parts += [Part(STAR, cell.source, at, optional=True) for cell, at in stars if at]
     parts.append(Part(chosen.name, chosen.cell.source, [chosen.place]))
+    future = sorted({name for cell in own for node in cell.tree.body for name in _future(node)})
+    for part in parts:
+        part.future = future
     return parts, given
+
+
+def _bindings(own: list[Cell], course: list[Cell], chosen: _Candidate) -> tuple[dict[str, list], dict[str, list]]:
+    """Where each name gets a value, and where its object is changed: (number of the cell, place of the statement)."""
+    binding: dict[str, list[tuple[int, int]]] = {}
+    changing: dict[str, list[tuple[int, int]]] = {}
+    nodes = [(number, at, node) for number, cell in enumerate(own) for at, node in enumerate(cell.tree.body)]
+    functions = [node for *_, node in nodes if isinstance(node, ast.FunctionDef)]
+    changes = {node.name: changed for node in functions if (changed := _changed_by(node))}
+    every = [node for cell in [*course, *own] if cell.tree for node in cell.tree.body]
+    imported = {name for node in every if isinstance(node, ast.Import | ast.ImportFrom) for name in _bound(node)}
+    stop = next((number for number, cell in enumerate(own) if cell is chosen.cell), len(own)), chosen.place
+    for number, at, node in nodes:
+        names = _bound(node)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
+            changed = set()
+        else:
+            changed = _changed(node, imported).union(*(changes.get(name, ()) for name in _called_now(node)))
+        for name in names:
+            if name != chosen.name or (number, at) < stop:  # an answer made of itself: only of what was there before
+                binding.setdefault(name, []).append((number, at))
+        if changed and chosen.name not in _used(node):  # else it tries the answer, which is not there yet
+            for name in changed:
+                changing.setdefault(name, []).append((number, at))
+    return binding, changing
+
+
+def _changed(node: ast.AST, imported: set[str] = frozenset()) -> set[str]:
+    """The names whose objects a statement changes: `x[0] = 1`, `x.a = 1`, `del x[0]`, and `x.append(1)` alone.
+
+    A function called alone from a module (`imported`) changes nothing of the module: `torch.manual_seed(0)`.
+    """
+    found, waiting = set(), [node]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, ast.Attribute | ast.Subscript) and isinstance(one.ctx, ast.Store | ast.Del):
+            found.add(_root(one))
+        elif isinstance(one, ast.Expr) and isinstance(one.value, ast.Call):
+            called = one.value.func
+            if isinstance(called, ast.Attribute) and (root := _root(called)) not in imported:
+                found.add(root)
+        if one is node or not isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(one)
+    return found - {""}
+
+
+def _root(node: ast.expr) -> str:
+    """The name at the root of `name.a[0].b`; "" when it is no name."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _changed_by(function: ast.FunctionDef) -> set[str]:
+    """The cell's names that a call of a function gives a value, or changes."""
+    told = {name for one in ast.walk(function) if isinstance(one, ast.Global) for name in one.names}
+    changed = _changed(function)
+    return told | (changed & _used(function) if changed else set())
+
+
+def _future(node: ast.stmt) -> list[str]:
+    future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+    return [alias.name for alias in node.names] if future else []
 
 
 def _course_helpers(course: list[Cell], name: str) -> list[tuple[int, int]]:
@@ -348,7 +430,8 @@ def _is_star(node: ast.stmt) -> bool:
 def _looks(answer: Answer, chosen: _Candidate, lesson: Notebook) -> list[str]:
     """Why a person should look at an answer that may well be right: sentences, in a fixed order."""
     exercise, said = answer.exercise, []
-    nodes = [parse(part.source)[0].body[at] for part in answer.parts if not part.optional for at in part.keep]
+    run = [part for part in answer.parts if not part.optional or part.title == STAR]
+    nodes = [body[at] for part in run for body in [parse(part.source)[0].body] for at in part.keep]
     solution = next((one for one in _tree(exercise.solution).body if isinstance(one, ast.FunctionDef)), None)
     if solution is not None and _essence(chosen.node) == _essence(solution):
         said.append("It equals the course's solution to the letter.")
@@ -360,10 +443,13 @@ def _looks(answer: Answer, chosen: _Candidate, lesson: Notebook) -> list[str]:
     names = {name for node in nodes for name in _used(node) | _bound(node)}
     if copied := sorted(name for name in names if name.startswith("solution_")):
         said.append(f"It calls {', '.join(copied)}, a solution of the notebook.")
-    inner = {one.attr for node in nodes for one in ast.walk(node) if isinstance(one, ast.Attribute)} & INNER
-    modules = {alias.split(".")[0] for node in nodes for alias in _modules(node)}
-    if strange := sorted(((names | modules) & SUSPICIOUS) | inner):
+    asked = _attributes([_tree(exercise.solution), _tree(exercise.stub)])
+    inner = (_attributes(nodes) - asked) & (INNER | SUSPICIOUS - USUAL)
+    modules = {part for node in nodes for alias in _modules(node) for part in alias.split(".")}
+    if strange := sorted(((names | modules) & SUSPICIOUS) | (modules & INNER) | inner):
         said.append(f"It uses {', '.join(strange)}, which the exercise does not need.")
+    if any("mlcourse" in text for node in nodes for text in _texts(node)):
+        said.append("It holds the name of the course's package, mlcourse, as a text.")
     if patched := sorted({text for node in nodes for text in _patches(node, imports)}):
         said.append(f"It changes code that is not its own: {', '.join(patched)}.")
     return said
@@ -387,8 +473,16 @@ def _modules(node: ast.AST) -> Iterator[str]:
     for one in ast.walk(node):
         if isinstance(one, ast.Import):
             yield from (alias.name for alias in one.names)
-        elif isinstance(one, ast.ImportFrom) and one.module:
-            yield one.module
+        elif isinstance(one, ast.ImportFrom):
+            yield from (f"{one.module or ''}.{alias.name}" for alias in one.names)
+
+
+def _attributes(nodes: list[ast.AST]) -> set[str]:
+    return {one.attr for node in nodes for one in ast.walk(node) if isinstance(one, ast.Attribute)}
+
+
+def _texts(node: ast.AST) -> Iterator[str]:
+    yield from (one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str))
 
 
 def _imports(course: list[str], nodes: list[ast.stmt]) -> dict[str, str]:

@@ -110,6 +110,8 @@ def _check(name: str):
 
 def _load(request: dict):
     """Run the parts of an answer; returns its function."""
+    import __future__
+
     import ast
     import types
 
@@ -123,10 +125,12 @@ def _load(request: dict):
         source = part["source"]
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         body = ast.parse(source, file).body
+        known = [getattr(__future__, name) for name in part["future"] if name in __future__.all_feature_names]
+        flags = sum({one.compiler_flag for one in known})
         statements = [[body[place]] for place in part["keep"]]
         for kept in statements:
             try:
-                exec(compile(ast.Module(kept, type_ignores=[]), file, "exec"), space)
+                exec(compile(ast.Module(kept, type_ignores=[]), file, "exec", flags, dont_inherit=True), space)
             except Exception:
                 if not part["optional"]:
                     raise

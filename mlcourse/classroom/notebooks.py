@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 ATTEMPTS = 5_000  # places in a damaged file where a cell is looked for
 SCANNED = 20_000_000  # characters that are read for this, in all attempts together
+MOST_CELLS = 2_000  # of one notebook
 LONGEST = 200_000  # characters of one cell
 ALL = 2_000_000  # characters of all code cells that are read
 MARKER = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(?: .*)?$")
@@ -67,15 +68,17 @@ def cells_of(content: bytes) -> tuple[list[Cell], list[str]]:
     if found is None:
         return [], [*notes, "The file is JSON, but no notebook: it has no list of cells."]
     cells = _read_all(found, notes)
-    if len(cells) < len(found):
-        notes.append(f"{len(found) - len(cells)} of {len(found)} cells cannot be read.")
+    if unread := min(len(found), MOST_CELLS) - len(cells):
+        notes.append(f"{unread} of {len(found)} cells cannot be read.")
     return cells, _once(notes)
 
 
 def _read_all(found: list, notes: list[str]) -> list[Cell]:
-    """The cells that can be read, up to ALL characters."""
+    """The cells that can be read: of MOST_CELLS, up to ALL characters."""
     cells, room = [], ALL
-    for one in found:
+    if len(found) > MOST_CELLS:
+        notes.append(f"The notebook has {len(found)} cells; the first {MOST_CELLS} are read.")
+    for one in found[:MOST_CELLS]:
         if (cell := _cell(one, notes, room)) is not None:
             cells.append(cell)
             room -= len(cell.source)

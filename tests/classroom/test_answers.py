@@ -2,13 +2,14 @@
 
 import json
 import os
+import time
 import zipfile
 from datetime import UTC, datetime
 
 import forty
 import pytest
 
-from mlcourse.classroom import answers, collecting, course, notebooks
+from mlcourse.classroom import answers, child, collecting, course, notebooks
 from mlcourse.errors import CourseError
 
 LESSONS = course.notebooks()
@@ -63,6 +64,42 @@ def test_an_answer_never_gets_its_own_exercises_reference(text):
     assert "nearest" not in first.given
 
 
+RIGHT_OTHERWISE = {
+    "a builtin's name": ("from torch import max", "def my_nearest(d):\n    return max(-d, 1).indices"),
+    "a builtin of its own": ("def abs(d):\n    return d.argmin(1)", "def my_nearest(d):\n    return abs(d)"),
+    "an entry": ("CFG = {}", "CFG['dim'] = 1", "def my_nearest(d):\n    return d.argmin(CFG['dim'])"),
+    "entries": ("C = {}\nfor k in 'ab':\n    C[k] = 1", "def my_nearest(d):\n    return d.argmin(C['b'])"),
+    "an attribute": ("class C:\n    pass", "C.dim = 1", "def my_nearest(d):\n    return d.argmin(C.dim)"),
+    "a method": ("AXES = []", "AXES.append(0)\nAXES += [1]", "def my_nearest(d):\n    return d.argmin(AXES[1])"),
+    "a setter": (
+        "def setup():\n    global DIM\n    DIM = 1", "setup()", "def my_nearest(d):\n    return d.argmin(DIM)",
+    ),
+    "a setter of an entry": (
+        "C = {}\ndef setup():\n    C['dim'] = 1", "setup()", "def my_nearest(d):\n    return d.argmin(C['dim'])",
+    ),
+    "wrapped": ("def my_nearest(d):\n    return d.argmin(1)\nmy_nearest = torch.no_grad()(my_nearest)",),
+    "wrapped later": ("def my_nearest(d):\n    return d.argmin(1)", "my_nearest = torch.no_grad()(my_nearest)"),
+    "annotations": (
+        "from __future__ import annotations", "def my_nearest(d: Rows) -> Places:\n    return d.argmin(1)",
+    ),
+    "tried": ("T = {'dim': 1}", "def my_nearest(d):\n    return d.argmin(T['dim'])",
+              "T['a'] = my_nearest(torch.eye(2))", "torch.testing.assert_close(1, 1)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT_OTHERWISE)
+def test_what_is_right_in_a_notebook_is_right_here(name):
+    import torch
+
+    cells = [notebooks.Cell("code", text) for text in RIGHT_OTHERWISE[name]]
+    answer = answers.find(LESSONS["00"], cells)[0]
+    request = {"exercise": "00.1", "name": answer.name, "given": {}, "parts": [vars(part) for part in answer.parts]}
+    function = child._load(request)  # these answers are ours: they run here
+    distances = torch.tensor([[2.0, 1, 3], [0, 1, 2]])
+    assert function(distances).tolist() == [1, 0]
+    assert answer.look == []
+
+
 def look(*lines: str, before: str = "") -> str:
     notebook = forty.answered(forty.body(*lines))
     notebook["cells"].insert(0, forty.code(before or "pass"))
@@ -79,6 +116,16 @@ def test_what_a_teacher_should_look_at():
     assert "solution_nearest" in look("return solution_nearest(distances)")
     assert "torch.allclose" in look("torch.allclose = None", "return distances.min(dim=1).indices")
     assert "__globals__" in look("return my_nearest.__globals__['x']")
+    stolen = look(
+        "m = torch.sys.modules", "return m['mlcourse.lessons.start_here.checks'].nearest.reference(distances)"
+    )
+    assert "modules, reference, sys" in stolen
+    assert "mlcourse, as a text" in stolen
+    assert "getattr" in look("return getattr(torch, 'argmin')(distances, 1)")
+    assert "modules" in look("return m['a'].f(distances)", before="from torch.sys import modules as m")
+    assert "checks" in look("return reference_nearest(distances)",
+                            before="from mlcourse.lessons.start_here.checks import *")  # fmt: skip
+    assert look("net = torch.nn.Identity().eval()", "return net(distances).min(dim=1).indices") == ""
 
 
 def test_of_two_different_answers_the_tagged_one_counts():
@@ -126,6 +173,29 @@ def test_of_two_different_answers_the_tagged_one_counts():
 def test_no_file_makes_the_reader_fall(text):
     found, _ = find(text.encode("utf-8", "surrogatepass"))
     assert len(found) == 3
+
+
+def test_a_notebook_of_very_many_cells_is_read_in_linear_time():
+    def seconds(count):
+        one = {"cell_type": "code", "source": "def my_nearest(d):"}
+        rest = {"cell_type": "code", "source": "    return d.argmin(1)"}
+        begin = time.process_time()
+        found, notes = find(json.dumps({"cells": [one, rest] * (count // 2)}).encode())
+        assert len(found) == 3
+        return time.process_time() - begin, notes
+
+    assert seconds(100_000)[0] < 20
+    assert seconds(2_000)[1] == []
+    assert "has 2001 cells; the first 2000 are read" in find(json.dumps({"cells": [{}] * 2001}).encode())[1][0]
+
+
+@pytest.mark.parametrize("text", ["x{0} = x{1}", "x{0} = [x{1}]; x{0}[0] = x{1}"])
+def test_a_long_chain_of_names_is_read_in_linear_time(text):
+    lines = "\n".join(text.format(k, k + 1) for k in range(3_000))
+    cells = [notebooks.Cell("code", lines), notebooks.Cell("code", "def my_nearest(d):\n    return x0")]
+    begin = time.process_time()
+    assert answers.find(LESSONS["00"], cells)[0].parts
+    assert time.process_time() - begin < 10
 
 
 # ---- collecting ----
