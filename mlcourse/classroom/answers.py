@@ -20,8 +20,8 @@ STAGE = {"lesson", "checks", "figures", "pictures", "widgets", "session", "displ
 SUSPICIOUS = {
     "exec", "eval", "compile", "__import__", "getattr", "open", "globals", "locals", "vars", "setattr", "delattr",
     "breakpoint", "importlib", "sys", "os", "subprocess", "socket", "ctypes", "inspect", "gc", "pickle", "urllib",
-    "requests", "shutil", "pathlib", "threading", "multiprocessing", "signal", "builtins", "atexit", "types", "unittest",
-    "checks",
+    "requests", "shutil", "pathlib", "threading", "multiprocessing", "signal", "builtins", "atexit", "types",
+    "unittest", "checks",
 }  # fmt: skip
 # attributes that model.eval() and re.compile() have, too
 USUAL = {"eval", "compile"}

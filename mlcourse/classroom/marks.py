@@ -49,7 +49,7 @@ class Settings:
         """Read `marks.toml`. Raises CourseError for a value that is no such setting; the line names it."""
         try:
             told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CourseError(f"{path} is no TOML ({error}); see `mlcourse grade --help` for an example") from None
         known = ("weights", "due", "late", "seed")
         if unknown := sorted(set(told) - set(known)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 ATTEMPTS = 5_000  # places in a damaged file where a cell is looked for
 SCANNED = 20_000_000  # characters that are read for this, in all attempts together
 MOST_CELLS = 2_000  # of one notebook
+MOST_STATEMENTS = 20_000  # at the top of all code cells
 LONGEST = 200_000  # characters of one cell
 ALL = 2_000_000  # characters of all code cells that are read
 MARKER = re.compile(r"^(<{7}|={7}|>{7}|\|{7})(?: .*)?$")
@@ -74,14 +75,18 @@ def cells_of(content: bytes) -> tuple[list[Cell], list[str]]:
 
 
 def _read_all(found: list, notes: list[str]) -> list[Cell]:
-    """The cells that can be read: of MOST_CELLS, up to ALL characters."""
-    cells, room = [], ALL
+    """The cells that can be read: of MOST_CELLS, up to ALL characters and MOST_STATEMENTS."""
+    cells, room, statements = [], ALL, MOST_STATEMENTS
     if len(found) > MOST_CELLS:
         notes.append(f"The notebook has {len(found)} cells; the first {MOST_CELLS} are read.")
     for one in found[:MOST_CELLS]:
         if (cell := _cell(one, notes, room)) is not None:
-            cells.append(cell)
             room -= len(cell.source)
+            statements -= len(cell.tree.body) if cell.tree else 0
+            if statements < 0:
+                notes.append(f"The notebook has more than {MOST_STATEMENTS} statements; the rest is not read.")
+                break
+            cells.append(cell)
     return cells
 
 
