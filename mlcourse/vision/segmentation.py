@@ -327,12 +327,17 @@ def _check_masks(prediction: Tensor, target: Tensor) -> None:
     if prediction.shape != target.shape:  # PyTorch would broadcast
         shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
         raise CourseError(f"logits and masks have the shapes {shapes}; give [tasks, scenes, H, W] twice")
-    if target.dtype != torch.bool:  # a mask with void is none of these: -1 would be taken for a number
-        raise CourseError(f"masks are {target.dtype}; give bool (a learner of photos also takes masks with void)")
+    _check_bool(target)
+
+
+def _check_bool(masks: Tensor) -> None:
+    """Raise CourseError for masks of numbers: a void pixel, −1, would be taken for one of the target, or for less."""
+    if masks.dtype != torch.bool:
+        raise CourseError(f"masks are {masks.dtype}; give bool (a learner of photos also takes masks with void)")
 
 
 def check_drawings(support_x: Tensor, support_y: Tensor) -> None:
-    """Raise CourseError for masks that do not fit the drawings, or have no pixel: nothing says what to look for.
+    """Raise CourseError for masks that do not fit the drawings, are not bool, or have no pixel to look for.
 
     support_x [tasks, shot, C, h, w], support_y bool [tasks, shot, h, w].
     """
@@ -341,6 +346,7 @@ def check_drawings(support_x: Tensor, support_y: Tensor) -> None:
         raise CourseError(
             f"drawings and masks have the shapes {shapes}; give [tasks, shot, C, h, w] and [tasks, shot, h, w]"
         )
+    _check_bool(support_y)
     if not support_y.flatten(2).any(2).all():
         raise CourseError("the mask of a drawing has no pixel, so nothing says what to look for; mark the character")
 

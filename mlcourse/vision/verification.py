@@ -106,8 +106,7 @@ class Curve:
 
     def point(self, threshold: float | Tensor) -> tuple[Tensor, Tensor]:
         """(FMR, FNMR) at a threshold, which may come from other people; each [...]."""
-        if math.isnan(threshold):
-            raise CourseError("the threshold is nan; give a number, or infinity to let nobody in")
+        _check_threshold(threshold)
         same = int((self.thresholds >= threshold).sum()) - 1  # the lowest point at or above it decides as it does
         return self.fmr[..., same], self.fnmr[..., same]
 
@@ -140,6 +139,11 @@ class Curve:
     def _last_at(self, fmr: float) -> Tensor:
         check_number("fmr", fmr, least=0)
         return (self.fmr <= fmr).sum(-1) - 1
+
+
+def _check_threshold(threshold: float | Tensor) -> None:
+    if math.isnan(threshold):  # no score reaches it, so nobody would be let in, without a word
+        raise CourseError("the threshold is nan; give a number, or infinity to let nobody in")
 
 
 def curve(scores: Tensor, genuine: Tensor) -> Curve:
@@ -366,10 +370,12 @@ class Searches:
 
     def fpir(self, threshold: float) -> float:
         """Of the probes of nobody there, the share for whom somebody is named. Raises CourseError without such."""
+        _check_threshold(threshold)
         return self._share(~self.enrolled, self.scores >= threshold, "of a person who is not enrolled")
 
     def fnir(self, threshold: float) -> float:
         """Of the probes of somebody there, the share whose person is not named (first, and at the threshold)."""
+        _check_threshold(threshold)
         return self._share(self.enrolled, ~(self.right & (self.scores >= threshold)), "of an enrolled person")
 
     def threshold_at(self, fpir: float) -> float:
@@ -396,6 +402,9 @@ def search(gallery: Tensor, gallery_people: Tensor, probes: Tensor, probe_people
     _check_embeddings(probes, probe_people)
     if not len(gallery) or not len(probes):
         raise CourseError(f"there are {len(gallery)} pictures enrolled and {len(probes)} probes: give one or more")
+    if gallery.shape[1] != probes.shape[1]:
+        sizes = f"{gallery.shape[1]} and {probes.shape[1]}"
+        raise CourseError(f"gallery and probes are embeddings of {sizes} numbers: take both from one network")
     best = similarities(probes, gallery).max(1)
     enrolled = (probe_people.unsqueeze(1) == gallery_people).any(1)
     return Searches(best.values, gallery_people[best.indices] == probe_people, enrolled, len(gallery_people.unique()))

@@ -18,7 +18,7 @@ from mlcourse.networks import pretrained
 from mlcourse.training import train
 from mlcourse.vision.frozen import ConstantMask, FrozenPrototypes, MapPrototypes, TrainedPrototypes, joined, pooled
 from mlcourse.vision.photos import VOID, PhotoTasks
-from mlcourse.vision.segmentation import DEFINITIONS, EveryCharacter
+from mlcourse.vision.segmentation import DEFINITIONS, EveryCharacter, check_drawings
 
 REAL = os.environ.get("MLCOURSE_DATA")
 needs_extra = pytest.mark.skipif(
@@ -165,6 +165,8 @@ def test_masks_with_void_are_for_learners_of_photos_only():
     target, logits = halves(void=4), torch.zeros(2, 1, 16, 16)
     with pytest.raises(CourseError, match=r"masks are torch.int64; give bool"):
         EveryCharacter().loss(logits, target)
+    with pytest.raises(CourseError, match=r"masks are torch.int64; give bool"):
+        check_drawings(torch.rand(2, 1, 3, 16, 16), target)
 
 
 def test_scores_without_void_are_those_of_the_other_learners_of_segmentation():

@@ -303,6 +303,11 @@ def test_a_search_names_the_most_similar_person():
     assert found.fnir_at(0) == 0.5
     with pytest.raises(CourseError, match="none is of a person who is not enrolled"):
         search(gallery, torch.tensor([5, 6, 7]), probes, torch.tensor([5, 6, 7])).fpir(0.5)
+    for rate in (found.fpir, found.fnir):
+        with pytest.raises(CourseError, match="threshold is nan"):
+            rate(math.nan)
+    with pytest.raises(CourseError, match="embeddings of 3 and 2 numbers: take both from one network"):
+        search(gallery, torch.tensor([5, 6, 7]), probes[:, :2], torch.tensor([5, 9, 7]))
     with pytest.raises(CourseError, match="0 pictures enrolled and 3 probes"):
         search(gallery[:0], torch.empty(0, dtype=torch.int64), probes, torch.tensor([5, 6, 7]))
 
