@@ -83,6 +83,8 @@ def find(lesson: Notebook, cells: list[Cell]) -> list[Answer]:
             found.append(_find(exercise, lesson, cells))
         except (RecursionError, MemoryError):
             found.append(Answer(exercise, fault="The cells are nested too deeply to be read."))
+        except ValueError as error:  # such as a number of so many digits that Python does not write it
+            found.append(Answer(exercise, fault=f"Python cannot read the cells: {' '.join(str(error).split())[:200]}."))
     return found
 
 
@@ -132,7 +134,7 @@ def _find(exercise: Exercise, lesson: Notebook, cells: list[Cell]) -> Answer:
     if chosen.note:
         answer.notes.append(chosen.note)
     answer.name = chosen.name
-    answer.parts, answer.given = _needed(chosen, lesson, cells)
+    answer.parts, answer.given = _needed(exercise, chosen, lesson, cells)
     answer.look = _looks(answer, chosen, lesson)
     return answer
 
@@ -277,7 +279,9 @@ def _helps(node: ast.stmt, theirs: set[str]) -> bool:
     return not _called_now(node) & STAGE and not (_runs(node) and ast.dump(node) in theirs)
 
 
-def _needed(chosen: _Candidate, lesson: Notebook, cells: list[Cell]) -> tuple[list[Part], dict[str, str]]:
+def _needed(
+    exercise: Exercise, chosen: _Candidate, lesson: Notebook, cells: list[Cell]
+) -> tuple[list[Part], dict[str, str]]:
     """The parts to run before the answer, and the answer; and the course's functions that it uses."""
     own = [cell for cell in cells if cell.tree is not None]
     course = [Cell("code", source) for source in lesson.cells]
@@ -294,8 +298,9 @@ def _needed(chosen: _Candidate, lesson: Notebook, cells: list[Cell]) -> tuple[li
         name = min(waiting)
         seen.add(name)
         places = [(number, at) for number, at in binding.get(name, ()) if _helps(own[number].tree.body[at], theirs)]
-        if not places and name in lesson.given:
-            given[name] = lesson.given[name]
+        if not places and (check := lesson.given.get(name)) is not None:
+            if check != exercise.check:  # an answer cannot use itself: in the notebook the check makes it afterwards
+                given[name] = check
         elif not places:
             places = [(-1 - number, at) for number, at in _course_helpers(course, name)]
         keep |= set(places)

@@ -4,12 +4,13 @@ Nothing is unpacked to the disk, no link is followed, and every size is bounded.
 """
 
 import hashlib
+import lzma
 import os
 import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,11 @@ LARGEST = 20_000_000  # bytes of one notebook
 LARGEST_ZIP = 200_000_000
 MOST = 2_000  # files of one student, or names in one archive
 HIDDEN = ("__MACOSX", "__pycache__")
+SUBMITTED = "submitted"
+# what nbgrader itself puts beside the folder `submitted`
+NBGRADERS = {"source", "release", "autograded", "feedback", "solution", "downloaded", "exchange", "gradebook.db",
+             "nbgrader_config.py", "header.ipynb"}  # fmt: skip
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass
@@ -28,7 +34,8 @@ class File:
     Attributes:
         name: its path inside the hand-in.
         read: returns its bytes, LARGEST at most; raises ValueError with a sentence when it cannot.
-        when: when it was written (a file's time, or an archive's; nbgrader's timestamp goes before both).
+        when: when it was written: the file's time; for a file in an archive, the archive's. (Times inside an archive
+            are the student's to choose, and name no zone.)
     """
 
     name: str
@@ -44,11 +51,11 @@ class HandIn:
     notebooks: list[File] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    stamped: datetime | None = None  # nbgrader's timestamp.txt
+    stamped: datetime | None = None  # nbgrader's timestamp.txt, the last of them
 
     @property
     def when(self) -> datetime | None:
-        """When the last notebook was written; None without notebooks."""
+        """When it came: nbgrader's time, else the time of the last notebook; None without notebooks."""
         return self.stamped or max((one.when for one in self.notebooks), default=None)
 
     def digest(self) -> str:
@@ -65,17 +72,21 @@ class HandIn:
 
 @dataclass
 class _Entry:
-    """A path found somewhere: `file` for a file that may be read, else `refused` says why not (or it is a folder)."""
+    """A path found somewhere: `file` for a file that may be read, else `refused` says why not (or it is a folder).
+
+    `packed`: it lies in a student's own archive.
+    """
 
     parts: tuple[str, ...]
     file: File | None = None
     refused: str = ""
+    packed: bool = False
 
 
 def collect(place: Path) -> list[HandIn]:
     """All hand-ins in a folder or a zip archive, sorted by the student's name.
 
-    Raises CourseError when there is nothing to mark.
+    Raises CourseError when there is nothing to mark, or when it is not plain which folders are the students'.
     """
     if place.is_dir():
         entries = list(_folder(place))
@@ -84,7 +95,12 @@ def collect(place: Path) -> list[HandIn]:
     else:
         raise CourseError(f"{place} is no folder and no zip archive: name the folder with the hand-ins")
     found: dict[str, HandIn] = {}
-    for entry in _below_common(entries):
+    below, nbgraders = _below_common(entries, place)
+    for entry in below:
+        if nbgraders and not entry.packed and len(entry.parts) == 3 and entry.parts[2] == "timestamp.txt":
+            one = found.setdefault(entry.parts[0], HandIn(entry.parts[0]))
+            one.stamped = max(filter(None, (one.stamped, entry.file and _stamp(entry.file))), default=None)
+            continue
         alone = len(entry.parts) == 1 and (entry.file is not None or entry.refused)
         student = PurePosixPath(entry.parts[0]).stem if alone else entry.parts[0]
         _add(found.setdefault(student, HandIn(student)), entry)
@@ -93,18 +109,38 @@ def collect(place: Path) -> list[HandIn]:
     return [found[student] for student in sorted(found)]
 
 
-def _below_common(entries: list[_Entry]) -> list[_Entry]:
-    """Without the folder that holds all students: nbgrader's `submitted`, or the one folder inside a class's zip."""
+def _below_common(entries: list[_Entry], place: Path) -> tuple[list[_Entry], bool]:
+    """Without the folder that holds all students: nbgrader's `submitted`, or the one folder inside a class's zip.
+
+    Returns:
+        the entries, and whether they lie as nbgrader puts them: STUDENT/ASSIGNMENT/NAME.
+    """
     tops = {entry.parts[0] for entry in entries}
+    if SUBMITTED in tops:
+        kinds = {entry.packed for entry in entries if entry.parts == (SUBMITTED,)}  # an archive, a folder, or both
+        strangers = sorted(tops - NBGRADERS - {SUBMITTED}) + [f"{SUBMITTED}.zip"] * (len(kinds) > 1)
+        if strangers:
+            more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
+            raise CourseError(
+                f"{place} holds {SUBMITTED} beside {', '.join(strangers[:3])}{more}: move it away, or, if it is "
+                "nbgrader's folder of all hand-ins, name that folder"
+            )
+        if kinds == {False} or not place.is_dir():
+            return _unwrapped([entry for entry in entries if entry.parts[0] == SUBMITTED]), True
     wrapped = len(tops) == 1 and not any(entry.file and len(entry.parts) < 3 for entry in entries)
-    if "submitted" in tops:
-        kept = [entry for entry in entries if entry.parts[0] == "submitted"]
-    elif wrapped and len({entry.parts[1] for entry in entries if len(entry.parts) > 1}) > 1:
-        kept = entries
-    else:
-        return entries
-    below = [_Entry(entry.parts[1:], entry.file, entry.refused) for entry in kept]
-    return [entry for entry in below if entry.parts]
+    if wrapped and len({entry.parts[1] for entry in entries if len(entry.parts) > 1}) > 1:
+        if place.is_dir():
+            (top,) = tops
+            raise CourseError(
+                f"{place} holds {top} alone, with several folders inside: if these are the students, name {top} "
+                f"itself; if {top} is a student, put the notebooks into one folder"
+            )
+        return _unwrapped(entries), False
+    return entries, place.is_dir() and place.name == SUBMITTED
+
+
+def _unwrapped(entries: list[_Entry]) -> list[_Entry]:
+    return [replace(entry, parts=entry.parts[1:]) for entry in entries if len(entry.parts) > 1]
 
 
 def _add(one: HandIn, entry: _Entry) -> None:
@@ -114,18 +150,15 @@ def _add(one: HandIn, entry: _Entry) -> None:
     elif entry.file is not None and name.lower().endswith(".ipynb"):
         if len(one.notebooks) < MOST:
             one.notebooks.append(File(name, entry.file.read, entry.file.when))
-    elif entry.file is not None:
-        if entry.parts[-1] == "timestamp.txt":
-            one.stamped = _stamp(entry.file) or one.stamped
-        elif len(one.others) < 20:
-            one.others.append(name)
+    elif entry.file is not None and len(one.others) < 20:
+        one.others.append(name)
 
 
 def _stamp(file: File) -> datetime | None:
     """The time in nbgrader's timestamp.txt, "2026-11-28 17:00:00 UTC"; None when it is none."""
     try:
         return utc(datetime.fromisoformat(file.read().decode().strip().removesuffix(" UTC")))
-    except ValueError:
+    except (ValueError, OverflowError):  # the year 1 in a zone east of Greenwich is the year 0 in UTC
         return None
 
 
@@ -183,25 +216,30 @@ def _bounded(content: bytes) -> bytes:
 
 
 def _archive(path: Path, parts: tuple[str, ...]) -> Iterator[_Entry]:
-    where = parts or (path.stem,)
-    if path.stat().st_size > LARGEST_ZIP:
-        yield _Entry(where, refused=f"the archive is larger than {LARGEST_ZIP // 1_000_000} MB")
+    """The files in an archive. `parts` is the place of a student's archive; () for the one archive of a class."""
+    where, packed = parts or (path.stem,), bool(parts)
+    told = path.stat()
+    if told.st_size > LARGEST_ZIP:
+        yield _Entry(where, refused=f"the archive is larger than {LARGEST_ZIP // 1_000_000} MB", packed=packed)
         return
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        yield _Entry(where, refused="the archive is damaged, or is no zip")
+        yield _Entry(where, refused="the archive is damaged, or is no zip", packed=packed)
         return
     if parts:
-        yield _Entry(parts)  # an empty archive has a row, too
+        yield _Entry(parts, packed=True)  # an empty archive has a row, too
     if len(members) > MOST:
-        yield _Entry(where, refused=f"the archive holds {len(members)} names; {MOST} at most are read")
+        said = f"the archive holds {len(members)} names; {MOST} at most are read"
+        yield _Entry(where, refused=said, packed=packed)
+    when = datetime.fromtimestamp(told.st_mtime, UTC)
     for member in members[:MOST]:
-        yield from _member(path, member, parts)
+        for entry in _member(path, member, parts, when):
+            yield replace(entry, packed=packed)
 
 
-def _member(path: Path, member: zipfile.ZipInfo, parts: tuple[str, ...]) -> Iterator[_Entry]:
+def _member(path: Path, member: zipfile.ZipInfo, parts: tuple[str, ...], when: datetime) -> Iterator[_Entry]:
     name = member.filename
     inside = PurePosixPath(name.replace("\\", "/"))
     if inside.is_absolute() or ".." in inside.parts or ":" in name or "\0" in name:
@@ -215,21 +253,12 @@ def _member(path: Path, member: zipfile.ZipInfo, parts: tuple[str, ...]) -> Iter
     elif inside.suffix.lower() == ".zip":
         yield _Entry((*parts, *inside.parts), refused="an archive inside an archive is not read")
     else:
-        when = utc(datetime(*_date(member)))
         yield _Entry((*parts, *inside.parts), File(name, lambda: _read_member(path, member), when))
-
-
-def _date(member: zipfile.ZipInfo) -> tuple[int, ...]:
-    try:
-        datetime(*member.date_time)
-    except ValueError:
-        return (1980, 1, 1)
-    return member.date_time
 
 
 def _read_member(path: Path, member: zipfile.ZipInfo) -> bytes:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             return _bounded(file.read(LARGEST + 1))  # the size in the archive's list may be a lie
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+    except (*BROKEN, OSError, EOFError, RuntimeError, NotImplementedError, MemoryError) as error:
         raise ValueError(f"the file in the archive cannot be read ({type(error).__name__})") from None

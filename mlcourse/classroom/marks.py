@@ -19,7 +19,7 @@ import torch
 from mlcourse import __version__, files, places
 from mlcourse.classroom import answers, course, notebooks
 from mlcourse.classroom.collecting import HandIn, utc
-from mlcourse.classroom.sandbox import Limits, Sandbox, Stopped
+from mlcourse.classroom.sandbox import SHORT, Clock, Limits, Sandbox, Stopped
 from mlcourse.errors import CourseError
 from mlcourse.lessons import every_check
 from mlcourse.teaching.checks import Check, Verdict
@@ -203,14 +203,17 @@ class Grader:
     def record(self, hand_in: HandIn) -> dict:
         """The record of one student: the one that was kept, when nothing has changed, else a new one."""
         path = self.out / RECORDS / f"{file_name(hand_in.student)}.json"
-        digest = hashlib.sha256(f"{hand_in.digest()} {self._fingerprint()}".encode()).hexdigest()
         try:
-            kept = files.read_json(path)
-            if kept.get("digest") == digest:
+            digest = hashlib.sha256(f"{hand_in.digest()} {self._fingerprint()}".encode()).hexdigest()
+            if (kept := _kept(path)).get("digest") == digest:
                 return kept
-        except CourseError:
-            pass  # none yet, or a damaged one
-        record = self._mark(hand_in) | {"digest": digest}
+            record = self._mark(hand_in)
+            if not any(SHORT in one["diagnosis"] for one in record["exercises"].values()):  # else it is tried again
+                record["digest"] = digest
+        except Exception as error:  # one hand-in never ends the marking of a class; without a digest it is tried again
+            said = _printable(f"{type(error).__name__}: {error}")[:300]
+            note = f"This hand-in could not be marked ({said}); the next run tries it again."
+            record = {"student": hand_in.student, "late": False, "notes": [note], "exercises": {}, "unmarked": True}
         if self._stopping:
             raise KeyboardInterrupt
         files.write_json(path, record)
@@ -234,8 +237,9 @@ class Grader:
             others = f" (there is: {', '.join(map(_printable, hand_in.others))})" if hand_in.others else ""
             notes.append(f"No notebook was handed in{others}: it is the file that ends in .ipynb.")
         exercises: dict[str, dict] = {}
+        clock = Clock(self.limits.clock)
         for number in sorted(read):
-            exercises |= self._judge_all(self.lessons[number], read[number][1])
+            exercises |= self._judge_all(self.lessons[number], read[number][1], clock)
         late = self.settings.due is not None and hand_in.when is not None and hand_in.when > self.settings.due
         return {"student": hand_in.student, "late": late, "notes": notes, "exercises": exercises}
 
@@ -262,7 +266,7 @@ class Grader:
         if number not in read or written > read[number][2]:
             read[number] = (name, cells, written)
 
-    def _judge_all(self, lesson: course.Notebook, cells: list[notebooks.Cell]) -> dict[str, dict]:
+    def _judge_all(self, lesson: course.Notebook, cells: list[notebooks.Cell], clock: Clock) -> dict[str, dict]:
         """The verdicts on all exercises of one notebook. After a crash the next answer gets a new process."""
         found, sandbox = {}, None
         try:
@@ -275,7 +279,11 @@ class Grader:
                     said = f"{answer.name} is not written yet."
                     found[exercise.number] = _entry(answer, passed=False, found_by="stub", diagnosis=said)
                     continue
-                sandbox = sandbox or self._sandbox(exercise)
+                if clock.left <= 0:
+                    said = f"it did not run: the answers before it took all {self.limits.clock:.0f} s of the hand-in."
+                    found[exercise.number] = _entry(answer, passed=False, found_by="limits", diagnosis=said)
+                    continue
+                sandbox = sandbox or self._sandbox(exercise, clock)
                 check = self._checks[exercise.check]
                 verdict = judge(check, answer, sandbox, self._seed(check))
                 found[exercise.number] = _entry(
@@ -289,10 +297,10 @@ class Grader:
                 self._close(sandbox)
         return found
 
-    def _sandbox(self, exercise: course.Exercise) -> Sandbox:
+    def _sandbox(self, exercise: course.Exercise, clock: Clock) -> Sandbox:
         if self._stopping:
             raise KeyboardInterrupt
-        box = Sandbox([exercise.check.split(".")[0]], self.limits, isolated=self.isolated)
+        box = Sandbox([exercise.check.split(".")[0]], self.limits, isolated=self.isolated, clock=clock)
         self._open.add(box)
         return box
 
@@ -310,6 +318,15 @@ class Grader:
         if self.settings.seed is not None:
             return self.settings.seed
         return check.first_seed
+
+
+def _kept(path: Path) -> dict:
+    """A record that an earlier run wrote; {} when there is none, or a damaged one."""
+    try:
+        kept = files.read_json(path)
+    except CourseError:
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _is_written(answer: answers.Answer) -> bool:
@@ -390,7 +407,7 @@ def _feedback(record: dict, row: list, columns: list[str]) -> Iterator[str]:
         yield f"<h2>The files</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in record['notes'])}</ul>"
     for number in columns:
         if number not in record["exercises"]:
-            yield f"<h2>{number}</h2><p>○ Not handed in.</p>"
+            yield f"<h2>{number}</h2><p>○ {'Not marked yet' if record.get('unmarked') else 'Not handed in'}.</p>"
             continue
         one = record["exercises"][number]
         sign = "✓ Passed." if one["passed"] else f"○ Not yet. {_code_words(one['diagnosis'])}"

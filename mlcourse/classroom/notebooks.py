@@ -99,7 +99,8 @@ def _listed(whole) -> list | None:
         return whole["cells"]
     sheets = whole.get("worksheets")
     if isinstance(sheets, list) and sheets and isinstance(sheets[0], dict):
-        return [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells") or []]
+        lists = [sheet.get("cells") for sheet in sheets if isinstance(sheet, dict)]
+        return [cell for one in lists if isinstance(one, list) for cell in one]
     return None
 
 

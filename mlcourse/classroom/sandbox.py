@@ -30,6 +30,7 @@ from mlcourse.classroom import wire
 TOKEN = "MLCOURSE_SANDBOX"  # an environment variable by which stray processes are found
 TICK = 0.1  # seconds between two looks at what the process takes
 START = 300.0  # seconds that Python and PyTorch may take to start
+SHORT = "this machine ran short of memory"
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Limits:
     """What the answers of one notebook may take.
 
     Attributes:
-        seconds: processor time for one exercise, of all its processes; ten times as long by the clock.
+        seconds: processor time for one exercise, of all its processes; ten times as long by the clock. Both count
+            all calls of the answer together, and not the time of the judges.
         memory: bytes, beyond what Python and PyTorch take themselves.
         processes: processes at a time.
         file: bytes of one file, and of all files in the temporary folder.
         all_seconds: processor time for one notebook.
+        clock: seconds by the clock for all answers of one hand-in.
     """
 
     seconds: float = 60.0
@@ -49,24 +52,40 @@ class Limits:
     processes: int = 32
     file: int = 64 * 2**20
     all_seconds: float = 1800.0
+    clock: float = 3600.0
 
 
 class Stopped(Exception):
     """The process ended, or was ended; the text says why, as a sentence about the answer."""
 
 
+@dataclass
+class Clock:
+    """How many seconds the answers of a hand-in may still take by the clock."""
+
+    left: float
+
+
 @functools.cache
 def bubblewrap() -> str | None:
     """The path of a bubblewrap that works here, or None."""
     program = shutil.which("bwrap") if sys.platform.startswith("linux") else None
-    if program is None:
-        return None
+    return program if program and (_enters(program, closed=True) or _enters(program, closed=False)) else None
+
+
+@functools.cache
+def closes_namespaces() -> bool:
+    """Whether bubblewrap can forbid further user namespaces inside (it can since version 0.8)."""
+    return bool(bubblewrap()) and _enters(bubblewrap(), closed=True)
+
+
+def _enters(program: str, *, closed: bool) -> bool:
     try:
-        command = [*_walls(program, Limits()), sys.executable, "-c", "print('in')"]
+        command = [*_walls(program, Limits(), closed=closed), sys.executable, "-c", "print('in')"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=_environment(""), check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return program if done.stdout.strip() == "in" else None
+        return False
+    return done.stdout.strip() == "in"
 
 
 def explain() -> list[str]:
@@ -77,15 +96,21 @@ def explain() -> list[str]:
         "The judges run in another process and get plain tensors only: what an answer prints, writes or patches "
         "gives no mark.",
         f"Limits: {limits.seconds:.0f} s of processor time for one exercise (ten times as long by the clock), "
-        f"{limits.memory / 2**30:.0f} GiB of memory, {limits.processes} processes, files of "
-        f"{limits.file / 2**20:.0f} MiB; what is printed is thrown away.",
+        f"{limits.clock:.0f} s by the clock for one hand-in, {limits.memory / 2**30:.0f} GiB of memory, "
+        f"{limits.processes} processes, files of {limits.file / 2**20:.0f} MiB; what is printed is thrown away. "
+        f"An answer is stopped, too, when less than {floor() / 2**30:.1f} GiB of this machine's memory is free.",
     ]
     if bubblewrap():
-        return [
-            *said,
+        said.append(
             "Isolation: bubblewrap. No network, a read-only system without your files and without other hand-ins, "
-            "an empty home, own process numbers.",
-        ]
+            "an empty home, own process numbers."
+        )
+        if not closes_namespaces():
+            said.append(
+                "This bubblewrap cannot forbid further user namespaces (--disable-userns, version 0.8 or later): an "
+                "answer could use them to take more memory than its limit."
+            )
+        return said
     return [*said, warning()]
 
 
@@ -100,21 +125,28 @@ def warning() -> str:
     )
 
 
+def floor() -> float:
+    """Bytes of this machine's memory that must stay free: 1 GiB, or a tenth of a small machine's."""
+    return min(2**30, 0.1 * psutil.virtual_memory().total)
+
+
 class Sandbox:
     """A process that runs the answers of one student to one notebook."""
 
-    def __init__(self, lessons: list[str], limits: Limits, *, isolated: bool | None = None):
+    def __init__(self, lessons: list[str], limits: Limits, *, isolated: bool | None = None, clock: Clock | None = None):
         self.limits = limits
+        self.clock = clock or Clock(limits.clock)
         self.isolated = bool(bubblewrap()) if isolated is None else isolated
         self._token = secrets.token_hex(16)
         self._home = tempfile.TemporaryDirectory(prefix="mlcourse-answers-", ignore_cleanup_errors=True)
         told = {**asdict(limits), "lessons": lessons, "processes": _threads_of_mine() + limits.processes}
         command = [sys.executable, "-s", "-m", "mlcourse.classroom.child", json.dumps(told)]
         if self.isolated:
-            command = [*_walls(bubblewrap() or "bwrap", limits), *command]
+            command = [*_walls(bubblewrap() or "bwrap", limits, closed=closes_namespaces()), *command]
         self._replies: queue.Queue = queue.Queue(maxsize=1)  # a flood of replies waits in the pipe, not in memory
         self._closed = False
-        self._spent = 0.0
+        self._spent = 0.0  # processor seconds before this exercise
+        self._waited = 0.0  # seconds by the clock, for this exercise
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -137,11 +169,16 @@ class Sandbox:
         if self._closed:
             raise Stopped("its process was ended before")
         threading.Thread(target=self._send, args=(head, tensors), daemon=True).start()
+        most, began = min(10 * self.limits.seconds - self._waited, self.clock.left), time.monotonic()
         try:
-            return self._wait(self.limits.seconds, 10 * self.limits.seconds)
+            return self._wait(self.limits.seconds, most)
         except BaseException:
             self.close()
             raise
+        finally:
+            took = time.monotonic() - began
+            self._waited += took
+            self.clock.left -= took
 
     @property
     def ended(self) -> bool:
@@ -150,7 +187,7 @@ class Sandbox:
 
     def begin_exercise(self) -> None:
         """Count the time of the next exercise from now."""
-        self._spent = self._usage()[0]
+        self._spent, self._waited = self._usage()[0], 0.0
 
     def close(self) -> None:
         """End the process and all that it started. May be called twice."""
@@ -212,8 +249,12 @@ class Sandbox:
             raise Stopped(f"it started more than {self.limits.processes} processes")
         if memory > self.limits.memory + 2 * 2**30:
             raise Stopped(f"it took more than {self.limits.memory / 2**30:.0f} GiB of memory")
-        if used - self._spent > seconds or late:
+        if psutil.virtual_memory().available < floor():
+            raise Stopped(f"{SHORT} while it ran: less than {floor() / 2**30:.1f} GiB was free")
+        if used - self._spent > seconds:
             raise Stopped(f"it did not end within {seconds:.0f} s; look for a loop without an end")
+        if late:
+            raise Stopped("it did not end within its time by the clock; look for a loop without an end, or a wait")
 
     def _family(self) -> list[psutil.Process]:
         try:
@@ -223,12 +264,12 @@ class Sandbox:
             return []
 
     def _usage(self) -> tuple[float, int, int]:
-        """Processor seconds, resident bytes, and the number of processes, of all together."""
+        """Processor seconds (of ended ones, too), resident bytes, and the number of processes, of all together."""
         seconds, memory, count = 0.0, 0, 0
         for process in self._family():
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
-                seconds += times.user + times.system
+                seconds += times.user + times.system + times.children_user + times.children_system
                 memory += process.memory_info().rss
                 count += 1
         return seconds, memory, count
@@ -282,10 +323,19 @@ def _environment(home: str, token: str = "") -> dict[str, str]:
     return own
 
 
-def _walls(program: str, limits: Limits) -> list[str]:
+def _walls(program: str, limits: Limits, *, closed: bool) -> list[str]:
     """The call of bubblewrap: what the process sees is listed here, and nothing else is there."""
     words = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-    words += ["--unshare-user", "--uid", "65534", "--gid", "65534", "--hostname", "classroom"]
+    words += [
+        "--unshare-user",
+        *(["--disable-userns"] if closed else []),
+        "--uid",
+        "65534",
+        "--gid",
+        "65534",
+        "--hostname",
+        "classroom",
+    ]
     words += ["--proc", "/proc", "--dev", "/dev"]
     for tmp in ("/tmp", "/home/student"):
         words += ["--size", str(limits.file), "--tmpfs", tmp]

@@ -25,7 +25,7 @@ def grade(
     Run it again after an interruption: what is finished is kept. A marks.toml may say
 
     \b
-        due = 2026-11-30T18:00:00Z     # hand-ins after it are late
+        due = 2026-11-30T18:00:00Z     # hand-ins after it are late: nbgrader's time, else the file's or archive's own
         late = 0.5                     # their points are halved; without this line late is only noted
         seed = 7                       # other problems than the notebook's first check takes
         [weights]
@@ -62,4 +62,8 @@ def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, 
     with tqdm(total=len(hand_ins), unit="hand-in", desc="marking") as bar:
         records = grader.grade(hand_ins, jobs or threads.cores(), bar.update)
     marking.write(target, records, settings, grader.columns(records))
-    print(f"{len(records)} hand-ins marked: {target / 'marks.csv'}, {target / 'report.html'}, {target / 'feedback'}")
+    unmarked = [record["student"] for record in records if record.get("unmarked")]
+    if unmarked:
+        say(f"not marked: {', '.join(unmarked)}; the feedback says why, and the next run tries again")
+    made = ", ".join(str(target / name) for name in ("marks.csv", "report.html", "feedback"))
+    print(f"{len(records) - len(unmarked)} hand-ins marked: {made}")

@@ -1,6 +1,8 @@
 """Find answers in damaged notebooks, and hand-ins in folders and archives. No answer runs here."""
 
 import json
+import os
+import zipfile
 from datetime import UTC, datetime
 
 import forty
@@ -44,6 +46,21 @@ def test_an_answer_that_uses_an_earlier_one_gets_the_courses():
     ]
     found = answers.find(LESSONS["05"], notebook)
     assert found[1].given == {"hessian_vector": "by_hand.hessian_vector"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def my_nearest(d):\n    return nearest(d)",
+        "my_nearest = nearest",
+        "my_nearest = lambda d: nearest(d)",
+        "def helper(d):\n    return nearest(d)\ndef my_nearest(d):\n    return helper(d)",
+    ],
+)
+def test_an_answer_never_gets_its_own_exercises_reference(text):
+    (first, *_), _ = find(forty.bytes_of(forty.answered(text)))
+    assert first.parts
+    assert "nearest" not in first.given
 
 
 def look(*lines: str, before: str = "") -> str:
@@ -101,6 +118,9 @@ def test_of_two_different_answers_the_tagged_one_counts():
         '{"id": ' * 900 + "[" + "1," * 500_000,
         json.dumps({"cells": [{"cell_type": "code", "source": "x = 1\n" * 30_000}] * 90}),
         json.dumps({"cells": [{"cell_type": "code", "source": "\ud800 = 3"}]}),
+        json.dumps({"cells": [{"cell_type": "code", "source": f"def my_nearest(d):\n    return 0x{'F' * 5000}"}]}),
+        '{"worksheets": [{"cells": 5}]}',
+        '{"worksheets": [{"cells": {"a": 1}}, {"cells": [3]}]}',
     ],
 )
 def test_no_file_makes_the_reader_fall(text):
@@ -148,3 +168,93 @@ def test_one_archive_of_a_class(tmp_path):
 def test_a_folder_without_hand_ins_is_one_line(tmp_path):
     with pytest.raises(CourseError, match="nothing to mark"):
         collecting.collect(tmp_path)
+
+
+def test_a_time_that_no_calendar_has_is_no_time(tmp_path):
+    for student, text in (("ada", "0001-01-01T00:00:00+14:00"), ("bob", "9999-12-31T23:59:59-14:00")):
+        folder = tmp_path / "submitted" / student / "week 1"
+        folder.mkdir(parents=True)
+        (folder / "00.ipynb").write_bytes(b"{}")
+        (folder / "timestamp.txt").write_text(text)
+    assert [one.stamped for one in collecting.collect(tmp_path)] == [None, None]
+
+
+@pytest.mark.parametrize("method", ["ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA"])
+def test_a_damaged_file_in_an_archive_is_a_sentence(tmp_path, method):
+    made = tmp_path / "ada.zip"
+    with zipfile.ZipFile(made, "w", getattr(zipfile, method)) as archive:
+        archive.writestr("00.ipynb", bytes(range(256)) * 40)
+    content = bytearray(made.read_bytes())
+    content[45:75] = b"\xff" * 30  # in the compressed data: the names at the end stay whole
+    made.write_bytes(content)
+    (one,) = collecting.collect(tmp_path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        one.notebooks[0].read()
+    assert one.digest()
+
+
+def test_submitted_beside_students_is_asked_about(tmp_path):
+    right = forty.bytes_of(forty.answered())
+    for student in ("alice", "bob"):
+        (tmp_path / student).mkdir()
+        (tmp_path / student / "00.ipynb").write_bytes(right)
+    (tmp_path / "submitted.zip").write_bytes(forty.zipped({"eve/00.ipynb": right}))
+    with pytest.raises(CourseError, match="holds submitted beside alice, bob"):
+        collecting.collect(tmp_path)
+    (tmp_path / "submitted.zip").unlink()
+    (tmp_path / "submitted").mkdir()
+    with pytest.raises(CourseError, match="holds submitted beside alice, bob"):
+        collecting.collect(tmp_path)
+
+
+def test_submitted_as_an_archive_beside_the_folder_is_asked_about(tmp_path):
+    (tmp_path / "submitted" / "ada" / "week 1").mkdir(parents=True)
+    (tmp_path / "submitted" / "ada" / "week 1" / "00.ipynb").write_bytes(b"{}")
+    (tmp_path / "submitted.zip").write_bytes(forty.zipped({"00.ipynb": b"{}"}))
+    with pytest.raises(CourseError, match=r"beside submitted\.zip"):
+        collecting.collect(tmp_path)
+
+
+def test_an_archive_called_submitted_is_a_student(tmp_path):
+    (tmp_path / "submitted.zip").write_bytes(forty.zipped({"00.ipynb": b"{}"}))
+    assert [(one.student, len(one.notebooks)) for one in collecting.collect(tmp_path)] == [("submitted", 1)]
+
+
+def test_one_student_with_two_folders_is_asked_about(tmp_path):
+    for week in ("week 1", "week 2"):
+        (tmp_path / "hand-ins" / "alice" / week).mkdir(parents=True)
+        (tmp_path / "hand-ins" / "alice" / week / "00.ipynb").write_bytes(b"{}")
+    with pytest.raises(CourseError, match="alice alone, with several folders"):
+        collecting.collect(tmp_path / "hand-ins")
+    assert [one.student for one in collecting.collect(tmp_path / "hand-ins" / "alice")] == ["week 1", "week 2"]
+
+
+def test_no_student_can_forge_the_time(tmp_path):
+    late, early = datetime(2026, 11, 9, tzinfo=UTC), "2001-01-01 00:00:00 UTC"
+    (tmp_path / "ada" / "week 1").mkdir(parents=True)
+    for place in ("ada", "ada/week 1"):
+        (tmp_path / place / "00.ipynb").write_bytes(b"{}")
+        (tmp_path / place / "timestamp.txt").write_text(early)
+    stamped = {"00.ipynb": b"{}", "timestamp.txt": early.encode(), "week 1/timestamp.txt": early.encode()}
+    (tmp_path / "bob.zip").write_bytes(forty.zipped(stamped))
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (late.timestamp(), late.timestamp()))
+    assert [one.when for one in collecting.collect(tmp_path)] == [late, late]
+
+
+def test_only_nbgraders_own_timestamp_counts(tmp_path):
+    for student, folder in (("ada", "week 1"), ("ada", "week 2"), ("ada", "week 1/deep")):
+        place = tmp_path / "submitted" / student / folder
+        place.mkdir(parents=True)
+        (place / "00.ipynb").write_bytes(b"{}")
+    (tmp_path / "submitted" / "ada" / "week 1" / "timestamp.txt").write_text("2026-11-03 10:00:00 UTC")
+    (tmp_path / "submitted" / "ada" / "week 2" / "timestamp.txt").write_text("2026-11-02 10:00:00 UTC")
+    (tmp_path / "submitted" / "ada" / "week 1" / "deep" / "timestamp.txt").write_text("2001-01-01 00:00:00 UTC")
+    (tmp_path / "submitted" / "bob.zip").write_bytes(
+        forty.zipped({"w/00.ipynb": b"{}", "w/timestamp.txt": b"2001-01-01"})
+    )
+    for place in (tmp_path, tmp_path / "submitted"):
+        ada, bob = collecting.collect(place)
+        assert ada.when == datetime(2026, 11, 3, 10, tzinfo=UTC)
+        assert bob.stamped is None
+        assert bob.when.year > 2020

@@ -126,6 +126,53 @@ def test_limits_hold_without_walls_and_the_next_exercise_is_marked(tmp_path, ene
     assert set(processes()) <= set(left)
 
 
+@WALLS
+def test_no_answer_opens_a_namespace_of_its_own(tmp_path, hand_ins):
+    if not sandbox.closes_namespaces():
+        pytest.skip("this bubblewrap cannot forbid user namespaces")
+    folder, put = hand_ins
+    lines = ["import ctypes", "assert ctypes.CDLL(None).unshare(0x10000000) != 0", "return distances.argmin(dim=1)"]
+    put("a", forty.answered(forty.body(*lines)))
+    (record,) = Grader(tmp_path / "marks", limits=LIMITS).grade(collecting.collect(folder))
+    assert record["exercises"]["00.1"]["passed"]
+
+
+@POSIX
+def test_an_answer_ends_when_the_machine_runs_short_of_memory(tmp_path, hand_ins, monkeypatch):
+    folder, put = hand_ins
+    put("a", forty.answered(forty.body("import time", "time.sleep(1000)")))
+    monkeypatch.setattr(Sandbox, "begin_exercise", lambda box: monkeypatch.setattr(sandbox, "floor", lambda: 2.0**60))
+    (record,) = Grader(tmp_path / "marks", limits=LIMITS, isolated=False).grade(collecting.collect(folder))
+    assert sandbox.SHORT in record["exercises"]["00.1"]["diagnosis"]
+    assert "digest" not in record  # another run tries it again: it may be the fault of somebody else
+
+
+@POSIX
+def test_the_clock_counts_all_calls_of_an_exercise_and_all_exercises_of_a_hand_in(tmp_path, hand_ins):
+    folder, put = hand_ins
+    slow = forty.answered(forty.body("import time", "time.sleep(1.5)", "return distances.argmin(dim=1)"))
+    put("a", slow)
+    limits = dataclasses.replace(LIMITS, seconds=0.2)  # of processor time: 2 s by the clock
+    (record,) = Grader(tmp_path / "one", limits=limits, isolated=False).grade(collecting.collect(folder))
+    assert "by the clock" in record["exercises"]["00.1"]["diagnosis"]
+    notebook = forty.answered(all_three=True)
+    forty.stub(notebook, 1)["source"] = forty.stub(slow, 1)["source"]
+    put("b", notebook)
+    limits = dataclasses.replace(LIMITS, clock=2)
+    record = Grader(tmp_path / "all", limits=limits, isolated=False).grade(collecting.collect(folder))[1]
+    assert [one["found_by"] for one in record["exercises"].values()] == ["limits"] * 3
+    assert "took all 2 s of the hand-in" in record["exercises"]["00.2"]["diagnosis"]
+
+
+@POSIX
+def test_the_time_of_processes_that_ended_counts(box):
+    one = box(READY + "import subprocess\nfor k in range(100): subprocess.run([sys.executable, '-S', '-c', "
+              "'import time\\nwhile time.process_time() < 0.4: pass'])",
+              dataclasses.replace(LIMITS, seconds=1.5))  # fmt: skip
+    with pytest.raises(sandbox.Stopped, match="did not end within 2 s"):
+        one.ask({})
+
+
 def test_what_is_finished_is_kept_and_two_runs_give_the_same_bytes(tmp_path, hand_ins, monkeypatch):
     folder, put = hand_ins
     put("one", forty.answered())
@@ -172,6 +219,37 @@ def test_ctrl_c_ends_what_runs_and_keeps_no_half_record(tmp_path, hand_ins, monk
         time.sleep(0.2)
     assert set(processes()) <= set(left)
     assert [path.name for path in (tmp_path / "marks" / "records").iterdir()] == ["a.json"]
+
+
+def test_an_answer_that_calls_what_its_own_check_gives_does_not_pass(tmp_path, hand_ins):
+    folder, put = hand_ins
+    put("a", forty.answered(forty.body("return nearest(distances)")))
+    (record,) = Grader(tmp_path / "marks", limits=LIMITS).grade(collecting.collect(folder))
+    assert not record["exercises"]["00.1"]["passed"]
+    assert "name 'nearest' is not defined" in record["exercises"]["00.1"]["diagnosis"]
+
+
+def test_one_hand_in_that_cannot_be_marked_does_not_end_the_class(tmp_path, hand_ins, monkeypatch):
+    folder, put = hand_ins
+    put("a", forty.course())
+    put("b", forty.course())
+
+    def fall(self, hand_in):
+        if hand_in.student == "a":
+            raise TypeError("a kind of file that nobody thought of")
+        return mark(self, hand_in)
+
+    mark = Grader._mark
+    call = ["grade", str(folder), "--out", str(tmp_path / "marks"), "--jobs", "1"]
+    monkeypatch.setattr(Grader, "_mark", fall)
+    answer = CliRunner().invoke(app, call)
+    assert answer.exit_code == 0
+    assert "not marked: a" in answer.stderr
+    assert "nobody thought of" in (tmp_path / "marks" / "feedback" / "a.html").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    answer = CliRunner().invoke(app, call)
+    assert "not marked" not in answer.stderr
+    assert "2 hand-ins marked" in answer.stdout
 
 
 # ---- what comes back from the process ----
@@ -357,7 +435,12 @@ def test_it_explains_its_isolation(monkeypatch):
     assert answer.exit_code == 0
     assert "WARNING: no bubblewrap" in answer.stdout
     monkeypatch.setattr(sandbox, "bubblewrap", lambda: "bwrap")
-    assert "WARNING" not in CliRunner().invoke(app, ["grade", "--explain"]).stdout
+    for closes, told in ((True, False), (False, True)):
+        monkeypatch.setattr(sandbox, "closes_namespaces", lambda closes=closes: closes)
+        answer = CliRunner().invoke(app, ["grade", "--explain"])
+        assert "WARNING" not in answer.stdout
+        assert ("--disable-userns" in answer.stdout) == told
+    assert "s by the clock for one hand-in" in answer.stdout
 
 
 def test_the_course_says_what_it_asks():
