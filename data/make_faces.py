@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from mlcourse import files, learners, places, training
 from mlcourse.datasets import ClassImages, faces, people
 from mlcourse.learners import Learner
-from mlcourse.statistics import paired
+from mlcourse.statistics import NoInterval, paired
 from mlcourse.vision import faces as recognition
 from mlcourse.vision import verification
 from mlcourse.vision.faces import FMRS, RECIPES
@@ -184,23 +184,31 @@ def _told(values: Tensor, draws: Tensor, theirs: Tensor, their_draws: Tensor, sa
     """One system's, from values [statistics, splits] and draws [statistics, splits, draws] of both."""
     found: dict[str, Any] = {}
     for k, statistic in enumerate(STATISTICS):
-        mean = verification.interval(values[k].mean().item(), draws[k].mean(0), people.ORL_PEOPLE)
+        mean = values[k].mean().item()
         found[statistic] = {
-            "mean": mean.value,
-            "ci95 over people": [mean.lower, mean.upper],
+            "mean": mean,
+            "ci95 over people": ends(mean, draws[k].mean(0)),
             "by split": values[k].tolist(),
         }
         if not same:
             away = draws[k].mean(0) - their_draws[k].mean(0)
             value = (values[k] - theirs[k]).mean().item()
-            difference = verification.interval(value, away, people.ORL_PEOPLE, least=-1)
             over_splits = paired(values[k], theirs[k], few=True)
             found[statistic][f"minus {RIVAL}"] = {
-                "mean": difference.value,
-                "ci95 over people": [difference.lower, difference.upper],
+                "mean": value,
+                "ci95 over people": ends(value, away, least=-1),
                 "ci95 over splits": [over_splits.lower, over_splits.upper],
             }
     return found
+
+
+def ends(value: float, draws: Tensor, least: float = 0.0) -> list[float] | str:
+    """The ends of the interval over people, or the line that says why there is none."""
+    try:
+        found = verification.interval(value, draws, people.ORL_PEOPLE, least=least)
+    except NoInterval as line:
+        return str(line)
+    return [found.lower, found.upper]
 
 
 def measured(runs: Path, names: list[str]) -> tuple[dict[str, list[Pairs]], dict[str, list[dict[str, Any]]]]:

@@ -43,6 +43,7 @@ from mlcourse.vision.segmentation import DEFINITIONS
 DATA, FOLDS, EPISODES, SEED = label_maps.MSRC, range(4), 1000, 0
 STRIDES = (16,)
 TRAINING = {"steps": 300, "tasks": 4, "rate": 2e-3, "seed": 0}
+LOSS = "cross-entropy, the mean over pixels that are not void, plus 1 - soft Dice"
 PRIOR_TASKS, CALIBRATION = 200, 64  # tasks that the prior is learned from; photos that give the batch statistics
 RIVALS = ("trained", "random", "everything", "prior")
 BOOTSTRAP = 500  # draws
@@ -187,6 +188,7 @@ def measure(runs: Path) -> dict[str, Any]:
         "strides": list(STRIDES),
         "weights": pretrained.SHA256,
         "training from scratch": TRAINING,
+        "loss of that training": LOSS,
         **found,
         "all folds": mean_of(kept),
     }

@@ -79,9 +79,14 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def read_json(path: Path | str) -> dict:
-    """Read a JSON object. Raises CourseError for a missing or damaged file, which it names."""
+    """Read a JSON object. Raises CourseError for a missing or damaged file, which it names.
+
+    One where a name stands twice in an object is refused, too: Python would keep the last one without a word.
+    """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once_each)
+    except CourseError as error:
+        raise CourseError(f"{path} {error}") from None
     except FileNotFoundError:
         raise CourseError(f"there is no file {path}") from None
     except (
@@ -92,6 +97,15 @@ def read_json(path: Path | str) -> dict:
     if not isinstance(value, dict):
         raise CourseError(f"{path} holds no JSON object; delete it, or take it from a backup")
     return value
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise CourseError(f"has {twice[:40]!r} twice in one object, so one of them would be lost: keep one")
+    return found
 
 
 def read_notebook(path: Path | str) -> "nbformat.NotebookNode":

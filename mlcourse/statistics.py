@@ -31,6 +31,7 @@ Z95 = 1.96  # of the normal distribution: episodes are many (hundreds), so Stude
 LEVEL = 0.95
 LEAST_ALIKE = 4.0  # as many clusters of one size would be as even as these, at least
 LEAST_CLUSTERS = 5  # with fewer an interval over them says nothing of others
+ROUNDING = 1e-9  # of the largest draw: what differs by less is the same
 LEAST_FREEDOM = 4  # degrees of freedom that stay where luck is taken off, or half of all
 Values = Tensor | Sequence[float]
 
@@ -220,8 +221,8 @@ def cluster_bootstrap_interval(
     | exponential means (skewed)  | 91 | 86 | 87 | 87 | 88 | 91 | 91 | 92 |
     | percentiles, uniform means  | 48 | 68 | 78 | 83 | 86 | 89 | 91 | 92 |
 
-    draws: 2 or more. Raises NoInterval for fewer than LEAST_CLUSTERS clusters, CourseError for a statistic that is not
-    finite in every draw.
+    draws: 2 or more. Raises NoInterval for fewer than LEAST_CLUSTERS clusters, and where all draws give the same value:
+    they do not vary, but other clusters may. CourseError for a statistic that is not finite in every draw.
     """
     values, statistic = _finite(values), statistic or torch.mean
     check_number("draws", draws, least=2)
@@ -242,6 +243,11 @@ def cluster_bootstrap_interval(
     value = statistic(values).item()
     if not (math.isfinite(value) and found.isfinite().all()):
         raise CourseError("the statistic is not finite in every draw; give one that is, or more values")
+    if found.max() - found.min() <= ROUNDING * found.abs().max():
+        raise NoInterval(
+            f"{draws} draws of {len(names)} clusters (or values) all give {value:g}, so they cannot tell how far that "
+            "is from what others would give; take more of them"
+        )
     of_clusters = len(names) / (len(names) - 1)  # G draws out of G vary too little
     half = student_quantile(len(names) - 1) * math.sqrt(of_clusters * found.double().var().item())
     return value, value - half, value + half

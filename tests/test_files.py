@@ -32,6 +32,16 @@ def noted(monkeypatch) -> list[str]:
     return calls
 
 
+def test_a_name_that_stands_twice_in_a_json_object_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    for text in ('{"x": 1, "y": 2, "x": 3}', '{"in": [{"x": 1, "x": 1}]}'):
+        path.write_text(text)
+        with pytest.raises(CourseError, match=r"a\.json has 'x' twice in one object, so one of them would be lost"):
+            files.read_json(path)
+    path.write_text('{"x": {"x": 1}, "y": {"x": 2}}')
+    assert files.read_json(path) == {"x": {"x": 1}, "y": {"x": 2}}
+
+
 def test_the_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
     calls = noted(monkeypatch)
     files.write_text(tmp_path / "new" / "some.txt", "twelve bytes")

@@ -167,6 +167,17 @@ def test_a_large_cluster_does_not_hide_the_spread():
     assert held >= 0.87 * 300  # 85 of 100 where the large one hides its own share
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
+def test_draws_that_are_all_the_same_give_no_interval_without_width(value):
+    """All right (or all wrong) in 20 clusters: that they do not vary says nothing of others."""
+    values = torch.full((60,), value)
+    says = f"50 draws of 20 clusters .* all give {value:g}, .*; take more of them"
+    with pytest.raises(NoInterval, match=says):
+        cluster_bootstrap_interval(values, torch.arange(20).repeat_interleave(3), draws=50)
+    with pytest.raises(NoInterval, match="all give"):
+        bootstrap_interval(values, draws=50)
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_few_clusters_or_values_have_no_interval(number):
     clusters = torch.arange(number).repeat_interleave(50)

@@ -90,8 +90,8 @@ def load(name_or_folder: str | Path, *, root: str | Path | None = None, skip_dam
 
     Raises CourseError for a folder that is missing or of no such layout, and, with the file's name and the remedy, for
     a photo that is missing, damaged, of another size than its file of boxes says, turned by its EXIF tag, or grey among
-    colour (or the reverse), for a box that lies outside its photo, has no area, or its ends exchanged, and for a file
-    of boxes that is damaged or unsafe.
+    colour (or the reverse), for a box that lies outside its photo, has no area, or its ends exchanged, for a photo that
+    two files tell of, and for a file of boxes that is damaged or unsafe.
     """
     name = os.fspath(name_or_folder)
     place = local.find(name, root, None) if name in NAMES else places.whole(name)
@@ -211,7 +211,10 @@ def coco(annotations: str | Path, images: str | Path, *, name: str | None = None
             faults.append(f"{source} has a box of the photo with id {image}, which it does not list: add or remove it")
             continue
         x, y, width, height = _four(source, entry)
-        aside = bool(entry.get("iscrowd", 0))
+        crowd = entry.get("iscrowd", 0)
+        if not isinstance(crowd, (bool, int)) or crowd not in (0, 1):
+            raise CourseError(f"{source} has a box whose 'iscrowd' is {crowd!r}: write 0 or 1, without quotes")
+        aside = bool(crowd)
         told[image].boxes.append((x, y, x + width, y + height, index_of[category], aside))
     ordered = tuple(names[number] for number in sorted(names))
     return _whole(list(told.values()), ordered, name or folder.parent.name, faults, skip_damaged)
@@ -268,10 +271,25 @@ def voc(place: str | Path, *, name: str | None = None, skip_damaged: bool = Fals
             read.append(_voc_photo(place, place / "Annotations" / file))
         except CourseError as error:
             faults.append(str(error))
+    read, twice = _told_once(read)
+    faults += twice
     names = tuple(sorted({box[4] for one in read for box in one.boxes}))
     for one in read:
         one.boxes = [(*box[:4], names.index(box[4]), box[5]) for box in one.boxes]
     return _whole(read, names, name or place.name, faults, skip_damaged)
+
+
+def _told_once(told: list[Told]) -> tuple[list[Told], list[str]]:
+    """What is told of photos that one file tells of; and a line for each photo that two tell of."""
+    sources: dict[Path, list[Path]] = {}
+    for one in told:
+        sources.setdefault(one.file, []).append(one.source)
+    faults = [
+        f"{some[0]} and {some[1].name} tell of the same photo {file.name!r}: join them in one file, or correct a name"
+        for file, some in sources.items()
+        if len(some) > 1
+    ]
+    return [one for one in told if len(sources[one.file]) == 1], faults
 
 
 def _voc_photo(place: Path, source: Path) -> Told:
@@ -284,8 +302,10 @@ def _voc_photo(place: Path, source: Path) -> Told:
     told = Told(place / "JPEGImages" / file, size, source)
     for thing in tree.iter("object"):
         x0, y0, x1, y1 = (_number(source, thing, f"bndbox/{end}") for end in ("xmin", "ymin", "xmax", "ymax"))
-        aside = (thing.findtext("difficult") or "0").strip() == "1"
-        told.boxes.append((x0 - 1, y0 - 1, x1, y1, _text(source, thing, "name"), aside))
+        difficult = _text(source, thing, "difficult") if thing.find("difficult") is not None else "0"
+        if difficult not in ("0", "1"):
+            raise CourseError(f"{source} has {difficult[:40]!r} as <difficult>: write 0 or 1")
+        told.boxes.append((x0 - 1, y0 - 1, x1, y1, _text(source, thing, "name"), difficult == "1"))
     return told
 
 
@@ -305,10 +325,13 @@ def _safe_xml(source: Path) -> ElementTree.Element:
 
 
 def _text(source: Path, tree: ElementTree.Element, path: str) -> str:
-    found = (tree.findtext(path) or "").strip()
-    if not found:
-        raise CourseError(f"{source} has no <{path.replace('/', '><')}>: add it, or remove the file")
-    return found
+    found, told = tree.findall(path), path.replace("/", "><")
+    if len(found) > 1:
+        raise CourseError(f"{source} has <{told}> twice in one place: keep one")
+    text = (found[0].text or "").strip() if found else ""
+    if not text:
+        raise CourseError(f"{source} has no <{told}>: add it, or remove the file")
+    return text
 
 
 def _number(source: Path, tree: ElementTree.Element, path: str) -> float:
@@ -318,5 +341,5 @@ def _number(source: Path, tree: ElementTree.Element, path: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise CourseError(f"{source} has {found!r} as <{path.replace('/', '><')}>: give a number")
+        raise CourseError(f"{source} has {found[:40]!r} as <{path.replace('/', '><')}>: give a number")
     return value

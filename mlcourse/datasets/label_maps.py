@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,7 @@ from mlcourse.files import read_json
 VOID = 255  # of a label map
 SIZE = 224
 PARTS = ("train", "test", "all")
+LONGEST = 9  # digits of a number: what is longer is none of ours, and Python reads no number of thousands
 GREY = 127  # where a photo does not cover its square
 
 MSRC, VOC = "msrc_v2", "voc2012"
@@ -170,8 +172,8 @@ def load(
         the cache; with faults each load decodes anew.
 
     Raises CourseError for an unknown request, a missing copy, and, with the file's name and the remedy, for a damaged
-    photo or label map, a label map of another size, or with unknown numbers, one without the other, a grey photo among
-    colour (or the reverse), and a photo that its EXIF tag turns.
+    photo or label map, a label map of another size, or with unknown numbers, one without the other, two of one name, a
+    grey photo among colour (or the reverse), and a photo that its EXIF tag turns.
     """
     if part not in PARTS:
         raise CourseError(f"unknown part {part!r}: choose {', '.join(PARTS)}")
@@ -213,9 +215,11 @@ def _folder(
     names = _names(place / "classes.json")
     asked = {number: one for number, one in names.items() if not (known and one in TOO_FEW)}
     to_void = [0, *(names.keys() - asked.keys())]
-    photos = {Path(file).stem: f"images/{file}" for file in local.files(place / "images")}
-    masks = {Path(file).stem: f"labels/{file}" for file in local.files(place / "labels")}
-    faults = [f"{place / photos[one]} has no label map: add labels/{one}.png" for one in photos.keys() - masks.keys()]
+    (photos, twice), (masks, twice_there) = _by_name(place, "images"), _by_name(place, "labels")
+    unclear = twice.keys() | twice_there.keys()  # nobody knows which belongs to which
+    photos, masks = ({one: file for one, file in some.items() if one not in unclear} for some in (photos, masks))
+    faults = [*twice.values(), *twice_there.values()]
+    faults += [f"{place / photos[one]} has no label map: add labels/{one}.png" for one in photos.keys() - masks.keys()]
     faults += [f"{place / masks[one]} has no photo: add it to images" for one in masks.keys() - photos.keys()]
     pairs = [(photos[one], masks[one]) for one in sorted(photos.keys() & masks.keys())]
     allowed = {*names, 0}
@@ -223,12 +227,31 @@ def _folder(
     return _read(layout, pairs, part, size, sorted(faults), skip)
 
 
+def _by_name(place: Path, kind: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The files of a folder by their names without ending; and, for each name of several files, the fault."""
+    found: dict[str, list[str]] = {}
+    for file in local.files(place / kind):
+        found.setdefault(Path(file).stem, []).append(file)
+    faults = {
+        one: f"{place / kind / some[0]} and {some[1]} have one name without the ending: keep one, or rename it"
+        for one, some in found.items()
+        if len(some) > 1
+    }
+    return {one: f"{kind}/{some[0]}" for one, some in found.items()}, faults
+
+
 def _names(path: Path) -> dict[int, str]:
     """Number → name of the classes of a folder, without 0."""
     names = {}
     for number, name in read_json(path).items():
-        if not number.isdecimal() or not isinstance(name, str) or int(number) >= VOID:
-            raise CourseError(f'{path} has {number!r}: {name!r}; write {{"1": "cow", …}}, with numbers below {VOID}')
+        known = number.isdecimal() and len(number) <= LONGEST and int(number) < VOID
+        if not known or not isinstance(name, str):
+            shown = f"{number[:20]!r}: {name!r:.60}"
+            raise CourseError(f'{path} has {shown}; write {{"1": "cow", …}}, with numbers below {VOID}')
+        if int(number) in names:
+            raise CourseError(
+                f"{path} has the class {int(number)} twice, as {names[int(number)]!r} and {name!r}: keep one"
+            )
         names[int(number)] = name
     names.pop(0, None)
     if not names or len(set(names.values())) < len(names):
@@ -241,6 +264,9 @@ def _voc(name: str | Path, part: str, *, root: str | Path | None, size: int, ski
     place = local.find(VOC_FOLDER, root, _download if download else None) / "VOC2012"
     lists = {"train": ["train"], "test": ["val"], "all": ["train", "val"]}[part]
     stems = [stem for one in lists for stem in _listed(place / "ImageSets" / "Segmentation" / f"{one}.txt")]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        raise CourseError(f"the lists of {place} name {twice[0]!r} twice: unpack the archive anew")
     faults, pairs = [], []
     for stem in stems:
         pair = f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png"

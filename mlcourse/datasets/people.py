@@ -63,7 +63,12 @@ def orl(*, root: str | Path | None = None, size: tuple[int, int] = SIZE) -> Clas
             "folder that holds such a copy with root= or MLCOURSE_DATA"
         )
     found = class_folders.gather(place, "", local.folders(place))
-    files = {f"s{int(name[1:]):02d}": some for name, some in found.items() if re.fullmatch(r"[sS]\d+", name)}
+    files: dict[str, tuple[str, ...]] = {}
+    for name in [name for name in found if re.fullmatch(r"[sS]\d+", name)]:
+        person = f"s{int(name[1:]):02d}"
+        if person in files:
+            raise CourseError(f"{place} has two folders of the person {person}, one of them {name!r}: keep one")
+        files[person] = found[name]
     wanted = [f"s{number:02d}" for number in range(1, ORL_PEOPLE + 1)]
     short = next((name for name in wanted if len(files.get(name, ())) != ORL_PHOTOS), None)
     if short is not None:

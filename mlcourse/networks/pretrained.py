@@ -269,14 +269,20 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def maps(self, images: Tensor, strides: Sequence[int] = STRIDES) -> dict[int, Tensor]:
-        """stride → float [images, channels, ⌈H / stride⌉, ⌈W / stride⌉], of images [images, 3, H, W] in [0, 1]."""
+        """stride → float [images, channels, ⌈H / stride⌉, ⌈W / stride⌉], of images [images, 3, H, W] in [0, 1].
+
+        Images of another precision are brought to that of the network's weights.
+        """
         _check_strides(self.name, strides, self.network.strides)
-        return self.network.maps(_colours(images), strides)
+        return self.network.maps(self._ready(images), strides)
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """One row of numbers for each of images [images, 3, H, W] in [0, 1]: the mean over the last map."""
-        return self.network.embed(_colours(images))
+        return self.network.embed(self._ready(images))
+
+    def _ready(self, images: Tensor) -> Tensor:
+        return _colours(images).to(next(self.parameters()).dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """As `embed`: with a backbone, a learner that compares embeddings needs no other network."""

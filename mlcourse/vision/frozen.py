@@ -20,7 +20,7 @@ from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
 from mlcourse.networks import pretrained
 from mlcourse.networks.pretrained import backbone as make_backbone
-from mlcourse.vision.segmentation import Segmenter, intersection_over_union, pixel_counts
+from mlcourse.vision.segmentation import Segmenter, check_logits, dice_loss, intersection_over_union, pixel_counts
 
 FAR = 1e4  # a logit that is certain
 
@@ -48,19 +48,20 @@ def pooled(features: Tensor, weights: Tensor) -> Tensor:
 class PhotoSegmenter(Segmenter):
     """A learner on masks with void pixels (below 0): they count neither in the loss nor in the scores.
 
-    It takes bool masks, too. The loss, the scores and their names are those of `Segmenter`.
+    It takes bool masks, too. The loss, the scores and their names are those of `Segmenter`: the cross-entropy is the
+    mean over the known pixels. Both raise CourseError for a mask that is all void, `score` also for logits that are
+    nan.
     """
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        known, truth = target >= 0, target > 0
-        # Far below 0 where nobody knows, so that it is "not the class" there for certain, and right: no loss.
-        return super().loss(prediction.masked_fill(~known, -FAR), truth)
+        known, truth = _known(prediction, target), (target > 0).to(prediction.dtype)
+        entropy = F.binary_cross_entropy_with_logits(prediction[known], truth[known])
+        # For Dice far below 0 where nobody knows: it is "not the class" there for certain, and adds nothing.
+        return entropy + dice_loss(prediction.masked_fill(~known, -FAR), truth)
 
     def score(self, prediction: Tensor, batch: Episode) -> dict[str, Tensor]:
-        known, truth = batch.query_y >= 0, batch.query_y > 0
-        if prediction.shape != truth.shape:
-            shapes = f"{tuple(prediction.shape)} and {tuple(truth.shape)}"
-            raise CourseError(f"logits and masks have the shapes {shapes}; give [tasks, queries, H, W] twice")
+        known, truth = _known(prediction, batch.query_y), batch.query_y > 0
+        check_logits(prediction)
         said = prediction > 0
         pairs = {"foreground": (said & known, truth), "background": (~said & known, ~truth & known)}
         scores = {f"{what} IoU": intersection_over_union(*pair).mean(1) for what, pair in pairs.items()}
@@ -68,6 +69,21 @@ class PhotoSegmenter(Segmenter):
             counts = pixel_counts(*pairs[what])
             scores |= {f"{before}{name}": counts[name].sum(1) for name in ("intersection", "union")}
         return scores
+
+
+def _known(prediction: Tensor, target: Tensor) -> Tensor:
+    """Which pixels somebody labelled: bool, in the shape of both. Raises CourseError where a photo has none."""
+    if prediction.shape != target.shape:
+        shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+        raise CourseError(f"logits and masks have the shapes {shapes}; give [tasks, queries, H, W] twice")
+    known = target >= 0
+    blank = int((~known.flatten(2).any(2)).sum())
+    if blank:
+        raise CourseError(
+            f"{blank} of {target[..., 0, 0].numel()} masks are void all over, so nothing there is right or wrong: ask "
+            "about other photos"
+        )
+    return known
 
 
 class MapPrototypes(PhotoSegmenter):

@@ -258,7 +258,8 @@ DEFINITIONS = (
         "foreground and background, per image",
         pooled=False,
         both=True,
-        source="torchmetrics.segmentation.MeanIoU with the background as one of two classes",
+        source="torchmetrics.segmentation.MeanIoU with the background as one of two classes; but what an image neither "
+        "has nor is said to have counts 1 here, and is left out of the mean there",
     ),
     Definition(
         "foreground and background, pooled",
@@ -288,14 +289,16 @@ class Segmenter(Learner):
         *V-Net*, 2016, https://arxiv.org/abs/1606.04797) asks how much of it is found.
         """
         _check_masks(prediction, target)
-        truth, p = target.to(prediction.dtype), prediction.sigmoid()
-        found = (p * truth).sum((-2, -1))
-        dice = (2 * found + 1) / (p.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
-        return F.binary_cross_entropy_with_logits(prediction, truth) + (1 - dice).mean()
+        truth = target.to(prediction.dtype)
+        return F.binary_cross_entropy_with_logits(prediction, truth) + dice_loss(prediction, truth)
 
     def score(self, prediction: Tensor, batch: Episode) -> dict[str, Tensor]:
-        """Of each task the mean IoU of its scenes, and the counts of pixels, summed over its scenes; each [tasks]."""
+        """Of each task the mean IoU of its scenes, and the counts of pixels, summed over its scenes; each [tasks].
+
+        Raises CourseError for logits that are nan: none of them is above 0, so they would count as background.
+        """
         _check_masks(prediction, batch.query_y)
+        check_logits(prediction)
         found, truth = prediction > 0, batch.query_y
         scores = {
             f"{of} IoU": intersection_over_union(found, truth, of=of).mean(1) for of in ("foreground", "background")
@@ -303,14 +306,38 @@ class Segmenter(Learner):
         return scores | {name: value.sum(1) for name, value in pixel_counts(found, truth).items()}
 
 
+def dice_loss(prediction: Tensor, truth: Tensor) -> Tensor:
+    """1 − soft Dice of each scene, the mean over scenes: logits and 0 or 1, each [..., H, W], → a single number."""
+    p = prediction.sigmoid()
+    found = (p * truth).sum((-2, -1))
+    return (1 - (2 * found + 1) / (p.sum((-2, -1)) + truth.sum((-2, -1)) + 1)).mean()
+
+
+def check_logits(prediction: Tensor) -> None:
+    """Raise CourseError where a logit is nan: it is neither above 0 nor below."""
+    wrong = int(prediction.isnan().sum())
+    if wrong:
+        raise CourseError(
+            f"{wrong} of {prediction.numel()} logits are nan, which say nothing of their pixels: look at the pictures "
+            "and at the network's parameters"
+        )
+
+
 def _check_masks(prediction: Tensor, target: Tensor) -> None:
     if prediction.shape != target.shape:  # PyTorch would broadcast
         shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
         raise CourseError(f"logits and masks have the shapes {shapes}; give [tasks, scenes, H, W] twice")
+    _check_bool(target)
+
+
+def _check_bool(masks: Tensor) -> None:
+    """Raise CourseError for masks of numbers: a void pixel, −1, would be taken for one of the target, or for less."""
+    if masks.dtype != torch.bool:
+        raise CourseError(f"masks are {masks.dtype}; give bool (a learner of photos also takes masks with void)")
 
 
 def check_drawings(support_x: Tensor, support_y: Tensor) -> None:
-    """Raise CourseError for masks that do not fit the drawings, or have no pixel: nothing says what to look for.
+    """Raise CourseError for masks that do not fit the drawings, are not bool, or have no pixel to look for.
 
     support_x [tasks, shot, C, h, w], support_y bool [tasks, shot, h, w].
     """
@@ -319,6 +346,7 @@ def check_drawings(support_x: Tensor, support_y: Tensor) -> None:
         raise CourseError(
             f"drawings and masks have the shapes {shapes}; give [tasks, shot, C, h, w] and [tasks, shot, h, w]"
         )
+    _check_bool(support_y)
     if not support_y.flatten(2).any(2).all():
         raise CourseError("the mask of a drawing has no pixel, so nothing says what to look for; mark the character")
 

@@ -38,6 +38,7 @@ from mlcourse.errors import CourseError, check_number
 from mlcourse.statistics import LEAST_CLUSTERS, NoInterval, student_quantile
 
 AT_ONCE = 50  # bootstrap draws
+ROUNDING = 1e-9  # rates that differ by less are the same: one pair more or less moves a rate further
 Statistic = Callable[["Curve"], Tensor]
 
 
@@ -105,8 +106,7 @@ class Curve:
 
     def point(self, threshold: float | Tensor) -> tuple[Tensor, Tensor]:
         """(FMR, FNMR) at a threshold, which may come from other people; each [...]."""
-        if math.isnan(threshold):
-            raise CourseError("the threshold is nan; give a number, or infinity to let nobody in")
+        _check_threshold(threshold)
         same = int((self.thresholds >= threshold).sum()) - 1  # the lowest point at or above it decides as it does
         return self.fmr[..., same], self.fnmr[..., same]
 
@@ -139,6 +139,11 @@ class Curve:
     def _last_at(self, fmr: float) -> Tensor:
         check_number("fmr", fmr, least=0)
         return (self.fmr <= fmr).sum(-1) - 1
+
+
+def _check_threshold(threshold: float | Tensor) -> None:
+    if math.isnan(threshold):  # no score reaches it, so nobody would be let in, without a word
+        raise CourseError("the threshold is nan; give a number, or infinity to let nobody in")
 
 
 def curve(scores: Tensor, genuine: Tensor) -> Curve:
@@ -210,7 +215,8 @@ def over_people(pairs: Pairs, statistic: Statistic, *, draws: int = 1000, seed: 
 
     The interval is statistic ± t · s · √(G/(G − 1)), as of `statistics.cluster_bootstrap_interval`: s is the standard
     deviation of the draws, t is Student's with G − 1 degrees of freedom for G people; it is cut off at 0 and 1.
-    draws: 2 or more. Raises NoInterval (a line, no number) for fewer than 5 people.
+    draws: 2 or more. Raises NoInterval (a line, no number) for fewer than 5 people, and where all draws give the same
+    value, such as 0 errors: they do not vary, but other people may.
     """
     return mean_over_people([pairs], statistic, draws=draws, seed=seed)
 
@@ -221,7 +227,7 @@ def difference_over_people(
     """How much larger a statistic is for `a` than for `b`, on average over splits, with its 95 % interval over people.
 
     a, b: of each split the pairs of the same pictures, compared by two systems. A draw takes the same people for both,
-    and for all splits: what is hard for both falls out.
+    and for all splits: what is hard for both falls out. Raises NoInterval as `over_people` does.
     """
     if len(a) != len(b) or not a:
         raise CourseError(f"there are {len(a)} and {len(b)} splits; give the same ones for both, one or more")
@@ -234,9 +240,13 @@ def difference_over_people(
 
 
 def mean_over_people(splits: list[Pairs], statistic: Statistic, *, draws: int = 1000, seed: int = 0) -> Sure:
-    """The mean of a statistic over splits of the same people, with its 95 % interval over people."""
+    """The mean of a statistic over splits of the same people, with its 95 % interval over people; see `over_people`.
+
+    Raises CourseError where there is no split.
+    """
+    found = bootstrap(splits, [statistic], draws=draws, seed=seed)[0].mean(0)
     value = sum(statistic(one.curve()).item() for one in splits) / len(splits)
-    return interval(value, bootstrap(splits, [statistic], draws=draws, seed=seed)[0].mean(0), _people_in(splits))
+    return interval(value, found, _people_in(splits))
 
 
 def _people_in(splits: list[Pairs]) -> int:
@@ -250,6 +260,8 @@ def bootstrap(splits: list[Pairs], statistics: list[Statistic], *, draws: int = 
     draw without a pair of one kind in some split has no rate there; it is drawn again.
     """
     check_number("draws", draws, least=2)
+    if not splits:
+        raise CourseError("there are pairs of 0 splits, which have no mean; give those of one or more")
     people = torch.cat([one.people.flatten() for one in splits]).unique()
     if len(people) < LEAST_CLUSTERS:
         raise NoInterval(
@@ -291,7 +303,15 @@ def _weights(times: Tensor, genuine: Tensor, both: Tensor) -> Tensor:
 
 
 def interval(value: float, draws: Tensor, people: int, *, least: float = 0.0, most: float = 1.0) -> Sure:
-    """The 95 % interval of a value from its bootstrap draws [draws] over so many people; see `over_people`."""
+    """The 95 % interval of a value from its bootstrap draws [draws] over so many people; see `over_people`.
+
+    Raises NoInterval where all draws are the same.
+    """
+    if draws.max() - draws.min() <= ROUNDING:
+        raise NoInterval(
+            f"{len(draws)} draws of {people} people all give {100 * value:.1f} %, so they cannot tell how far that is "
+            "from the rate of others: test on more people"
+        )
     half = student_quantile(people - 1) * math.sqrt(people / (people - 1) * draws.var().item())
     return Sure(value, max(value - half, least), min(value + half, most), people)
 
@@ -350,10 +370,12 @@ class Searches:
 
     def fpir(self, threshold: float) -> float:
         """Of the probes of nobody there, the share for whom somebody is named. Raises CourseError without such."""
+        _check_threshold(threshold)
         return self._share(~self.enrolled, self.scores >= threshold, "of a person who is not enrolled")
 
     def fnir(self, threshold: float) -> float:
         """Of the probes of somebody there, the share whose person is not named (first, and at the threshold)."""
+        _check_threshold(threshold)
         return self._share(self.enrolled, ~(self.right & (self.scores >= threshold)), "of an enrolled person")
 
     def threshold_at(self, fpir: float) -> float:
@@ -380,6 +402,9 @@ def search(gallery: Tensor, gallery_people: Tensor, probes: Tensor, probe_people
     _check_embeddings(probes, probe_people)
     if not len(gallery) or not len(probes):
         raise CourseError(f"there are {len(gallery)} pictures enrolled and {len(probes)} probes: give one or more")
+    if gallery.shape[1] != probes.shape[1]:
+        sizes = f"{gallery.shape[1]} and {probes.shape[1]}"
+        raise CourseError(f"gallery and probes are embeddings of {sizes} numbers: take both from one network")
     best = similarities(probes, gallery).max(1)
     enrolled = (probe_people.unsqueeze(1) == gallery_people).any(1)
     return Searches(best.values, gallery_people[best.indices] == probe_people, enrolled, len(gallery_people.unique()))
@@ -407,15 +432,21 @@ def open_set(embeddings: Tensor, people: Tensor, enrolled: int, generator: torch
 def drift(fmr: float | Tensor, size: int | Tensor) -> Tensor:
     """The FPIR that a gallery of `size` people would have if its comparisons were independent: 1 − (1 − FMR)^N."""
     fmr, size = torch.as_tensor(fmr, dtype=torch.float64), torch.as_tensor(size, dtype=torch.float64)
-    if not ((fmr >= 0) & (fmr <= 1)).all() or not (size >= 0).all():
+    if not ((fmr >= 0) & (fmr <= 1)).all() or not ((size >= 0) & size.isfinite()).all():
         raise CourseError("drift takes an FMR from 0 to 1 and a gallery of 0 people or more")
-    return -torch.expm1(size * torch.log1p(-fmr))  # digits stay where FMR is tiny
+    return -torch.expm1(torch.special.xlog1py(size, -fmr))  # digits stay where FMR is tiny; 0 for nobody, also at FMR 1
 
 
 def measured_drift(
     embeddings: Tensor, people: Tensor, threshold: float, sizes: list[int], *, draws: int = 20, seed: int = 0
 ) -> Tensor:
-    """The FPIR at a threshold for galleries of these sizes, a mean over galleries drawn by chance: float64 [sizes]."""
+    """The FPIR at a threshold for galleries of these sizes, a mean over galleries drawn by chance: float64 [sizes].
+
+    draws: galleries of each size, 1 or more.
+    """
+    check_number("draws", draws, least=1)
+    if not sizes:
+        raise CourseError("there is no size of a gallery to measure; give one or more")
     generator = torch.Generator().manual_seed(seed)
     found = [[open_set(embeddings, people, size, generator).fpir(threshold) for _ in range(draws)] for size in sizes]
     return torch.tensor(found, dtype=torch.float64).mean(1)

@@ -254,6 +254,10 @@ def test_nothing_that_is_left_is_an_error(coco):
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"has a box \[1, 2, 3\]: give \[x, y, width, height\]"),
         (lambda c: c["annotations"][0].update(bbox=["1", 2, 3, 4]), "has a box"),
         (lambda c: c["annotations"][0].update(bbox=[10**400, 2, 3, 4]), "has a box"),
+        (lambda c: c["annotations"][0].update(iscrowd="0"), "has a box whose 'iscrowd' is '0': write 0 or 1"),
+        (lambda c: c["annotations"][0].update(iscrowd=None), "has a box whose 'iscrowd' is None"),
+        (lambda c: c["annotations"][0].update(iscrowd=2), "has a box whose 'iscrowd' is 2"),
+        (lambda c: c["annotations"][0].update(iscrowd=[]), r"has a box whose 'iscrowd' is \[\]"),
         (lambda c: c["annotations"][0].update(image_id=True), "whose 'image_id' is True"),
     ],
 )
@@ -318,6 +322,9 @@ def test_an_unsafe_or_damaged_xml_is_refused_at_once(voc, text, encoding):
         ("<xmin>1</xmin>", "", "has no <bndbox><xmin>"),
         ("<width>40</width>", "<width>inf</width>", "has 'inf' as <size><width>"),
         ("<name>king</name>", "<name> </name>", "has no <name>"),
+        ("<difficult>0</difficult>", "<difficult>true</difficult>", "has 'true' as <difficult>: write 0 or 1"),
+        ("<xmin>1</xmin>", "<xmin>1</xmin><xmin>3</xmin>", "has <bndbox><xmin> twice in one place: keep one"),
+        ("<name>king</name>", "<name>king</name><name>ace</name>", "has <name> twice in one place"),
     ],
 )
 def test_a_faulty_xml_is_named(voc, then, now, says):
@@ -327,6 +334,26 @@ def test_a_faulty_xml_is_named(voc, then, now, says):
     path.write_text(text.replace(then, now))
     with pytest.raises(CourseError, match=rf"1\.xml .*{says}"):
         boxes.load(voc)
+
+
+def test_a_photo_that_two_files_tell_of_is_named_or_left_out(voc):
+    twin = voc / "Annotations" / "a.xml"
+    twin.write_bytes((voc / "Annotations" / "1.xml").read_bytes())
+    says = r"1\.xml and a\.xml tell of the same photo '1\.jpg': join them in one file"
+    with pytest.raises(CourseError, match=says):
+        boxes.load(voc)
+    with pytest.warns(CourseWarning, match="cards: left out 1: "):
+        read = boxes.load(voc, skip_damaged=True)
+    assert told(read) == {name: found for name, found in TOLD.items() if name != "1.jpg"}
+    assert re.search(says, read.left_out[0])
+
+
+def test_a_list_that_stands_twice_in_the_json_loses_nothing_in_silence(coco):
+    place, *_ = coco
+    path = place / "annotations.json"
+    path.write_text(path.read_text().replace('"annotations": [', '"annotations": [], "annotations": [', 1))
+    with pytest.raises(CourseError, match=r"annotations\.json has 'annotations' twice in one object"):
+        boxes.load(place)
 
 
 def test_a_folder_of_no_such_layout_is_named(tmp_path):

@@ -132,6 +132,9 @@ def test_pascal_in_torchvisions_layout(tmp_path):
     (lists / "val.txt").write_text("../c\n")
     with pytest.raises(CourseError, match=r"val\.txt names '\.\./c', which leads out of the data set"):
         label_maps.load("voc2012", root=tmp_path)
+    (lists / "val.txt").write_text("c\na\n")
+    with pytest.raises(CourseError, match=r"the lists of .*VOC2012 name 'a' twice: unpack the archive anew"):
+        label_maps.load("voc2012", root=tmp_path)
     (lists / "val.txt").write_text("gone\n")
     with pytest.raises(CourseError, match=r"gone\.jpg is missing: unpack the archive anew"):
         label_maps.load("voc2012", root=tmp_path)
@@ -198,7 +201,17 @@ def turned(place):
     save(place / "images" / "1.png", np.full((HEIGHT, WIDTH, 3), 7, np.uint8), exif=exif)
 
 
+def two_photos(place):
+    save(place / "images" / "1.jpg", np.full((HEIGHT, WIDTH, 3), 7, np.uint8))
+
+
+def two_maps(place):
+    save(place / "labels" / "1.tif", np.ones((HEIGHT, WIDTH), np.uint8))
+
+
 FAULTS = [
+    (two_photos, r"images/1\.jpg and 1\.png have one name without the ending: keep one, or rename it"),
+    (two_maps, r"labels/1\.png and 1\.tif have one name without the ending: keep one, or rename it"),
     (damage_photo, r"images/1\.png is no readable picture \(.*\): replace or remove it"),
     (damage_map, r"labels/1\.png is no readable picture \(.*\): replace or remove it"),
     (other_size, r"labels/1\.png has 13×8 pixels, but its photo has 12×8: save both in one size"),
@@ -246,6 +259,9 @@ def test_whole_photos_warn_of_nothing(folder):
         ('{"0": "void"}', "names no classes, or one twice"),
         ('{"1": "cow", "2": "cow"}', "names no classes, or one twice"),
         ('{"cow": 1}', r"has 'cow': 1; write"),
+        ('{"1": "cow", "01": "sheep"}', r"has the class 1 twice, as 'cow' and 'sheep': keep one"),
+        ('{"1": "cow", "1": "sheep"}', r"has '1' twice in one object, so one of them would be lost: keep one"),
+        ('{"' + "9" * 5000 + '": "cow"}', r"has '9{20}': 'cow'; write .* with numbers below 255"),
         ('{"300": "cow"}', r"has '300': 'cow'; write .* with numbers below 255"),
     ],
 )

@@ -87,6 +87,12 @@ def test_a_copy_of_orl_that_is_missing_or_cut_says_so(tmp_path):
 # a folder of people
 
 
+def test_two_folders_of_one_person_of_orl_are_refused(tmp_path):
+    fill(tmp_path / "orl_faces", **{f"s{number:02d}": 10 for number in range(1, 41)}, s1=10)
+    with pytest.raises(CourseError, match=r"orl_faces has two folders of the person s01, one of them 's1': keep one"):
+        people.orl(root=tmp_path)
+
+
 def test_people_are_read_by_name_in_grey(tmp_path):
     photo = save(tmp_path / "Ada" / "1.png", 1)
     save(tmp_path / "Ada" / "2.png", 2)

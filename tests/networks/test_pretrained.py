@@ -124,6 +124,13 @@ def test_random_weights_with_statistics_of_their_own_keep_the_signal(random):
     assert not any(part.training for part in random.modules())
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.float16])
+def test_images_of_another_precision_are_brought_to_that_of_the_network(random, precision):
+    x = torch.rand(1, 3, 64, 64).to(precision)
+    assert torch.equal(random.embed(x), random.embed(x.float()))
+    assert torch.equal(random.maps(x, (16,))[16], random.maps(x.float(), (16,))[16])
+
+
 @pytest.mark.parametrize("kind", ["random", pytest.param("trained", marks=needs_extra)])
 def test_one_image_alone_is_as_in_company(kind, request):
     network = request.getfixturevalue(kind)

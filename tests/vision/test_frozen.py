@@ -18,7 +18,7 @@ from mlcourse.networks import pretrained
 from mlcourse.training import train
 from mlcourse.vision.frozen import ConstantMask, FrozenPrototypes, MapPrototypes, TrainedPrototypes, joined, pooled
 from mlcourse.vision.photos import VOID, PhotoTasks
-from mlcourse.vision.segmentation import DEFINITIONS, EveryCharacter
+from mlcourse.vision.segmentation import DEFINITIONS, EveryCharacter, check_drawings
 
 REAL = os.environ.get("MLCOURSE_DATA")
 needs_extra = pytest.mark.skipif(
@@ -123,6 +123,52 @@ def test_void_counts_neither_in_the_scores_nor_in_the_loss():
     assert values["foreground and background, pooled"] == pytest.approx(8 / 12 / 2)
 
 
+def test_the_cross_entropy_is_the_mean_over_the_known_pixels():
+    """Half of the photo void: the loss is that of the other half alone, and so is its gradient."""
+    generator = torch.Generator().manual_seed(0)
+    target, logits = halves(tasks=2, size=16), torch.randn(2, 1, 16, 16, generator=generator, requires_grad=True)
+    half = target.clone()
+    half[..., 8:] = VOID
+    learner = MapPrototypes()
+    wanted = learner.loss(logits[..., :8], target[..., :8])
+    loss = learner.loss(logits, half)
+    assert loss.item() == pytest.approx(wanted.item(), abs=1e-6)
+    given, asked = (torch.autograd.grad(one, logits)[0] for one in (loss, wanted))
+    assert torch.allclose(given, asked, atol=1e-7)
+    assert learner.loss(logits, target).item() == pytest.approx(EveryCharacter().loss(logits, target > 0).item())
+
+
+def test_a_mask_that_is_all_void_is_refused_by_loss_and_score():
+    target = halves(tasks=3)
+    target[1] = VOID
+    x, logits = torch.zeros(3, 1, 3, 16, 16), torch.zeros(3, 1, 16, 16)
+    for call in (
+        lambda learner: learner.score(logits, Episode(x, target, x, target)),
+        lambda o: o.loss(logits, target),
+    ):
+        with pytest.raises(CourseError, match=r"1 of 3 masks are void all over, .*: ask about other photos"):
+            call(MapPrototypes())
+
+
+@pytest.mark.parametrize("learner", [MapPrototypes(), EveryCharacter()], ids=lambda one: type(one).__name__)
+def test_logits_that_are_nan_are_no_background(learner):
+    target = halves(tasks=2) > 0
+    x, logits = torch.zeros(2, 1, 3, 16, 16), torch.where(target, 3.0, -3.0)
+    logits[0, 0, :2] = torch.nan
+    with pytest.raises(CourseError, match=r"32 of 512 logits are nan, .*: look at the pictures and at the network"):
+        learner.score(logits, Episode(x, target, x, target))
+    certain = torch.where(target, torch.inf, -torch.inf)
+    assert learner.score(certain, Episode(x, target, x, target))["foreground IoU"].tolist() == [1, 1]
+
+
+def test_masks_with_void_are_for_learners_of_photos_only():
+    target, logits = halves(void=4), torch.zeros(2, 1, 16, 16)
+    with pytest.raises(CourseError, match=r"masks are torch.int64; give bool"):
+        EveryCharacter().loss(logits, target)
+    with pytest.raises(CourseError, match=r"masks are torch.int64; give bool"):
+        check_drawings(torch.rand(2, 1, 3, 16, 16), target)
+
+
 def test_scores_without_void_are_those_of_the_other_learners_of_segmentation():
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(3, 2, 8, 8, generator=generator) > 0.5
@@ -217,6 +263,7 @@ def test_the_stored_figures_meet_the_bar_and_say_what_the_network_has_seen(store
     """Frozen above each rival: in every fold and over all, by both definitions, over tasks and over photos."""
     assert stored["note"] == "pre-trained on ImageNet with labels; 14 of these 21 classes were in it"
     assert stored["weights"] == pretrained.SHA256
+    assert "not measured again with the loss of today" in stored["loss of that training"]
     for part in (*(f"fold {fold}" for fold in range(4)), "all folds"):
         rivals = stored[part]["frozen minus"]
         assert set(rivals) == {"trained", "random", "everything", "prior"}

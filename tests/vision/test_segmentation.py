@@ -166,6 +166,20 @@ def test_the_four_definitions_are_those_of_torchmetrics(seed):
     assert all(one.source for one in DEFINITIONS)
 
 
+def test_a_class_that_an_image_lacks_counts_one_here_and_is_left_out_by_torchmetrics():
+    """As the source of that definition says."""
+    prediction = target = torch.zeros(2, 4, 4).bool()
+    prediction, target = prediction.clone(), target.clone()
+    target[1, :2], prediction[1, 0] = True, True  # 1/2 of the foreground, 8/12 of the background
+    name = "foreground and background, per image"
+    found = segmentation.by_definition(scores_of(prediction, target))[name][0]
+    assert found == pytest.approx((1 + 1 + 1 / 2 + 2 / 3) / 4)
+    theirs = MeanIoU(num_classes=2, include_background=True, input_format="index")(prediction.long(), target.long())
+    assert float(theirs) == pytest.approx((1 + 1 / 2 + 2 / 3) / 3)
+    (source,) = (one.source for one in DEFINITIONS if one.name == name)
+    assert "counts 1 here, and is left out of the mean there" in source
+
+
 def test_iou_by_hand():
     target = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]]).bool()
     prediction = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]]).bool()

@@ -210,8 +210,8 @@ def test_of_two_systems_what_is_hard_for_both_falls_out():
     alone = verification.mean_over_people(splits, Curve.eer, draws=200)
     assert difference.lower > 0
     assert difference.upper - difference.lower < 0.6 * (alone.upper - alone.lower)
-    none = verification.difference_over_people(splits, splits, Curve.eer, draws=20)
-    assert (none.value, none.lower, none.upper) == (0, 0, 0)
+    with pytest.raises(NoInterval, match=r"20 draws of 12 people all give 0\.0 %"):
+        verification.difference_over_people(splits, splits, Curve.eer, draws=20)
     with pytest.raises(CourseError, match="compare other pictures"):
         verification.difference_over_people(splits, [people_with_luck(11, 5, 3), splits[1]], Curve.eer)
     with pytest.raises(CourseError, match="2 and 1 splits"):
@@ -251,6 +251,32 @@ def test_too_few_people_give_a_line_and_no_number():
         verification.least_fmr(1)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_draws_that_are_all_the_same_give_a_line_and_no_interval_without_width(turned):
+    """20 people perfectly told apart (or never): every draw says the same, whatever other people would give."""
+    z = torch.eye(20).repeat_interleave(3, 0)
+    pairs = all_pairs(z, torch.arange(20).repeat_interleave(3))
+    pairs = Pairs(-pairs.scores, pairs.genuine, pairs.people) if turned else pairs
+    says = rf"50 draws of 20 people all give {100 * turned}\.0 %, .*: test on more people"
+    for statistic in (Curve.eer, partial(Curve.fnmr_at, fmr=0.1)):
+        with pytest.raises(NoInterval, match=says):
+            verification.over_people(pairs, statistic, draws=50)
+    with pytest.raises(NoInterval, match=says):
+        verification.interval(float(turned), torch.full((50,), float(turned)) + 1e-15, 20)  # rounding is no spread
+
+
+def test_no_splits_are_one_clear_line():
+    with pytest.raises(CourseError, match="pairs of 0 splits, which have no mean; give those of one or more"):
+        verification.mean_over_people([], Curve.eer)
+    with pytest.raises(CourseError, match="pairs of 0 splits"):
+        verification.bootstrap([], [Curve.eer])
+    z, people = torch.eye(6), torch.arange(6)
+    with pytest.raises(CourseError, match="no size of a gallery"):
+        verification.measured_drift(z, people, 0.5, [])
+    with pytest.raises(CourseError, match="draws is 0"):
+        verification.measured_drift(z, people, 0.5, [2], draws=0)
+
+
 def test_draws_without_a_genuine_pair_are_drawn_again():
     """Of 6 people one has two pictures: most draws of the others alone have no genuine pair."""
     z = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
@@ -277,6 +303,11 @@ def test_a_search_names_the_most_similar_person():
     assert found.fnir_at(0) == 0.5
     with pytest.raises(CourseError, match="none is of a person who is not enrolled"):
         search(gallery, torch.tensor([5, 6, 7]), probes, torch.tensor([5, 6, 7])).fpir(0.5)
+    for rate in (found.fpir, found.fnir):
+        with pytest.raises(CourseError, match="threshold is nan"):
+            rate(math.nan)
+    with pytest.raises(CourseError, match="embeddings of 3 and 2 numbers: take both from one network"):
+        search(gallery, torch.tensor([5, 6, 7]), probes[:, :2], torch.tensor([5, 9, 7]))
     with pytest.raises(CourseError, match="0 pictures enrolled and 3 probes"):
         search(gallery[:0], torch.empty(0, dtype=torch.int64), probes, torch.tensor([5, 6, 7]))
 
@@ -310,5 +341,9 @@ def test_the_drift_keeps_its_digits_and_its_ends():
     assert verification.drift(0.3, 2).item() == pytest.approx(0.51)
     assert verification.drift(1.0, 3).item() == 1
     assert verification.drift(0.2, 0).item() == 0
+    assert verification.drift(1, 0).item() == 0  # nobody is there who could be named
+    assert verification.drift(torch.tensor([0.0, 1.0]), torch.tensor([5, 0])).tolist() == [0, 0]
     with pytest.raises(CourseError, match="an FMR from 0 to 1"):
         verification.drift(1.2, 3)
+    with pytest.raises(CourseError, match="gallery of 0 people or more"):
+        verification.drift(0.0, math.inf)
