@@ -21,7 +21,7 @@ SUSPICIOUS = {
     "exec", "eval", "compile", "__import__", "getattr", "open", "globals", "locals", "vars", "setattr", "delattr",
     "breakpoint", "importlib", "sys", "os", "subprocess", "socket", "ctypes", "inspect", "gc", "pickle", "urllib",
     "requests", "shutil", "pathlib", "threading", "multiprocessing", "signal", "builtins", "atexit", "types",
-    "unittest", "checks",
+    "unittest", "checks", "attrgetter",
 }  # fmt: skip
 # attributes that model.eval() and re.compile() have, too
 USUAL = {"eval", "compile"}
@@ -29,7 +29,7 @@ BUILTIN = set(dir(builtins))
 STAR = "star import"
 INNER = {
     "__globals__", "__code__", "__closure__", "__subclasses__", "__builtins__", "__dict__", "f_back", "f_globals",
-    "modules", "reference",
+    "modules", "reference", "tb_frame", "gi_frame", "__loader__", "__spec__", "__getattribute__", "__mro__", "__bases__",
 }  # fmt: skip
 
 
