@@ -29,7 +29,8 @@ BUILTIN = set(dir(builtins))
 STAR = "star import"
 INNER = {
     "__globals__", "__code__", "__closure__", "__subclasses__", "__builtins__", "__dict__", "f_back", "f_globals",
-    "modules", "reference", "tb_frame", "gi_frame", "__loader__", "__spec__", "__getattribute__", "__mro__", "__bases__",
+    "modules", "reference", "tb_frame", "gi_frame", "__loader__", "__spec__", "__getattribute__", "__mro__",
+    "__bases__",
 }  # fmt: skip
 
 

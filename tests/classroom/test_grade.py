@@ -42,11 +42,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def processes() -> list[int]:
-    """The processes of answers that still live."""
+    """The processes of answers that still live; not those of another copy of the course, which may run its tests, too."""
     found = []
     for process in psutil.process_iter():
         try:
-            if "mlcourse.classroom.child" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            mine = {"mlcourse.classroom.child", sys.executable} <= set(process.cmdline())
+            if mine and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
         except psutil.Error:
             continue
