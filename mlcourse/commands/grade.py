@@ -62,8 +62,8 @@ def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, 
     with tqdm(total=len(hand_ins), unit="hand-in", desc="marking") as bar:
         records = grader.grade(hand_ins, jobs or threads.cores(), bar.update)
     marking.write(target, records, settings, grader.columns(records))
-    unmarked = [record["student"] for record in records if record.get("unmarked")]
+    unmarked = [record["student"] for record in records if "digest" not in record]
     if unmarked:
-        say(f"not marked: {', '.join(unmarked)}; the feedback says why, and the next run tries again")
+        say(f"not marked, or not to the end: {', '.join(unmarked)}; the feedback says why, and the next run tries again")
     made = ", ".join(str(target / name) for name in ("marks.csv", "report.html", "feedback"))
     print(f"{len(records) - len(unmarked)} hand-ins marked: {made}")

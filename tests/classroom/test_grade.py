@@ -42,7 +42,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def processes() -> list[int]:
-    """The processes of answers that still live; not those of another copy of the course, which may run its tests, too."""
+    """The processes of answers that still live; not those of another copy of the course: it may run its tests, too."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -245,7 +245,7 @@ def test_one_hand_in_that_cannot_be_marked_does_not_end_the_class(tmp_path, hand
     monkeypatch.setattr(notebooks, "cells_of", fall)
     answer = CliRunner().invoke(app, call)
     assert answer.exit_code == 0
-    assert "not marked: a" in answer.stderr
+    assert "not marked, or not to the end: a" in answer.stderr
     assert "nobody thought of" in (tmp_path / "marks" / "feedback" / "a.html").read_text(encoding="utf-8")
     monkeypatch.undo()
     answer = CliRunner().invoke(app, call)
