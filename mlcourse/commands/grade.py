@@ -64,6 +64,6 @@ def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, 
     marking.write(target, records, settings, grader.columns(records))
     unmarked = [record["student"] for record in records if "digest" not in record]
     if unmarked:
-        say(f"not marked, or not to the end: {', '.join(unmarked)}; the feedback says why, and the next run tries again")
+        say(f"not marked to the end: {', '.join(unmarked)}; the feedback says why, and another run tries again")
     made = ", ".join(str(target / name) for name in ("marks.csv", "report.html", "feedback"))
     print(f"{len(records) - len(unmarked)} hand-ins marked: {made}")

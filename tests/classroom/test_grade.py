@@ -245,7 +245,7 @@ def test_one_hand_in_that_cannot_be_marked_does_not_end_the_class(tmp_path, hand
     monkeypatch.setattr(notebooks, "cells_of", fall)
     answer = CliRunner().invoke(app, call)
     assert answer.exit_code == 0
-    assert "not marked, or not to the end: a" in answer.stderr
+    assert "not marked to the end: a" in answer.stderr
     assert "nobody thought of" in (tmp_path / "marks" / "feedback" / "a.html").read_text(encoding="utf-8")
     monkeypatch.undo()
     answer = CliRunner().invoke(app, call)
