@@ -6,11 +6,13 @@ stands in their calls `register("name", help="…", …)` is read from their tex
 
 import ast
 import importlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlcourse import files, places
+from mlcourse.errors import CourseError
 from mlcourse.vision import TASKS
 
 
@@ -51,9 +53,24 @@ def task_of(learner: str) -> str | None:
     """The task of vision that the folder of a run, or the name of a baseline, belongs to; None: classification."""
     config = Path(learner) / "config.json"
     if config.is_file():
-        told = files.read_json(config)
+        try:
+            told = files.read_json(config)
+        except CourseError:  # a damaged one: its checkpoint may stand in for it, and knows the task of the learner
+            return _task_of_damaged(learner)
         return told.get("task") if isinstance(told, dict) and told.get("task") in TASKS else None
     return next((task for task, (_, names) in TASKS.items() if learner in names), None)
+
+
+def _task_of_damaged(learner: str) -> str | None:
+    from mlcourse import learners  # late: it brings PyTorch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever loads it for good says what stands in
+        try:
+            _, about = learners.load_run(learner)
+        except (CourseError, OSError):
+            return None
+    return about.get("task") if about.get("task") in TASKS else None
 
 
 def command_of(task: str, name: str) -> Callable:

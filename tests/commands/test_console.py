@@ -36,6 +36,8 @@ CALLS = {
     "run": ["run", "{notebook}", "--budget", "smoke", "--out", "{out}"],
     "tidy": ["tidy", "{notebook}"],
     "golden": ["golden", "{notebook}"],
+    "grade": ["grade", "--explain"],
+    "handout": ["handout", "{out}", "--notebooks", "05"],
     "nothing": [],
     "an error": ["run", "no → notebook"],
 }
