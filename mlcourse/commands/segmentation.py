@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlcourse.commands import say
+from mlcourse.commands import say, training_run
 from mlcourse.errors import CourseError
 
 TASK = "segmentation"
@@ -47,7 +47,7 @@ def train(
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
 ) -> None:
     """Train a learner that finds in a scene what a drawing shows. The best step on validation characters is kept."""
-    from mlcourse import devices, threads, training
+    from mlcourse import devices, threads
     from mlcourse.commands import data
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.vision import segmentation
@@ -83,29 +83,17 @@ def train(
     print(
         f"{TASK} by {method} on {dataset}: {steps} steps of {plan.tasks} scenes of {characters} characters on {place}"
     )
-    print(f"the run is kept in {out}")
-    history = training.train(
+    training_run.by_recipe(
         learner.to(place),
         episodes,
+        plan,
         steps=steps,
-        tasks=plan.tasks,
-        rate=plan.rate,
-        schedule=plan.schedule,
+        out=out,
+        chosen_on="validation characters",
         seed=seed,
         validation=validation,
-        validate_every=plan.validate_every,
-        validation_episodes=plan.validation_episodes,
-        out=out,
         resume=resume,
         settings=settings,
-    )
-    done = len(history.losses)
-    if history.interrupted:
-        print(f"stopped after {done} of {steps} steps; what was learnt is in {out}, --resume goes on")
-        raise typer.Exit(130)
-    print(
-        f"{done} steps in {history.seconds:.0f} s, best at step {history.best_step} on validation characters. "
-        f"Next: mlcourse evaluate {out}"
     )
 
 

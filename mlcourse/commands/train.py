@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mlcourse.commands import fitting, methods, say
+from mlcourse.commands import fitting, methods, say, training_run
 from mlcourse.commands.data import DATASET_HELP
 from mlcourse.errors import CourseError
 
@@ -59,7 +59,7 @@ def train(
     download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
 ) -> None:
     """Meta-train METHOD from random weights; the best step on validation classes is kept."""
-    from mlcourse import datasets, devices, learners, threads, training
+    from mlcourse import datasets, devices, learners, threads
     from mlcourse.commands import data
     from mlcourse.datasets.distortion import check_strength
     from mlcourse.episodes import EpisodeSampler, WithinGroups, check_positive, check_seed
@@ -130,32 +130,21 @@ def train(
         settings["distort"] = distort
     steps = plan.steps if steps is None else steps
     print(f"{method} on {dataset}: {steps} steps of {plan.tasks} x {fitted.train_way}-way {shot}-shot on {place}")
-    print(f"the run is kept in {out}")
-    history = training.train(
+    training_run.by_recipe(
         learner,
         episodes,
+        plan,
         steps=steps,
-        tasks=plan.tasks,
-        rate=plan.rate,
-        schedule=plan.schedule,
+        out=out,
+        chosen_on="validation classes",
         seed=seed,
         optimizer=optimizer,
         accumulate=accumulate,
         precision=precision,
         validation=validation,
-        validate_every=plan.validate_every,
-        validation_episodes=plan.validation_episodes,
-        out=out,
         resume=resume,
         settings=settings,
     )
-    done = len(history.losses)
-    if history.interrupted:
-        print(f"stopped after {done} of {steps} steps; what was learnt is in {out}, --resume goes on")
-        raise typer.Exit(130)
-    best = f", best at step {history.best_step} on validation classes" if history.validations else ""
-    others = "".join(f", {name} {value:.3g} in the last steps" for name, value in history.others.items())
-    print(f"{done} steps in {history.seconds:.0f} s{best}{others}. Next: mlcourse evaluate {out}")
 
 
 def _recipe(asked: str | None, budget: str | None) -> str:

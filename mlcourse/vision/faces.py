@@ -24,6 +24,7 @@ rate, and over 40 people its 95 % interval): pixels 11.2 %, fisherfaces 9.6 % (7
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -295,9 +296,9 @@ class MarginLearner(_Augmented):
         self.directions = nn.Parameter(torch.randn(classes, size) / math.sqrt(size))
         self.scale, self.margin, self.augmentation = scale, margin, augmentation
 
+    @abstractmethod
     def logits(self, cosine: Tensor, labels: Tensor) -> Tensor:
         """Training logits of cosines [images, classes], the margin taken off the right class."""
-        raise NotImplementedError
 
     def keep(self, z: Tensor, support_y: Tensor) -> State:
         return {"prototypes": prototypes(F.normalize(z, dim=-1), support_y, way_of(support_y))}
