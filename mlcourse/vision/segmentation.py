@@ -591,13 +591,12 @@ def _laid(shape: Tensor, at: tuple[int, int], size: torch.Size) -> Tensor:
 
 def _of_one_colour(scene: Tensor, under: Tensor, frame: Tensor) -> Tensor:
     """All ink of the colour that is most frequent under a template: bool [H, W]. In one ink, what lies in the frame."""
-    levels = (scene * 255).round().long()
-    colour = sum(levels[channel] << 8 * channel for channel in range(len(levels)))
+    colour = colour_codes(scene)
     ink = colour[under & (colour > 0)]
     if not len(ink):
         return torch.zeros_like(frame)
     alike = colour == ink.mode().values
-    return alike if len(levels) > 1 else alike & frame
+    return alike if len(scene) > 1 else alike & frame
 
 
 # ------------------------------------------------------------------ the rival that looks at colours
@@ -684,16 +683,33 @@ class ColourGroups(Segmenter):
 NOTHING = 1e4  # the size of a logit that leaves no doubt
 
 
+def colour_codes(x: Tensor) -> Tensor:
+    """A whole number for the colour of each pixel, 0 for black: [..., C, H, W] in [0, 1] → int64 [..., H, W]."""
+    levels = (x * 255).round().long()
+    return sum(one << 8 * channel for channel, one in enumerate(levels.unbind(-3)))
+
+
+def spans(masks: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The box of each mask, bool [n, H, W]: (first column, columns) and (first row, rows), int64 [n] each.
+
+    An empty mask has the whole picture as its box.
+    """
+    found = []
+    for axis, size in ((1, masks.shape[2]), (2, masks.shape[1])):
+        lines = masks.any(axis).int()
+        first = lines.argmax(1)
+        found.append((first, size - lines.flip(1).argmax(1) - first))
+    return tuple(found)
+
+
 def colour_groups(x: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """The pixels of each colour: scenes [n, C, H, W] in [0, 1] → bool masks [groups, H, W], the scene of each [groups].
 
     Black is no colour. Groups of fewer than `least` pixels are left out, but the largest of a scene stays. A scene
     without ink has one empty group.
     """
-    levels = (x * 255).round().long()
-    codes = sum(levels[:, channel] << 8 * channel for channel in range(levels.shape[1]))
     masks, scene = [], []
-    for number, code in enumerate(codes):
+    for number, code in enumerate(colour_codes(x)):
         colours, counts = code[code > 0].unique(return_counts=True)
         kept = colours[(counts >= least) | (counts == counts.max())] if len(colours) else colours.new_zeros(1) - 1
         masks.append(code == kept.view(-1, 1, 1))
@@ -703,16 +719,10 @@ def colour_groups(x: Tensor, least: int) -> tuple[Tensor, Tensor]:
 
 def framed(masks: Tensor, side: int) -> Tensor:
     """Each shape stretched so that its box fills the picture: bool [n, H, W] → float32 [n, 1, side, side]."""
-    ends = []
-    for axis, size in ((1, masks.shape[2]), (2, masks.shape[1])):
-        lines = masks.any(axis)
-        first = lines.int().argmax(1)
-        last = size - 1 - lines.flip(1).int().argmax(1)
-        ends.append((first, (last + 1).maximum(first + 1), size))
     theta = torch.zeros(len(masks), 2, 3, device=masks.device)
-    for row, (first, last, size) in enumerate(ends):
-        theta[:, row, row] = (last - first) / size
-        theta[:, row, 2] = (first + last) / size - 1
+    for row, ((first, span), size) in enumerate(zip(spans(masks), (masks.shape[2], masks.shape[1]), strict=True)):
+        theta[:, row, row] = span / size
+        theta[:, row, 2] = (2 * first + span) / size - 1
     grid = F.affine_grid(theta, [len(masks), 1, side, side], align_corners=False)
     return F.grid_sample(masks.unsqueeze(1).float(), grid, align_corners=False)
 

@@ -16,7 +16,7 @@ from mlcourse.datasets import ClassImages
 from mlcourse.datasets.scenes import draw
 from mlcourse.episodes import Episode, EpisodeSampler
 from mlcourse.learners.base import Learner, State
-from mlcourse.vision.segmentation import Segmenter
+from mlcourse.vision.segmentation import Segmenter, colour_codes, spans
 
 SIDE, BOX, FINE = 28, 20, 3  # of a framed character and of its ink, pixels; samples of a pixel along each side
 
@@ -63,8 +63,7 @@ class RegionPrototypes(Segmenter):
 
 def regions(scene: Tensor) -> Tensor:
     """The ink of each colour of a scene [C, H, W] in [0, 1]: bool [colours, H, W]."""
-    levels = (scene * 255).round().long()
-    code = sum(levels[channel] << 8 * channel for channel in range(len(levels)))
+    code = colour_codes(scene)
     colours = code[code > 0].unique()
     return code[None] == colours[:, None, None]
 
@@ -76,12 +75,7 @@ def framed(masks: Tensor) -> Tensor:
     stretches characters along each axis. An empty mask stays empty.
     """
     height, width = masks.shape[1:]
-    spans = []
-    for dim, size in ((1, width), (2, height)):
-        lines = masks.any(dim)
-        first, last = lines.int().argmax(1), size - 1 - lines.flip(1).int().argmax(1)
-        spans.append((first.float(), (last - first + 1).float()))
-    (left, wide), (top, high) = spans
+    (left, wide), (top, high) = ((first.float(), span.float()) for first, span in spans(masks))
     longer = torch.maximum(wide, high)
     steps = (torch.arange(SIDE * FINE, device=masks.device) + 0.5) / FINE - SIDE / 2  # from the middle of the frame
     grid = []
