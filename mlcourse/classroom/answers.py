@@ -27,6 +27,7 @@ SUSPICIOUS = {
 USUAL = {"eval", "compile"}
 BUILTIN = set(dir(builtins))
 STAR = "star import"
+ALIKE = 2  # statements: a solution that is no longer is what two people may well write alike
 INNER = {
     "__globals__", "__code__", "__closure__", "__subclasses__", "__builtins__", "__dict__", "f_back", "f_globals",
     "modules", "reference", "tb_frame", "gi_frame", "__loader__", "__spec__", "__getattribute__", "__mro__",
@@ -434,7 +435,7 @@ def _looks(answer: Answer, chosen: _Candidate, lesson: Notebook) -> list[str]:
     run = [part for part in answer.parts if not part.optional or part.title == STAR]
     nodes = [body[at] for part in run for body in [parse(part.source)[0].body] for at in part.keep]
     solution = next((one for one in _tree(exercise.solution).body if isinstance(one, ast.FunctionDef)), None)
-    if solution is not None and _essence(chosen.node) == _essence(solution):
+    if solution is not None and _length(solution) > ALIKE and _essence(chosen.node) == _essence(solution):
         said.append("It equals the course's solution to the letter.")
     imports = _imports([*lesson.cells, exercise.solution], nodes)
     allowed = _course_names([_tree(exercise.solution), _tree(exercise.stub)], imports)
@@ -458,6 +459,11 @@ def _looks(answer: Answer, chosen: _Candidate, lesson: Notebook) -> list[str]:
 
 def _tree(source: str) -> ast.Module:
     return parse(plain(source))[0] or ast.Module(body=[], type_ignores=[])
+
+
+def _length(function: ast.FunctionDef) -> int:
+    """The statements of a function, those inside others too; its docstring is none."""
+    return sum(isinstance(one, ast.stmt) for one in ast.walk(function)) - 1 - (ast.get_docstring(function) is not None)
 
 
 def _essence(node: ast.stmt) -> str:

@@ -19,22 +19,28 @@ from mlcourse.classroom import wire
 def main() -> None:
     """Serve requests until the input ends."""
     limits = json.loads(sys.argv[1])
-    replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    requests = os.fdopen(os.dup(0), "rb")
-    for stream in (0, 1, 2):  # what an answer prints goes nowhere
-        os.dup2(nowhere, stream)
+    requests, replies = channels()
     import torch
 
     torch.set_num_threads(1)
     for lesson in limits["lessons"]:
         importlib.import_module(f"mlcourse.lessons.{lesson}.checks")
-    _limit(limits)
+    limit(limits)
     wire.write(replies, {"ready": True})
     answers: dict[str, object] = {}
     while (request := wire.read(requests)) is not None:
         reply, tensors = _serve(request[0], request[1], answers)
         _send(replies, reply, tensors)
+
+
+def channels() -> tuple[BinaryIO, BinaryIO]:
+    """Where requests come from and where replies go; what the student's code reads or prints itself goes nowhere."""
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    requests = os.fdopen(os.dup(0), "rb")
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    return requests, replies
 
 
 def _send(replies: BinaryIO, reply: dict, tensors: dict | None) -> None:
@@ -44,7 +50,7 @@ def _send(replies: BinaryIO, reply: dict, tensors: dict | None) -> None:
         wire.write(replies, {"found_by": "outputs", "diagnosis": str(error)})
 
 
-def _limit(limits: dict) -> None:
+def limit(limits: dict) -> None:
     """Bound what this process may take. Not on Windows, which has no such limits."""
     with contextlib.suppress(ImportError):
         import resource

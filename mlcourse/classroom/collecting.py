@@ -184,7 +184,11 @@ def _is_hidden(name: str) -> bool:
 
 
 def _path(path: Path, parts: tuple[str, ...]) -> Iterator[_Entry]:
-    kind = path.lstat()
+    try:
+        kind = path.lstat()
+    except OSError as error:  # a name or a path too long for this system, or a file that went away
+        yield _Entry((*parts[:1], "a file"), refused=f"it cannot be read ({error.strerror})")
+        return
     if stat.S_ISLNK(kind.st_mode):
         yield _Entry(parts, refused="this is a link, and links are not followed; hand in the file itself")
     elif stat.S_ISDIR(kind.st_mode):

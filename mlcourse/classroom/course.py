@@ -8,6 +8,7 @@ from pathlib import Path
 from mlcourse import files, places
 from mlcourse.errors import CourseError
 
+HEADING = re.compile(r"^#+ Exercise (\d\d\.\d+): .*\((core|stretch), difficulty (\d) of 5, (\d+) min\)", re.MULTILINE)
 LESSON = re.compile(r"from mlcourse\.lessons\.(\w+) import \(?[\w\s,]*\bchecks\b")
 
 
@@ -20,6 +21,7 @@ class Exercise:
         name: the function that a student writes, "my_hessian_vector".
         check: its check by the lesson's name, "by_hand.hessian_vector".
         stub, solution: the source of their cells.
+        kind: "core", or "stretch", as its heading says.
     """
 
     number: str
@@ -27,6 +29,7 @@ class Exercise:
     check: str
     stub: str
     solution: str
+    kind: str = "core"
 
 
 @dataclass
@@ -58,7 +61,9 @@ def notebooks(folder: Path | None = None) -> dict[str, Notebook]:
 
 def read(path: Path) -> Notebook:
     """Read one notebook of the course."""
-    cells = [cell for cell in files.read_notebook(path).cells if cell.cell_type == "code"]
+    every = files.read_notebook(path).cells
+    kinds = {told[1]: told[2] for cell in every for told in HEADING.finditer(cell.source)}
+    cells = [cell for cell in every if cell.cell_type == "code"]
     tagged = [(cell.metadata.get("tags", []), cell.source) for cell in cells]
     text = "\n".join(source for _, source in tagged)
     lesson = LESSON.search(text)
@@ -70,7 +75,10 @@ def read(path: Path) -> Notebook:
                 name = next(one for one in functions(source) if one.startswith("my_"))
                 check = re.search(rf"checks\.(\w+)\({name}\)", text)[1]
                 solution = solutions.get(name.replace("my_", "solution_", 1), "")
-                notebook.exercises.append(Exercise(tag.split(":")[1], name, f"{lesson[1]}.{check}", source, solution))
+                number = tag.split(":")[1]
+                notebook.exercises.append(
+                    Exercise(number, name, f"{lesson[1]}.{check}", source, solution, kinds.get(number, "core"))
+                )
     notebook.exercises.sort(key=lambda one: int(one.number.split(".")[1]))
     for name, check in re.findall(r"^(\w+) = checks\.(\w+)\(my_\w+\)\.answer", text, re.MULTILINE):
         notebook.given[name] = f"{lesson[1]}.{check}"

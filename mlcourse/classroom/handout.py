@@ -14,7 +14,9 @@ from pathlib import Path
 import nbformat
 
 from mlcourse import files, places
+from mlcourse.environment import CPU_INDEX
 from mlcourse.errors import CourseError
+from mlcourse.teaching import finish
 
 SUMS = "SHA256SUMS"
 BUILD = ("pyproject.toml", "hatch_build.py", "constraints.txt", "LICENSE", "LICENSE-text")
@@ -32,19 +34,29 @@ IN_CLASS = re.compile(r"\n*<details><summary>In class: (\d+) minutes</summary>.*
 LINK = re.compile(r"^\[Solution\]\(#Solution[^)]*\)\s*$\n?", re.MULTILINE)
 SENTENCE = re.compile(r"[ ]*Solutions are at the very end, folded too\.")
 MINUTES = re.compile(r"^\| \*\*(Core|Stretch)\*\* \| (\d+) minutes", re.MULTILINE)
-TRACK = re.compile(r"^\| (\w+)[^|]* \| ((?:\d\d[ ·]*)+)\|", re.MULTILINE)
+# the same words as in the README and in the teacher's guide: a test looks
+DISK = "about 3 GB to download and 6 GB of disk (9 GB must be free while it is made)"
 # the schedule of a day, in minutes after midnight
 BEGIN, NOON, END, LUNCH, BREAK = 9 * 60, 12 * 60, 17 * 60, 60, 15
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A line of the schedule: the notebook's file and title, and the minutes that its header says."""
+    """A line of the schedule: the notebook's file and title, and the minutes that its header says.
+
+    core, stretch: for somebody who works alone; in_class: for a class, 0 where the header does not say.
+    """
 
     file: str
     title: str
     core: int
     stretch: int
+    in_class: int = 0
+
+    @property
+    def minutes(self) -> int:
+        """Its minutes in the schedule."""
+        return self.in_class or self.core
 
 
 def choose(track: str, numbers: Iterable[str]) -> list[Path]:
@@ -64,13 +76,14 @@ def choose(track: str, numbers: Iterable[str]) -> list[Path]:
 
 
 def tracks() -> dict[str, list[str]]:
-    """The tracks of the course's README: {"core": ["00", "01", …]}."""
-    text = (places.repository() / "README.md").read_text(encoding="utf-8")
-    return {name.lower(): re.findall(r"\d\d", numbers) for name, numbers in TRACK.findall(text)}
+    """The tracks of the course's README by the first word of their names: {"core": ["00", "01", …]}."""
+    return {re.match(r"\w+", name)[0].lower(): numbers for name, numbers in finish.named_tracks().items()}
 
 
-def make(out: Path, notebooks: list[Path], *, later: bool = False) -> list[Path]:
+def make(out: Path, notebooks: list[Path], *, later: bool = False, weekly: bool = False) -> list[Path]:
     """Make the edition in the folder `out`, and `out`.zip of it; with `later` the solutions in an archive apart.
+
+    The cover page has them in the order in which they are given, one a week with `weekly`, else in days.
 
     Raises CourseError when one of them is there already: nothing is overwritten.
 
@@ -86,7 +99,7 @@ def make(out: Path, notebooks: list[Path], *, later: bool = False) -> list[Path]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name[:40]}.") as temporary:
         draft = Path(temporary, "edition")
-        _fill(draft, notebooks)
+        _fill(draft, notebooks, weekly=weekly)
         pack(draft, archive, out.name)
         os.replace(draft, out)
     if later:
@@ -96,7 +109,7 @@ def make(out: Path, notebooks: list[Path], *, later: bool = False) -> list[Path]
     return targets
 
 
-def _fill(draft: Path, notebooks: list[Path]) -> None:
+def _fill(draft: Path, notebooks: list[Path], *, weekly: bool) -> None:
     """Write all files of the edition, and their checksums."""
     (draft / "notebooks").mkdir(parents=True)
     lessons, names = [], {path.name for path in notebooks}
@@ -104,12 +117,15 @@ def _fill(draft: Path, notebooks: list[Path]) -> None:
         whole = files.read_notebook(path)
         lessons.append(lesson_of(path.name, whole))
         nbformat.write(without_solutions(whole, names), draft / "notebooks" / path.name)
+    if (page := places.notebooks() / "glossary.md").is_file():  # the notebooks link it
+        text = _linked(page.read_text(encoding="utf-8"), names)
+        files.write_text(draft / "notebooks" / page.name, text)
     leave = shutil.ignore_patterns("__pycache__", "_data", "*.pyc")
     shutil.copytree(places.PACKAGE, draft / "mlcourse", ignore=leave)
     shutil.copytree(places.data(), draft / "data", ignore=leave)
     for name in BUILD:
         shutil.copy(places.repository() / name, draft / name)
-    files.write_text(draft / "index.html", cover(lessons))
+    files.write_text(draft / "index.html", cover(lessons, weekly=weekly))
     files.write_text(draft / "README.md", "# The course\n\nOpen index.html: it says how to begin, and when.\n")
     files.write_text(draft / SUMS, sums(draft))
 
@@ -137,6 +153,12 @@ def without_solutions(notebook: nbformat.NotebookNode, names: set[str]) -> nbfor
     return nbformat.from_dict({**notebook, "cells": cells})
 
 
+def has_solutions(folder: Path) -> bool:
+    """Whether one of the notebooks of a folder holds a solution or the notes for teachers."""
+    cells = (cell for path in folder.glob("*.ipynb") for cell in files.read_notebook(path).cells)
+    return any("solution" in cell.metadata.get("tags", []) or IN_CLASS.search(cell.source) for cell in cells)
+
+
 def _linked(text: str, names: set[str]) -> str:
     def keep(found: re.Match) -> str:
         return found[0] if found[2].split("#")[0] in names else found[1]
@@ -150,11 +172,13 @@ def lesson_of(file: str, notebook: nbformat.NotebookNode) -> Lesson:
     minutes = {name: int(number) for name, number in MINUTES.findall(first)}
     if "Core" not in minutes:
         raise CourseError(f"{file} does not say its minutes in its header: run `mlcourse tidy`")
-    return Lesson(file, first.split("\n")[0].lstrip("# "), minutes["Core"], minutes.get("Stretch", 0))
+    fold = IN_CLASS.search(first)
+    title = first.split("\n")[0].lstrip("# ")
+    return Lesson(file, title, minutes["Core"], minutes.get("Stretch", 0), int(fold[1]) if fold else 0)
 
 
 def schedule(lessons: list[Lesson]) -> list[tuple[int, int, int]]:
-    """When each core begins and ends: (day from 1, minutes after midnight, minutes after midnight).
+    """When each lesson begins and ends: (day from 1, minutes after midnight, minutes after midnight).
 
     A day goes from 9 to 17 with an hour for lunch at noon or after the lesson that reaches into it, and a break of 15
     minutes after each lesson. A lesson that would end after 17 begins the next day.
@@ -163,47 +187,71 @@ def schedule(lessons: list[Lesson]) -> list[tuple[int, int, int]]:
     for lesson in lessons:
         if not eaten and now >= NOON:
             now, eaten = now + LUNCH - BREAK, True
-        if now + lesson.core > END and now > BEGIN:
+        if now + lesson.minutes > END and now > BEGIN:
             day, now, eaten = day + 1, BEGIN, False
-        found.append((day, now, now + lesson.core))
-        now += lesson.core + BREAK
+        found.append((day, now, now + lesson.minutes))
+        now += lesson.minutes + BREAK
     return found
 
 
-def cover(lessons: list[Lesson]) -> str:
-    """The cover page: how to begin, and the schedule."""
+def timetable(lessons: list[Lesson], *, weekly: bool = False) -> list[tuple[int, str]]:
+    """When each lesson takes place, as the guide and the cover page write it.
+
+    (day, "09:00–09:45"), or with `weekly` one lesson each week, (week, "45 minutes").
+    """
+    if weekly:
+        return [(week, f"{lesson.minutes} minutes") for week, lesson in enumerate(lessons, start=1)]
+    return [(day, f"{clock(begin)}–{clock(end)}") for day, begin, end in schedule(lessons)]
+
+
+def cover(lessons: list[Lesson], *, weekly: bool = False) -> str:
+    """The cover page: how to begin, and the schedule, in days or (`weekly`) with one lesson a week."""
     rows = "\n".join(
-        f'<tr><td>{day}</td><td>{_clock(begin)}–{_clock(end)}</td><td><a href="notebooks/{escape(lesson.file)}">'
-        f"{escape(lesson.title)}</a></td><td>{lesson.core}</td><td>{lesson.stretch or ''}</td></tr>"
-        for lesson, (day, begin, end) in zip(lessons, schedule(lessons))
+        f"<tr><td>{when}</td><td>{time}</td><td>{escape(lesson.title)}</td>"
+        f"<td class=n>{lesson.core}</td><td class=n>{lesson.stretch or ''}</td></tr>"
+        for lesson, (when, time) in zip(lessons, timetable(lessons, weekly=weekly))
     )
+    head = "<th>week</th><th>the meeting</th>" if weekly else "<th>day</th><th>time</th>"
+    breaks = f" After each notebook there is a break of {BREAK} minutes, at noon or soon after it one of {LUNCH}."
     core, stretch = sum(one.core for one in lessons), sum(one.stretch for one in lessons)
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Meta-learning for computer vision</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Meta-learning for computer vision</title>
 <style>body{{font-family:sans-serif;max-width:50em;margin:2em auto;padding:0 1em;line-height:1.5}}
-td,th{{text-align:left;padding:.2em .8em .2em 0}}</style></head>
+td,th{{text-align:left;padding:.2em .8em .2em 0;vertical-align:top}} .n{{text-align:right}}</style></head>
 <body><h1>Meta-learning for computer vision</h1>
 <h2>How to begin</h2>
-<ol><li>You need Python 3.11 or later. Open a terminal in this folder.</li>
-<li><code>python -m venv .venv</code>, then <code>source .venv/bin/activate</code>
-(on Windows <code>.venv\\Scripts\\activate</code>).</li>
-<li><code>pip install -e .</code></li>
-<li><code>mlcourse lab</code> opens your own copies of the notebooks, in the folder <code>work</code>.</li></ol>
-<p>Data and trained networks are in this folder; nothing more is downloaded after the installation. To hand in, give
-your notebooks back as they are, each as the file that ends in <code>.ipynb</code>, all in one folder or zip archive.
-Do not rename the functions <code>my_…</code>.</p>
+<p>You need Python 3.11 or later and a network for the installation: {DISK}. Data and trained networks are in this
+folder; nothing is downloaded later. Open a terminal in this folder, and call</p>
+<ol><li><code>python3 -m venv .venv</code> (on Windows <code>py -m venv .venv</code>);</li>
+<li><code>source .venv/bin/activate</code> (on Windows <code>.venv\\Scripts\\activate</code>);</li>
+<li><code>pip install -e .</code>, which takes some minutes. (On Linux without an NVIDIA GPU call
+<code>pip install torch --index-url {CPU_INDEX}</code> before it: that is PyTorch without CUDA, about 2 GB on the disk
+in place of 6, an estimate: we could not test this index.);</li>
+<li><code>mlcourse lab</code>. It opens JupyterLab with your own copies of the notebooks, in the folder
+<code>work</code>.</li></ol>
+<p>The next time, call 2 and 4 only. If something does not work, <code>mlcourse doctor</code> says what is missing.</p>
+<h2>How to hand in</h2>
+<p>Your answers are in the folder <code>work</code>. Hand in this folder, as it is, in a zip archive. Name the archive
+after yourself, such as <code>ada-lovelace.zip</code>.</p>
+<ul><li>Do not rename the functions whose names begin with <code>my_</code>.</li>
+<li>Helpers and imports may stand in cells of their own.</li>
+<li>Outputs are not marked.</li></ul>
 <h2>The schedule</h2>
-<table><tr><th>day</th><th>time</th><th>notebook</th><th>core, minutes</th><th>stretch, minutes</th></tr>
+<table><tr>{head}<th>notebook</th>
+<th class=n>core, minutes</th><th class=n>stretch, minutes</th></tr>
 {rows}
-<tr><td></td><td></td><td>together</td><td>{core}</td><td>{stretch}</td></tr></table>
-<p>The minutes are estimates from the notebooks' headers. Stretch parts may be skipped, and are not in the times.
-After each notebook there is a break of {BREAK} minutes, at noon or soon after it one of {LUNCH}.</p>
-<p><code>sha256sum -c {SUMS}</code> says whether all files have arrived whole.</p>
+<tr><td></td><td></td><td>together</td><td class=n>{core}</td><td class=n>{stretch}</td></tr></table>
+<p>The times are those of a class. The minutes of core and stretch are for somebody who works alone. All are estimates.
+Stretch parts may be skipped, and are not in the times.{"" if weekly else breaks}</p>
+<p><code>sha256sum -c {SUMS}</code> (on a Mac <code>shasum -a 256 -c {SUMS}</code>) says whether all files have arrived
+whole.</p>
 </body></html>
 """
 
 
-def _clock(minutes: int) -> str:
+def clock(minutes: int) -> str:
+    """Minutes after midnight as a clock shows them: "09:45"."""
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 

@@ -9,7 +9,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -26,6 +26,9 @@ from mlcourse.teaching.checks import Check, Verdict
 
 RECORDS = "records"
 MOST_NOTEBOOKS = 60  # of one student
+UNREAD = "Could not be read"
+NUMBER = re.compile(r"\d\d\.\d+")  # of an exercise
+KINDS = ("core", "stretch")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Settings:
     """What `marks.toml` says.
 
     Attributes:
-        weights: points of each exercise; 1 where it names none.
+        weights: points by the number of an exercise, or by "core" and "stretch" for all others of this kind; 1 where
+            it names none. A Grader's settings have them by number.
         due: when hand-ins are due; None when there is no such date.
         late: what the points of a late hand-in are multiplied by.
         seed: of the problems; None takes those that a student's first check in the notebook takes.
@@ -53,12 +57,17 @@ class Settings:
             raise CourseError(f"{path} is no TOML ({error}); see `mlcourse grade --help` for an example") from None
         known = ("weights", "due", "late", "seed")
         if unknown := sorted(set(told) - set(known)):
+            for name in unknown:
+                if NUMBER.fullmatch(name) or name in KINDS or (name.isdecimal() and isinstance(told[name], dict)):
+                    raise CourseError(
+                        f"{path} sets {name}: put exercises below a line [weights], after all other lines"
+                    )
             raise CourseError(f"{path} sets {', '.join(unknown)}: it may set {', '.join(known)}")
         weights, due, late, seed = (told.get(name) for name in known)
         if not isinstance(weights or {}, dict):
             raise CourseError(f'{path}: weights is {weights!r}; write a table [weights] with lines such as "05.1" = 2')
         for name, weight in (weights or {}).items():
-            if not re.fullmatch(r"\d\d\.\d+", name) or not _is_number(weight) or weight < 0:
+            if not (NUMBER.fullmatch(name) or name in KINDS) or not _is_number(weight) or weight < 0:
                 raise CourseError(f'{path}: the weight {name} = {weight!r} is none; write a line such as "05.1" = 2')
         if due is not None and not isinstance(due, datetime):
             raise CourseError(f"{path}: due is {due!r}; write a day and a time, such as 2026-11-30T18:00:00Z")
@@ -175,9 +184,12 @@ class Grader:
     def __post_init__(self):
         if unknown := [number for number in self.wanted if number not in self.lessons]:
             raise CourseError(f"there is no notebook {', '.join(unknown)}: take some of {', '.join(self.lessons)}")
-        known = {one.number for lesson in self.lessons.values() for one in lesson.exercises}
-        if unknown := sorted(set(self.settings.weights) - known):
+        kinds = {one.number: one.kind for lesson in self.lessons.values() for one in lesson.exercises}
+        told = self.settings.weights
+        if unknown := sorted(set(told) - set(kinds) - set(KINDS)):
             raise CourseError(f"marks.toml weighs {', '.join(unknown)}, and the course has no such exercise")
+        weights = {number: told.get(number, told.get(kind, 1)) for number, kind in kinds.items()}
+        self.settings = replace(self.settings, weights=weights)
         self._checks = every_check()
         self._open: set[Sandbox] = set()
         self._stopping = False
@@ -228,43 +240,57 @@ class Grader:
     def _mark(self, hand_in: HandIn) -> dict:
         """Read the notebooks of a student and judge their answers."""
         notes = [_printable(one) for one in hand_in.refused]
-        read: dict[str, tuple[str, list[notebooks.Cell], int]] = {}
         if len(hand_in.notebooks) > MOST_NOTEBOOKS:
             notes.append(f"Of {len(hand_in.notebooks)} notebooks the first {MOST_NOTEBOOKS} are read.")
-        for file in hand_in.notebooks[:MOST_NOTEBOOKS]:
-            self._read(file, read, notes)
+        unread: set[str] = set()
+        read = self.read(hand_in, notes, unread)
         if not hand_in.notebooks:
             others = f" (there is: {', '.join(map(_printable, hand_in.others))})" if hand_in.others else ""
             notes.append(f"No notebook was handed in{others}: it is the file that ends in .ipynb.")
         exercises: dict[str, dict] = {}
         clock = Clock(self.limits.clock)
         for number in sorted(read):
-            exercises |= self._judge_all(self.lessons[number], read[number][1], clock)
+            exercises |= self._judge_all(self.lessons[number], read[number], clock)
         late = self.settings.due is not None and hand_in.when is not None and hand_in.when > self.settings.due
-        return {"student": hand_in.student, "late": late, "notes": notes, "exercises": exercises}
+        lost = sorted(unread - set(read))
+        return {"student": hand_in.student, "late": late, "notes": notes, "exercises": exercises, "unread": lost}
 
-    def _read(self, file, read: dict, notes: list[str]) -> None:
-        """Read one file; of several of the same notebook the one with most answers counts."""
+    def read(
+        self, hand_in: HandIn, notes: list[str], unread: set[str] | None = None
+    ) -> dict[str, list[notebooks.Cell]]:
+        """The cells of a student's notebooks by number, those that are to be marked; sentences are put into `notes`.
+
+        unread: gets the numbers of files without a cell that can be read, "" where the file's name has no number.
+        """
+        read: dict[str, tuple[str, list[notebooks.Cell], int]] = {}
+        for file in hand_in.notebooks[:MOST_NOTEBOOKS]:
+            if not self._read(file, read, notes) and unread is not None:
+                unread.add(answers.number_of(self.lessons, [], file.name) or "")
+        return {number: cells for number, (_, cells, _) in read.items()}
+
+    def _read(self, file, read: dict, notes: list[str]) -> bool:
+        """Read one file; of several of the same notebook the one with most answers counts. Whether it has cells."""
         name = _printable(file.name)
         try:
             cells, said = notebooks.cells_of(file.read())
         except ValueError as error:
             notes.append(f"{name}: {error}.")
-            return
+            return False
         notes += [f"{name}: {one}" for one in said]
         number = answers.number_of(self.lessons, cells, file.name) if cells else None
         if number is None:
             if cells:
                 notes.append(f"{name}: it holds no exercise of the course.")
-            return
+            return bool(cells)
         if self.wanted and number not in self.wanted:
-            return
+            return True
         written = sum(not one.fault and _is_written(one) for one in answers.find(self.lessons[number], cells))
         if number in read:
             better, worse = (name, read[number][0]) if written > read[number][2] else (read[number][0], name)
             notes.append(f"{worse}: {better} is the same notebook, with as many answers or more, and counts.")
         if number not in read or written > read[number][2]:
             read[number] = (name, cells, written)
+        return True
 
     def _judge_all(self, lesson: course.Notebook, cells: list[notebooks.Cell], clock: Clock) -> dict[str, dict]:
         """The verdicts on all exercises of one notebook. After a crash the next answer gets a new process."""
@@ -362,7 +388,7 @@ def write(out: Path, records: list[dict], settings: Settings, columns: list[str]
     writer.writerow(["student", *columns, "total", "of", "late", "to be looked at", "remarks"])
     writer.writerows([[_cell(value) for value in row] for row in rows])
     for record, row in zip(records, rows):
-        page = _page(f"Feedback: {record['student']}", _feedback(record, row, columns))
+        page = _page(f"Feedback: {record['student']}", _feedback(record, row, columns, settings.late))
         files.write_text(out / "feedback" / f"{file_name(record['student'])}.html", page)
     files.write_text(out / "report.html", _page("Report", _report(records, columns)))
     files.write_text(out / "marks.csv", table.getvalue())
@@ -400,21 +426,36 @@ def file_name(student: str) -> str:
     return f"{plain or 'student'}-{hashlib.sha256(student.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
-def _feedback(record: dict, row: list, columns: list[str]) -> Iterator[str]:
-    late = " It came after the date." if record["late"] else ""
+def _feedback(record: dict, row: list, columns: list[str], factor: float) -> Iterator[str]:
+    """The page of a student. Why a teacher should look at an answer stands in the report, and not here."""
+    late = ""
+    if record["late"]:
+        late = " It came after the date" + (
+            f": the points of what passed are multiplied by {_short(factor)}."
+            if factor != 1
+            else "; this takes no points."
+        )
     yield f"<p>{row[len(columns) + 1]} of {row[len(columns) + 2]} points.{late}</p>"
     if record["notes"]:
         yield f"<h2>The files</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in record['notes'])}</ul>"
     for number in columns:
         if number not in record["exercises"]:
-            yield f"<h2>{number}</h2><p>○ {'Not marked yet' if record.get('unmarked') else 'Not handed in'}.</p>"
+            yield f"<h2>{number}</h2><p>○ {_absent(record, number)}.</p>"
             continue
         one = record["exercises"][number]
         sign = "✓ Passed." if one["passed"] else f"○ Not yet. {_code_words(one['diagnosis'])}"
         yield f"<h2>{number}</h2><p>{sign}</p>"
         yield "".join(f"<p>{escape(note)}</p>" for note in one["notes"])
-        if one["look"]:
-            yield "<p>Your teacher will look at this answer.</p>"
+
+
+def _absent(record: dict, number: str) -> str:
+    """Why a record has no verdict on an exercise."""
+    if record.get("unmarked"):
+        return "Not marked yet"
+    unread = record.get("unread", [])
+    if number.split(".")[0] in unread:
+        return UNREAD
+    return "Not found; one of the files could not be read" if "" in unread else "Not handed in"
 
 
 def _report(records: list[dict], columns: list[str]) -> Iterator[str]:
@@ -422,10 +463,11 @@ def _report(records: list[dict], columns: list[str]) -> Iterator[str]:
     for number in columns:
         entries = [record["exercises"].get(number) for record in records]
         there = [one for one in entries if one is not None]
+        absent = Counter(_absent(record, number) for record, one in zip(records, entries) if one is None)
         passed = sum(one["passed"] for one in there)
         yield f"<h2>{number}: {passed} of {len(records)} passed</h2>"
-        if missing := len(records) - len(there):
-            yield f"<p>{missing} did not hand it in.</p>"
+        for why, missing in sorted(absent.items()):
+            yield f"<p>{missing} {'did not hand it in' if why == 'Not handed in' else f'– {why.lower()}'}.</p>"
         said = [one["diagnosis"] for one in there if not one["passed"]]
         common = Counter(_without_numbers(one) for one in said).most_common()
         common.sort(key=lambda pair: (-pair[1], pair[0]))

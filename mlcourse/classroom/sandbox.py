@@ -19,6 +19,7 @@ import sysconfig
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -131,18 +132,31 @@ def floor() -> float:
 
 
 class Sandbox:
-    """A process that runs the answers of one student to one notebook."""
+    """A process that runs the answers of one student to one notebook.
 
-    def __init__(self, lessons: list[str], limits: Limits, *, isolated: bool | None = None, clock: Clock | None = None):
+    program: what runs in it. hidden: folders that look empty inside the walls.
+    """
+
+    def __init__(
+        self,
+        lessons: list[str],
+        limits: Limits,
+        *,
+        isolated: bool | None = None,
+        clock: Clock | None = None,
+        program: str = "mlcourse.classroom.child",
+        hidden: Sequence[str] = (),
+    ):
         self.limits = limits
         self.clock = clock or Clock(limits.clock)
         self.isolated = bool(bubblewrap()) if isolated is None else isolated
         self._token = secrets.token_hex(16)
         self._home = tempfile.TemporaryDirectory(prefix="mlcourse-answers-", ignore_cleanup_errors=True)
         told = {**asdict(limits), "lessons": lessons, "processes": _threads_of_mine() + limits.processes}
-        command = [sys.executable, "-s", "-m", "mlcourse.classroom.child", json.dumps(told)]
+        command = [sys.executable, "-s", "-m", program, json.dumps(told)]
         if self.isolated:
-            command = [*_walls(bubblewrap() or "bwrap", limits, closed=closes_namespaces()), *command]
+            walls = _walls(bubblewrap() or "bwrap", limits, closed=closes_namespaces(), hidden=hidden)
+            command = [*walls, *command]
         self._replies: queue.Queue = queue.Queue(maxsize=1)  # a flood of replies waits in the pipe, not in memory
         self._closed = False
         self._spent = 0.0  # processor seconds before this exercise
@@ -192,8 +206,7 @@ class Sandbox:
     def close(self) -> None:
         """End the process and all that it started. May be called twice."""
         self._closed = True
-        family = self._family()
-        for process in reversed(family):
+        for process in reversed(family(self._process.pid)):
             with contextlib.suppress(psutil.Error):
                 process.kill()
         if os.name == "posix":
@@ -256,23 +269,25 @@ class Sandbox:
         if late:
             raise Stopped("it did not end within its time by the clock; look for a loop without an end, or a wait")
 
-    def _family(self) -> list[psutil.Process]:
-        try:
-            first = psutil.Process(self._process.pid)
-            return [first, *first.children(recursive=True)]
-        except psutil.Error:
-            return []
-
     def _usage(self) -> tuple[float, int, int]:
         """Processor seconds (of ended ones, too), resident bytes, and the number of processes, of all together."""
         seconds, memory, count = 0.0, 0, 0
-        for process in self._family():
+        for process in family(self._process.pid):
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 seconds += times.user + times.system + times.children_user + times.children_system
                 memory += process.memory_info().rss
                 count += 1
         return seconds, memory, count
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all below it; [] when it has ended."""
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def _threads_of_mine() -> int:
@@ -308,6 +323,7 @@ def _environment(home: str, token: str = "") -> dict[str, str]:
         "TMPDIR": "/tmp" if home == "/home/student" else home,
         "MLCOURSE_CACHE": home,
         "MLCOURSE_WORK": home,
+        "MLCOURSE_BUDGET": "smoke",
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": os.pathsep.join([str(places.repository()), *_user_site()]),
         "PYTHONHASHSEED": "0",
@@ -323,7 +339,7 @@ def _environment(home: str, token: str = "") -> dict[str, str]:
     return own
 
 
-def _walls(program: str, limits: Limits, *, closed: bool) -> list[str]:
+def _walls(program: str, limits: Limits, *, closed: bool, hidden: Sequence[str] = ()) -> list[str]:
     """The call of bubblewrap: what the process sees is listed here, and nothing else is there."""
     words = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     words += [
@@ -339,14 +355,23 @@ def _walls(program: str, limits: Limits, *, closed: bool) -> list[str]:
     words += ["--proc", "/proc", "--dev", "/dev"]
     for tmp in ("/tmp", "/home/student"):
         words += ["--size", str(limits.file), "--tmpfs", tmp]
+    words += system_folders()
+    for folder in read_only():
+        words += ["--ro-bind", folder, folder]
+    for folder in hidden:
+        words += ["--tmpfs", folder, "--remount-ro", folder]
+    return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/home/student", "--"]
+
+
+def system_folders() -> list[str]:
+    """Words for bubblewrap: programs and libraries of the system, read-only."""
+    words = []
     for system in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"):
         if os.path.islink(system):
             words += ["--symlink", os.readlink(system), system]
         elif os.path.exists(system):
             words += ["--ro-bind", system, system]
-    for folder in _read_only():
-        words += ["--ro-bind", folder, folder]
-    return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/home/student", "--"]
+    return words
 
 
 def _user_site() -> list[str]:
@@ -354,7 +379,7 @@ def _user_site() -> list[str]:
     return [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
 
 
-def _read_only() -> list[str]:
+def read_only() -> list[str]:
     """Python, the installed packages, this package and its data; none inside another."""
     folders = [sys.prefix, sys.base_prefix, *site.getsitepackages(), sysconfig.get_paths()["stdlib"]]
     folders += [*_user_site(), sysconfig.get_paths()["purelib"], str(places.PACKAGE), str(places.data())]

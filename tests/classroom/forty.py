@@ -8,6 +8,7 @@
 import copy
 import io
 import json
+import re
 import stat
 import zipfile
 from collections.abc import Callable
@@ -284,6 +285,23 @@ def zipped(entries: dict[str, bytes], *, link: str = "") -> bytes:
             entry.external_attr = (stat.S_IFLNK | 0o777) << 16
             archive.writestr(entry, link)
     return made.getvalue()
+
+
+def hand_in_05(folder: Path, count: int) -> None:
+    """Hand-ins to notebook 05, in turn: all exercises right, all wrong, untouched; the students' names count up."""
+    (path,) = places.notebooks().glob("05_*.ipynb")
+    for k in range(count):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            text, tags = source(cell), cell["metadata"].get("tags", [])
+            if any(tag.startswith("exercise:") for tag in tags) and k % 3 < 2:
+                name = re.search(r"def my_(\w+)", text)[1]
+                answer = next(source(one) for one in notebook["cells"] if f"def solution_{name}(" in source(one))
+                answer = answer.split("assert checks.")[0].replace("solution_", "my_")
+                cell["source"] = answer if k % 3 == 0 else re.sub(r"return \.\.\.", "return torch.zeros(3)", text)
+        notebook["cells"] = [c for c in notebook["cells"] if "solution" not in c["metadata"].get("tags", [])]
+        (folder / f"s{k:02d}").mkdir()
+        (folder / f"s{k:02d}" / path.name).write_bytes(bytes_of(notebook))
 
 
 def hand_in_all(folder: Path, enemy: Enemy) -> dict[str, Expected]:

@@ -1,5 +1,6 @@
 """Find answers in damaged notebooks, and hand-ins in folders and archives. No answer runs here."""
 
+import ast
 import json
 import os
 import time
@@ -107,7 +108,7 @@ def look(*lines: str, before: str = "") -> str:
 
 
 def test_what_a_teacher_should_look_at():
-    assert "to the letter" in look("return distances.argmin(dim=1)")
+    assert look("return distances.argmin(dim=1)") == ""  # one statement, as the course's own: many write it so
     assert look("return distances.min(dim=1).indices") == ""
     own = look("return checks.nearest.reference(distances)", before="from mlcourse.lessons.start_here import checks")
     assert "mlcourse.lessons.start_here.checks.nearest.reference" in own
@@ -126,6 +127,23 @@ def test_what_a_teacher_should_look_at():
     assert "checks" in look("return reference_nearest(distances)",
                             before="from mlcourse.lessons.start_here.checks import *")  # fmt: skip
     assert look("net = torch.nn.Identity().eval()", "return net(distances).min(dim=1).indices") == ""
+
+
+def test_equality_is_said_of_solutions_of_three_statements_or_more():
+    short = long = 0
+    for lesson in LESSONS.values():
+        cells = [notebooks.Cell("code", text) for text in lesson.cells]
+        for exercise in lesson.exercises:
+            tree = ast.parse(exercise.solution)
+            node = next(one for one in tree.body if isinstance(one, ast.FunctionDef))
+            node.name = exercise.name
+            body = [*node.body[ast.get_docstring(node) is not None :]]
+            size = sum(isinstance(one, ast.stmt) for part in body for one in ast.walk(part))
+            copied = [*cells, notebooks.Cell("code", ast.unparse(node), [f"exercise:{exercise.number}"])]
+            answer = next(one for one in answers.find(lesson, copied) if one.exercise == exercise)
+            assert ("to the letter" in " ".join(answer.look)) == (size > 2), f"{exercise.number}: {size} statements"
+            short, long = short + (size <= 2), long + (size > 2)
+    assert min(short, long) > 5
 
 
 def test_of_two_different_answers_the_tagged_one_counts():

@@ -20,7 +20,7 @@ from held_answers import LESSONS, tables
 from typer.testing import CliRunner
 
 from mlcourse import places
-from mlcourse.classroom import answers, collecting, course, marks, notebooks, sandbox
+from mlcourse.classroom import answers, collecting, course, guide, marks, notebooks, sandbox
 from mlcourse.classroom.marks import Grader, Settings
 from mlcourse.classroom.sandbox import Limits, Sandbox
 from mlcourse.commands import app
@@ -222,6 +222,20 @@ def test_ctrl_c_ends_what_runs_and_keeps_no_half_record(tmp_path, hand_ins, monk
     assert [path.name for path in (tmp_path / "marks" / "records").iterdir()] == ["a.json"]
 
 
+def test_thirty_hand_ins_of_notebook_05_take_less_than_five_minutes_on_two_cores(tmp_path, hand_ins):
+    if os.environ.get("MLCOURSE_LESSON") != "all":
+        pytest.skip("it takes minutes: set MLCOURSE_LESSON=all")
+    if os.getloadavg()[0] > 2:
+        pytest.skip("other programs keep the cores busy: a time says nothing")
+    folder, _ = hand_ins
+    forty.hand_in_05(folder, 30)
+    grader, begin = Grader(tmp_path / "marks"), time.monotonic()
+    records = grader.grade(collecting.collect(folder), 2)
+    assert time.monotonic() - begin < 300
+    passed = [sum(one["passed"] for one in record["exercises"].values()) for record in records]
+    assert passed == [4, 0, 0] * 10  # by the students' names: right, wrong, untouched
+
+
 def test_an_answer_that_calls_what_its_own_check_gives_does_not_pass(tmp_path, hand_ins):
     folder, put = hand_ins
     put("a", forty.answered(forty.body("return nearest(distances)")))
@@ -373,10 +387,77 @@ def test_weights_and_a_date(tmp_path):
     assert row[:7] == ["'=1+1", "3", "1", "1", "2.5", "5", "late"]  # a name is no formula of a spreadsheet
 
 
+def page_of(tmp_path, factor, **record):
+    one = {"passed": True, "diagnosis": "", "notes": [], "look": ["It calls solution_x."]}
+    record = {"student": "ada", "late": False, "notes": [], "exercises": {"00.1": one}} | record
+    marks.write(tmp_path, [record], Settings(late=factor), ["00.1", "05.1"])
+    return [(tmp_path / name).read_text(encoding="utf-8") for name in ("feedback/ada.html", "report.html")]
+
+
+def test_what_is_to_be_looked_at_is_for_the_teacher_alone(tmp_path):
+    feedback, report = page_of(tmp_path, 1.0)
+    assert "It calls solution_x." in report
+    assert "look" not in feedback
+    assert "solution_x" not in feedback
+
+
+def test_the_feedback_says_what_a_late_hand_in_costs(tmp_path):
+    assert (
+        "It came after the date: the points of what passed are multiplied by 0.5."
+        in page_of(tmp_path, 0.5, late=True)[0]
+    )
+    assert "It came after the date; this takes no points." in page_of(tmp_path, 1.0, late=True)[0]
+    assert "after the date" not in page_of(tmp_path, 0.5)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("05_x.ipynb", "Could not be read"), ("homework.ipynb", "Not found; one of the files could not be read")],
+)
+@pytest.mark.parametrize("content", ["", '{"cells": [{"cell_ty', "%PDF-1.4", "{}"])
+def test_a_file_without_a_cell_that_can_be_read_is_not_called_missing(tmp_path, name, words, content):
+    for student in ("ada", "bo"):
+        (tmp_path / "in" / student).mkdir(parents=True)
+    (tmp_path / "in" / "ada" / name).write_text(content)
+    (tmp_path / "in" / "bo" / "00_x.ipynb").write_text("")
+    grader = Grader(tmp_path / "out", wanted=("05",))
+    records = grader.grade(collecting.collect(tmp_path / "in"))
+    columns = grader.columns(records)
+    marks.write(tmp_path / "out", records, grader.settings, columns)
+    ada, bo, report = [
+        (tmp_path / "out" / page).read_text(encoding="utf-8")
+        for page in ("feedback/ada.html", "feedback/bo.html", "report.html")
+    ]
+    assert f"○ {words}." in ada
+    assert "Not handed in" not in ada
+    assert bo.count("○ Not handed in.") == len(columns)
+    assert f"<p>1 – {words.lower()}.</p>" in report
+    assert "<p>1 did not hand it in.</p>" in report
+
+
+def test_core_and_stretch_have_weights_and_an_exercise_its_own(tmp_path):
+    (tmp_path / "marks.toml").write_text('[weights]\ncore = 2\nstretch = 0.5\n"00.1" = 5\n"00.3" = 0\n')
+    weights = Grader(tmp_path, Settings.read(tmp_path / "marks.toml")).settings.weights
+    assert [weights[number] for number in ("00.1", "00.2", "00.3", "05.1", "05.3")] == [5, 2, 0, 2, 0.5]
+    (tmp_path / "marks.toml").write_text("[weights]\ncore = 2\n")
+    assert Grader(tmp_path, Settings.read(tmp_path / "marks.toml")).settings.weights["05.3"] == 1
+
+
+def test_kinds_are_those_of_the_headings():
+    kinds = {one.number: one.kind for lesson in course.notebooks().values() for one in lesson.exercises}
+    assert kinds == {task.number: task.kind for one in guide.read(places.notebooks()) for task in one.tasks}
+    assert set(kinds.values()) == {"core", "stretch"}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("weight = 1", "it may set"),
+        ('"00.1" = 1', r"put exercises below a line \[weights\]"),
+        ("00.1 = 1", r"put exercises below a line \[weights\]"),
+        ("core = 2", r"put exercises below a line \[weights\]"),
+        ("[weights]\ncore = -1", "the weight core"),
+        ("[weights]\nhard = 1", "the weight hard"),
         ("weights = 3", "write a table"),
         ('[weights]\n"5.1" = 2', "the weight 5.1"),
         ('[weights]\n"05.1" = -2', "the weight 05.1"),
@@ -456,3 +537,25 @@ def test_the_course_says_what_it_asks():
             assert exercise.solution
     assert asked["05"].given["hessian_vector"] == "by_hand.hessian_vector"
     assert places.notebooks().is_dir()
+
+
+@POSIX
+def test_a_path_too_long_for_the_system_is_refused_and_ends_nothing(tmp_path):
+    """One student's nested folders must not end the marking of the class."""
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "05_x.ipynb").write_text("{}")
+    (tmp_path / "bo").mkdir()
+    here = os.getcwd()
+    try:
+        os.chdir(tmp_path / "bo")
+        for _ in range(25):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        Path("05_x.ipynb").write_text("{}")
+    finally:
+        os.chdir(here)
+    found = {one.student: one for one in collecting.collect(tmp_path)}
+    assert set(found) == {"anna", "bo"}
+    assert len(found["anna"].notebooks) == 1
+    assert found["bo"].notebooks == []
+    assert any("cannot be read (File name too long)" in line for line in found["bo"].refused)

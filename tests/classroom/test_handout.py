@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from html import escape
 from itertools import pairwise
 
 import nbformat
@@ -138,8 +139,13 @@ def test_the_cover_page_lists_the_notebooks_with_their_minutes(edition):
     for path in ALL:
         header = files.read_notebook(path).cells[0].source
         core = re.search(r"\*\*Core\*\* \| (\d+)", header)[1]
-        assert re.search(rf'href="notebooks/{path.name}">[^<]+</a></td><td>{core}</td>', page)
+        in_class = int(re.search(r"In class: (\d+) minutes", header)[1])
+        title = re.escape(escape(header.split("\n")[0].lstrip("# ")))
+        row = re.search(rf"<td>(\d+):(\d+)–(\d+):(\d+)</td><td>{title}</td><td class=n>{core}</td>", page)
+        begin, end = (60 * int(hour) + int(minute) for hour, minute in (row.groups()[:2], row.groups()[2:]))
+        assert end - begin == in_class
     assert all((edition / link).is_file() for link in re.findall(r'href="([^"]+)"', page))
+    assert ".ipynb" not in page  # a browser would show its JSON
 
 
 def test_no_lesson_reaches_into_the_night():
@@ -162,6 +168,54 @@ def test_tracks_and_numbers():
             handout.choose(track, numbers)
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["0"], ["00"]),
+        (["00", "01"], ["00", "01"]),
+        (["1", "0,2"], ["00", "01", "02"]),
+        (["2", "--notebooks", "00,1"], ["00", "01", "02"]),
+    ],
+)
+def test_plain_numbers_are_taken_as_run_takes_them(tmp_path, words, found):
+    answer = CliRunner().invoke(app, ["handout", str(tmp_path / "edition"), *words])
+    assert answer.exit_code == 0, answer.output
+    assert sorted(path.name[:2] for path in (tmp_path / "edition" / "notebooks").glob("*.ipynb")) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["edition", "99"], "no notebook 99"),
+        (["edition", "x"], "no notebook x:"),
+        (["00", "01"], "name the folder first"),
+        (["edition", "--plan", "night"], "take one of day, two-days, ten-weeks-vision, ten-weeks-gradients"),
+        (["edition", "01", "--plan", "day"], "names its notebooks itself"),
+        (["edition", "--track", "core", "--plan", "day"], "names its notebooks itself"),
+    ],
+)
+def test_a_wrong_choice_is_one_line(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, ["handout", *words])
+    assert answer.exit_code == 2
+    assert said in answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cover_page_says_how_to_hand_in():
+    page = " ".join(handout.cover([]).split())
+    for words in ("Name the archive after yourself, such as <code>ada-lovelace.zip</code>",
+                  "Do not rename the functions", "Helpers and imports may stand in cells of their own",
+                  "Outputs are not marked",
+                  "pip install torch --index-url"):  # fmt: skip
+        assert words in page
+
+
+def test_it_is_known_which_notebooks_hold_solutions(edition):
+    assert handout.has_solutions(places.notebooks())
+    assert not handout.has_solutions(edition / "notebooks")
+
+
 def test_a_link_to_a_notebook_that_is_not_there_becomes_words():
     cell = nbformat.v4.new_markdown_cell("See [one](01_a.ipynb), [two](02_b.ipynb#x) and [the web](https://x.org/a).")
     made = handout.without_solutions(nbformat.v4.new_notebook(cells=[cell]), {"01_a.ipynb"})
@@ -172,7 +226,8 @@ def test_the_command_overwrites_nothing(tmp_path):
     call = ["handout", str(tmp_path / "edition"), "--notebooks", "0"]
     answer = CliRunner().invoke(app, call)
     assert answer.exit_code == 0, answer.output
-    assert [path.name for path in (tmp_path / "edition" / "notebooks").iterdir()] == [ALL[0].name]
+    there = sorted(path.name for path in (tmp_path / "edition" / "notebooks").iterdir())
+    assert there == [ALL[0].name, "glossary.md"]  # the page that the notebooks link
     again = CliRunner().invoke(app, call)
     assert again.exit_code == 2
     assert "there already" in again.stderr
