@@ -1,0 +1,76 @@
+"""Executed notebooks as sources of the site: folds, pictures as files, one form for each output."""
+
+import base64
+import html
+import re
+from pathlib import Path
+
+import nbformat
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+from mlcourse.site import pictures
+from mlcourse.site.markdown import Links
+
+FOLDED = ("solution",)  # tags of cells whose code one opens
+FRAME = {"injected-parameters"}  # what a run puts in, and nobody wrote
+ATTACHED = re.compile(r"\(attachment:([^)\s]+)\)")
+
+
+def source(notebook: nbformat.NotebookNode, folder: Path, links: Links) -> nbformat.NotebookNode:
+    """A notebook as Sphinx reads it: changed in place, and returned.
+
+    Args:
+        notebook: with its outputs.
+        folder: of the sources, where its pictures go.
+        links: rewrites its Markdown.
+    """
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # a progress bar is its last state
+    notebook.cells = [cell for cell in notebook.cells if not FRAME & set(cell.metadata.get("tags", []))]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            _prose(cell, folder, links)
+        elif cell.cell_type == "code":
+            _code(cell, folder)
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        | {"language_info": {"name": "python"}}
+    )
+    return notebook
+
+
+def _prose(cell: nbformat.NotebookNode, folder: Path, links: Links) -> None:
+    attached = cell.pop("attachments", {})
+
+    def file(found: re.Match) -> str:
+        content = next(iter(attached[found[1]].values()))
+        return f"(/{pictures.kept(base64.b64decode(content), folder)})"
+
+    cell.source = links.rewritten(ATTACHED.sub(file, cell.source), "notebooks")
+
+
+def _code(cell: nbformat.NotebookNode, folder: Path) -> None:
+    tags = set(cell.metadata.get("tags", []))
+    if cell.metadata.get("jupyter", {}).get("source_hidden") or tags & set(FOLDED):
+        cell.metadata["tags"] = ["hide-input"]
+    else:
+        cell.metadata["tags"] = []
+    cell.outputs = [_one_form(output, folder) for output in cell.outputs]
+
+
+def _one_form(output: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """An output in the one form that a page shows: HTML with its pictures as files, else text."""
+    data = output.get("data")
+    if not data:
+        return output
+    page = data.get("text/html")
+    if page is None and "image/png" in data:
+        alt = output.metadata.get("image/png", {}).get("alt") or data.get("text/plain", "")
+        page = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data["image/png"].strip()}">'
+    if page is not None:
+        output.data = {"text/html": pictures.taken_out(page, folder, "../")}
+    elif "text/markdown" in data:
+        output.data = {"text/markdown": data["text/markdown"]}
+    else:
+        output.data = {"text/plain": data.get("text/plain", "")}
+    output.metadata = {}
+    return output

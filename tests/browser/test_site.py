@@ -1,0 +1,280 @@
+"""The site in a headless browser, from the file system: axe-core's faults, the keyboard, and what the pages ask for.
+
+Every page is looked at in the widths of a phone, a tablet and a desktop, light and dark, between them; the index and a
+lesson in all six ways.
+"""
+
+import contextlib
+import shutil
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from site_helpers import small_site
+
+from mlcourse.site.sources import THEME
+from mlcourse.teaching import stacks, widgets
+
+pytestmark = pytest.mark.browser
+
+WIDTHS, LOOKS = (360, 768, 1280), ("light", "dark")
+ALL_WAYS = list(product(WIDTHS, LOOKS))
+TWO_WAYS = [(360, "dark"), (1280, "light")]
+LESSON = "notebooks/05_meta_gradients_by_hand"
+LOOKED_AT = [(name, *way) for name in ("index", LESSON) for way in ALL_WAYS]
+LOOKED_AT += [
+    (name, *way)
+    for name in (
+        "notebooks/00_start_here",
+        "start",
+        "docs/results",
+        "docs/glossary",
+        "methods/maml",
+        "reference/statistics",
+        "search",
+    )
+    for way in TWO_WAYS
+]
+ASK = """() => axe.run(document, {resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    .then(found => found.violations.filter(one => ["serious", "critical"].includes(one.impact))
+        .flatMap(one => one.nodes.map(node => one.id + ": " + node.html.slice(0, 200))))"""
+
+
+@pytest.fixture(scope="module")
+def axe():
+    module = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed: pip install -e '.[test]'")
+    return (Path(module.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def opened(chromium):
+    """`opened(path)` shows a page of the file system; a request to anything but files fails the test."""
+    foreign: list[str] = []
+    errors: list[str] = []
+    with contextlib.ExitStack() as stack:
+
+        def show(path: Path, width: int = 1280, look: str = "light"):
+            # a colour on its way from the light look to the dark one is no colour of the page
+            still = {"color_scheme": look, "reduced_motion": "reduce"}
+            context = chromium.new_context(viewport={"width": width, "height": 900}, **still)
+            stack.callback(context.close)
+            page = context.new_page()
+            page.on("request", lambda request: foreign.append(request.url) if _is_foreign(request.url) else None)
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.goto(path.resolve().as_uri(), timeout=60_000)
+            return page
+
+        yield show
+    assert foreign == []
+    assert errors == []
+
+
+def _is_foreign(address: str) -> bool:
+    return not address.startswith(("file:", "data:", "blob:"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return small_site(tmp_path_factory)
+
+
+@pytest.mark.parametrize(("name", "width", "look"), LOOKED_AT)
+def test_no_serious_fault(site, opened, axe, name, width, look):
+    page = opened(site / f"{name}.html", width, look)
+    page.add_script_tag(content=axe)
+    assert page.evaluate(ASK) == []
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= width, "the whole page scrolls sideways"
+    assert page.evaluate("document.documentElement.dataset.theme") == look
+
+
+@pytest.mark.parametrize(
+    ("put_in", "told"),
+    [
+        ('<p style="color: #999; background: #fff">too pale to read</p>', "color-contrast"),
+        ('<img src="a.png">', "image-alt"),
+        ('<input type="range">', "label"),
+    ],
+)
+def test_a_fault_that_is_put_in_is_found(site, opened, axe, tmp_path, put_in, told):
+    copy = shutil.copytree(site, tmp_path / "copy", ignore=shutil.ignore_patterns("pictures", "reference"))
+    text = (copy / "index.html").read_text(encoding="utf-8")
+    (copy / "index.html").write_text(text.replace("<p>", put_in + "<p>", 1), encoding="utf-8")
+    page = opened(copy / "index.html")
+    page.add_script_tag(content=axe)
+    found = page.evaluate(ASK)
+    assert len(found) == 1, found
+    assert found[0].startswith(f"{told}: ")
+
+
+# what is wider than its place and neither wraps nor has a bar of its own; printed text wraps
+CUT = """() => [...document.querySelectorAll(".bd-article *")].filter(one => {
+    if (one.closest("svg, math, .stack-said, .sr-only") || !one.clientWidth) return false;
+    const scrolls = ["auto", "scroll"].includes(getComputedStyle(one).overflowX);
+    const wide = one.scrollWidth > one.clientWidth + 1;
+    return wide && getComputedStyle(one).display !== "inline"
+        && (scrolls ? one.closest(".cell_output .stream") : !one.parentElement.closest(SCROLLERS));
+}).map(one => one.outerHTML.slice(0, 200))""".replace("SCROLLERS", "'pre, .pst-scrollable-table-container, .output'")
+# tables whose last column one cannot bring into sight, or not with the keyboard
+LOST = """() => [...document.querySelectorAll(".bd-article table")].filter(one => one.clientWidth).filter(one => {
+    const box = one.closest(".pst-scrollable-table-container, .output");
+    if (!box) return true;
+    box.scrollLeft = 1e6;
+    const [edge, right] = [box, one.rows[0].lastElementChild].map(some => some.getBoundingClientRect().right);
+    return right > edge + 1 || edge > innerWidth || (box.scrollLeft > 0 && box.tabIndex !== 0);
+}).map(one => one.outerHTML.slice(0, 200))"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["notebooks/00_start_here", LESSON, "docs/results", "docs/glossary", "start"])
+def test_nothing_is_cut(site, opened, name, width):
+    page = opened(site / f"{name}.html", width)
+    assert page.evaluate(CUT) == []
+    assert page.evaluate(LOST) == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_wide_output_and_a_wide_table_are_found(site, opened, width):
+    page = opened(site / f"{LESSON}.html", width)
+    page.add_style_tag(content=".bd-article .cell_output .output.stream pre { white-space: pre !important }")
+    page.evaluate("document.querySelector('.cell_output .stream pre').append('wide '.repeat(200))")
+    assert len(page.evaluate(CUT)) >= 1
+    table = "<table><tr>" + "<td>unbreakable</td>" * 40 + "</tr></table>"
+    page.evaluate(
+        "table => document.querySelector('.bd-article section').insertAdjacentHTML('beforeend', table)", table
+    )
+    assert len(page.evaluate(LOST)) == 1
+
+
+def test_the_sign_of_the_search_leaves_the_words_free(site, opened):
+    page = opened(site / "search.html")
+    sign = page.locator("main form.bd-search .fa-magnifying-glass").last.bounding_box()
+    words = page.locator("main form.bd-search input[name=q]").last.bounding_box()
+    assert sign["x"] + sign["width"] <= words["x"]
+
+
+SHOWN = """() => [...document.querySelector(".stack-frames").children].map((one, k) => one.hidden ? -1 : k)
+    .filter(k => k >= 0)"""
+
+
+def test_the_keyboard_moves_a_widget(site, opened):
+    page = opened(site / f"{LESSON}.html")
+    (before,) = page.evaluate(SHOWN)
+    slider = page.locator(".stack input").last
+    page.locator(".stack input").first.focus()
+    page.keyboard.press("Tab")  # from one control to the next, as a person goes
+    assert slider.evaluate("one => one === document.activeElement")
+    page.keyboard.press("ArrowRight")
+    (after,) = page.evaluate(SHOWN)
+    assert after == before + 1  # the last control moves fastest
+    words = slider.get_attribute("aria-valuetext")
+    assert slider.evaluate("one => one.nextElementSibling.textContent") == words
+    picture = page.locator(".stack-frames > div:not([hidden]) img")
+    page.wait_for_function(
+        "() => document.querySelector('.stack-frames > div:not([hidden]) img').naturalWidth > 0", timeout=20_000
+    )
+    assert page.locator(".stack-said").inner_text() == picture.get_attribute("alt")
+    page.locator(".stack input").first.focus()
+    page.keyboard.press("End")
+    (far,) = page.evaluate(SHOWN)
+    assert far > after
+    page.locator(".stack button").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(SHOWN) == [before]
+
+
+def test_lists_move_together_and_sliders_alone(opened, tmp_path):
+    wishes = {"a": (1, 3, 1, 2), "b": ["x", "y"], "c": (7, 9, 1, 7)}
+    axes = stacks.stack_of({name: widgets.control(name, wish) for name, wish in wishes.items()}).axes
+    stack = stacks.Stack([replace(axis, alone=axis.slides) for axis in axes])
+    program = (THEME / "static" / "stacks.js").read_text(encoding="utf-8")
+    body = stacks.page(stack, lambda values: f"<p>{values['a']}{values['b']}{values['c']}</p>")
+    (tmp_path / "a.html").write_text(f'<!DOCTYPE html><meta charset="utf-8">{body}<script>{program}</script>', "utf-8")
+    page = opened(tmp_path / "a.html")
+    shown = page.locator(".stack-frames > div:not([hidden])")
+    first, last = page.locator("input").first, page.locator("input").last
+    assert shown.inner_text() == "2x7"
+    page.locator("select").select_option("y")
+    assert shown.inner_text() == "2y7"
+    last.press("End")
+    assert shown.inner_text() == "2y9"  # what was chosen from the list stays
+    first.press("End")
+    assert shown.inner_text() == "3y7"  # the other slider goes back
+    first.press("Home")
+    page.locator("select").select_option("x")
+    assert shown.inner_text() == "1x7"
+    last.press("ArrowRight")
+    assert shown.inner_text() == "2x8"
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_each_value_of_a_control_shows_its_picture(opened, tmp_path, every):
+    made = {"a": widgets.control("a", (1, 5, 1, 3)), "b": widgets.control("b", ["x", "y", "z"])}
+    stack = stacks.Stack([replace(axis, alone=not every) for axis in stacks.stack_of(made).axes])
+    program = (THEME / "static" / "stacks.js").read_text(encoding="utf-8")
+    body = stacks.page(stack, lambda values: f"<p>{values['a']}{values['b']}</p>")
+    (tmp_path / "a.html").write_text(f'<!DOCTYPE html><meta charset="utf-8">{body}<script>{program}</script>', "utf-8")
+    page = opened(tmp_path / "a.html")
+    shown = page.locator(".stack-frames > div:not([hidden])")
+    assert shown.inner_text() == "3x"
+    for word in ("x", "y", "z"):
+        page.locator("select").select_option(word)
+        assert shown.inner_text() == f"3{word}"
+        for number in ("5", "4", "3", "2", "1"):
+            page.locator("input").press("End" if number == "5" else "ArrowLeft")
+            assert shown.inner_text() == (f"{number}{word}" if every else f"{number}x")
+        page.locator("button").click()
+        assert shown.inner_text() == "3x"
+
+
+def test_the_recorded_pad_shows_another_query_and_set(site, opened):
+    page = opened(site / "notebooks" / "00_start_here.html", 360)
+    assert page.evaluate(SHOWN) == [0]
+    page.locator(".stack select").first.select_option("Runes")
+    page.locator(".stack input").first.press("ArrowRight")
+    assert page.evaluate(SHOWN) == [6]  # the second of five queries of the second set
+    assert page.locator(".stack-said").first.inner_text().startswith("Drawing pad with the sample drawings Runes")
+
+
+def test_without_programs_one_picture_is_shown_and_no_control(chromium, site):
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((site / f"{LESSON}.html").resolve().as_uri())
+    assert page.locator(".stack-frames img:visible").count() == 1
+    assert page.locator(".stack-controls").is_hidden()
+    context.close()
+
+
+def test_the_search_finds_a_term_without_a_server(site, opened):
+    page = opened(site / "search.html")
+    page.locator("form.bd-search input[name=q]").last.fill("hypergradient")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+    page.locator("#search-results li a").first.click()
+    page.wait_for_load_state()
+    assert "hypergradient" in page.locator("main").inner_text().lower()
+
+
+def test_a_solution_opens_by_a_click(site, opened):
+    page = opened(site / f"{LESSON}.html")
+    solution = page.locator("details:has-text('def solution_')").first
+    assert not solution.locator("pre").is_visible()
+    solution.locator("summary").click()
+    assert solution.locator("pre").is_visible()
+
+
+def test_a_lesson_is_printed_with_its_pictures(site, tmp_path):
+    from mlcourse.errors import CourseError
+    from mlcourse.site import pdf
+
+    try:
+        program = pdf.browser()
+    except CourseError as error:
+        pytest.skip(str(error))
+    pdf.write(site / f"{LESSON}.html", tmp_path / "05.pdf", program)
+    content = (tmp_path / "05.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    page = (site / f"{LESSON}.html").read_text(encoding="utf-8")
+    visible = page.count("<img") - page.count("<div hidden><img")
+    assert content.count(b"/Subtype /Image") >= visible
