@@ -15,7 +15,7 @@ course = @if "$(PYTHON)" $(works); then exec "$(PYTHON)" mlcourse/environment.py
 	done; \
 	echo "mlcourse: no Python runs here: install 3.11 or newer, then name it: make $@ PYTHON=python3.12" >&2; exit 2
 
-.PHONY: help lab test env test-full tidy golden clean
+.PHONY: help lab test env test-full tidy golden site clean
 help:      ; $(course)  # what there is
 lab:       ; $(course)  # make .venv, open JupyterLab at the first notebook
 test:      ; $(course)  # everything that CI runs; NB=05 runs one notebook's tests
@@ -23,4 +23,5 @@ env:       ; $(course)  # make .venv; TORCH=cpu takes PyTorch without CUDA
 test-full: ; $(course)  # the same as test, with every notebook at its full length
 tidy:      ; $(course)  # write the notebooks canonically
 golden:    ; $(course)  # fill the golden outputs from a fresh run
+site:      ; $(course)  # make the course's web pages in runs/pages, without a network; NB=05 one notebook's
 clean:     ; $(course)  # remove caches and build folders; work/, runs/ and .venv stay

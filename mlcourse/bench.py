@@ -222,21 +222,28 @@ class Contestant:
         for p in self.parameters:
             p.grad = None
         gc.collect()  # a library's graph may hold itself in a cycle: gigabytes that would stay while the next way runs
-        self.wait()
-        started = time.perf_counter()
-        self.step(batch)
-        self.wait()
-        return time.perf_counter() - started
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        return timed(lambda: self.step(batch), self.device)
 
     def gradient(self) -> Tensor:
         return torch.cat([p.grad.flatten().double() for p in self.parameters])
 
 
 # ------------------------------------------------------------------ measurements
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the work is done, on a GPU too."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
 
 Tick = Callable[[], None]  # called after each step
 
@@ -292,13 +299,11 @@ def kept_bytes(way: str, workload: Workload, device: torch.device, tick: Tick = 
 
 def operations(workload: Workload) -> int:
     """Floating-point operations of one step of the plain loop: its convolutions and matrix products."""
-    from torch.utils.flop_counter import FlopCounterMode
+    from mlcourse.protocols.flop import counted_flops
 
     one = Workload(**asdict(workload) | {"tasks": 1})
     contestant = Contestant(LOOP, one, torch.float32, torch.device("cpu"))
-    with FlopCounterMode(display=False) as counter:
-        contestant.run(one.batch(torch.float32, torch.device("cpu")))
-    return workload.tasks * counter.get_total_flops()
+    return workload.tasks * counted_flops(contestant.run, one.batch(torch.float32, torch.device("cpu")))
 
 
 def convolution_peak(device: torch.device) -> float:
@@ -308,11 +313,7 @@ def convolution_peak(device: torch.device) -> float:
     best = float("inf")
     with torch.no_grad():
         for _ in range(10):
-            started = time.perf_counter()
-            layer(x)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            best = min(best, time.perf_counter() - started)
+            best = min(best, timed(lambda: layer(x), device))
     return 2 * 64 * 64 * 64 * 9 * 56 * 56 / best
 
 

@@ -6,6 +6,7 @@
     python mlcourse/environment.py test [NB=05]        run everything that CI runs, or one notebook's tests
     python mlcourse/environment.py test-full           the same, with every notebook at the budget `lesson`
     python mlcourse/environment.py tidy | golden       write the notebooks canonically | fill their golden outputs
+    python mlcourse/environment.py site [NB=05]        make the course's web pages in runs/pages, or one notebook's
     python mlcourse/environment.py clean               remove what tools left behind; your work and .venv stay
 
 This file runs before anything is installed, so it imports nothing of the course. Linux, macOS and Windows run the same.
@@ -412,11 +413,18 @@ def selected(number):
     return [path.relative_to(ROOT).as_posix() for path in [*rooms, *notebooks]] + ["tests/notebooks"]
 
 
+def make_site(python, options):
+    """Make the static pages of the course, or of the notebook that NB=05 names, in runs/pages."""
+    number = options.get("NB") or os.environ.get("NB") or ""
+    return call(python, "-m", "mlcourse", "site", "runs/pages", *([number] if number else []))
+
+
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run(['--no-logo', '--no-cache'])"
 
 
 # Minutes on two quiet cores: of the tests, and of all lessons (only those that changed are run by `make test`).
 TEST_MINUTES, LESSON_MINUTES = 20, 10
+SLOWEST = ["--durations=40", "--durations-min=4"]  # where the minutes go is printed, so that it can be mended
 
 
 def run_tests(python, options, lesson="changed"):
@@ -433,7 +441,7 @@ def run_tests(python, options, lesson="changed"):
         ("Style: the notebooks are tidy", ["-m", "mlcourse", "tidy", "--check"], {}),
         (
             "Tests: units, checks, widgets, every notebook at `smoke` in all its states",
-            ["-m", "pytest", *paths, "-m", "not lesson", "-n", "2", "--dist", "loadscope", "-rs"],
+            ["-m", "pytest", *paths, "-m", "not lesson", "-n", "2", "--dist", "loadscope", "-rs", *SLOWEST],
             # one thread for each of the two workers: more threads than cores make everything slower
             {"OMP_NUM_THREADS": "1", "MLCOURSE_BUDGET": "smoke"},
         ),
@@ -477,6 +485,7 @@ make test              everything that CI runs; NB=05 runs one notebook's tests
 make test-full         the same, with every notebook at its full length
 make tidy              write the notebooks canonically (for authors)
 make golden            fill the golden outputs from a fresh run (for authors)
+make site              make the course's web pages in runs/pages (for authors); NB=05 one notebook's
 make clean             remove what tools left behind: caches, build folders; work/, runs/ and .venv stay
 make help              this list
 
@@ -513,6 +522,7 @@ VERBS = {
     "test-full": lambda python, options: run_tests(python, options, lesson="all"),
     "tidy": lambda python, options: call(python, "-m", "mlcourse", "tidy"),
     "golden": lambda python, options: call(python, "-m", "mlcourse", "golden"),
+    "site": make_site,
 }
 
 

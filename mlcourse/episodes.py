@@ -259,6 +259,31 @@ def draw_distinct(sizes: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return candidates.gather(1, uniform[:, k:].argsort(1))
 
 
+class PartOfGenerator(torch.Generator):
+    """A generator that stands where another one does, for a learner that sees a part of a step's tasks.
+
+    part: (all tasks, r, P): this part holds the tasks r, r + P, …; None: it holds all.
+    """
+
+    part: tuple[int, int, int] | None = None
+
+    @classmethod
+    def like(cls, generator: torch.Generator) -> PartOfGenerator:
+        """One that draws next what `generator` would."""
+        made = cls()
+        made.set_state(generator.get_state())
+        return made
+
+
+def uniform_of_tasks(tasks: int, *shape: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers [tasks, *shape] on the CPU. A task gets the same ones whichever process has it."""
+    part = getattr(generator, "part", None)
+    if part is None:
+        return torch.rand(tasks, *shape, generator=generator)
+    whole, rank, world = part
+    return torch.rand(whole, *shape, generator=generator)[rank::world]
+
+
 def check_positive(what: str, value: int) -> None:
     """Raise CourseError unless `value`, which the caller knows as `what`, is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -1,4 +1,4 @@
-"""The one error that the course raises on purpose, the one warning, and the check that nearly every number needs."""
+"""The error that the course raises on purpose, the one warning, and the check that nearly every number needs."""
 
 import math
 import unicodedata
@@ -27,6 +27,10 @@ class CourseError(ValueError):
 
     def __str__(self) -> str:
         return printable(" ".join(super().__str__().splitlines()))
+
+
+class RanAway(CourseError):
+    """Numbers that are no longer finite: no bad input as such, but what came of rates that are too high."""
 
 
 class CourseWarning(UserWarning):

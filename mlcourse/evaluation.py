@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcourse.episodes import Episode, check_positive, check_seed
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, RanAway
 from mlcourse.learners.base import detached, evaluation_mode, takes_inner_steps
 from mlcourse.statistics import Metric, Paired
 
@@ -334,7 +334,7 @@ def _flat(prediction: Any) -> list[Tensor]:
 def _finite(learner: nn.Module, prediction: Any) -> Any:
     for tensor in _flat(prediction):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CourseError(
+            raise RanAway(
                 f"{type(learner).__name__}'s answers are not finite: the images or the parameters are not, or the "
                 "inner process ran away; look at both, lower the inner rate, or train again with a lower outer rate"
             )

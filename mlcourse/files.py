@@ -108,6 +108,18 @@ def _once_each(pairs: list[tuple[str, object]]) -> dict:
     return found
 
 
+def between_marks(text: str, begin: str, end: str, made: str, page: str) -> str:
+    """A text with `made` between its two marks, lines that stay. page: how a message calls the text.
+
+    Raises CourseError when a mark lacks.
+    """
+    before, first, rest = text.partition(begin)
+    _, last, after = rest.partition(end)
+    if not first or not last:
+        raise CourseError(f"{page} has no line {end if first else begin}: put it back")
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
+
+
 def read_notebook(path: Path | str) -> "nbformat.NotebookNode":
     """Read a notebook, of nbformat 4 or brought up to it.
 

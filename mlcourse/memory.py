@@ -1,5 +1,6 @@
-"""How much memory this process may have: the machine's, or what its container allows."""
+"""How much memory this process may have: the machine's, or what its container allows; and how much it took."""
 
+import sys
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,16 @@ def available() -> int:
     """Bytes of memory that can still be taken without anything being moved to the disk."""
     machine, container = psutil.virtual_memory().available, _container()
     return min(machine, max(container[0] - container[1], 0)) if container else machine
+
+
+def peak() -> float:
+    """The largest memory this process has held at once, in MiB."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB
 
 
 def _container() -> tuple[int, int] | None:

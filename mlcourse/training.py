@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mlcourse import files
+from mlcourse import distributed, files
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import Episode, check_seed
-from mlcourse.errors import CourseError, CourseWarning
+from mlcourse.errors import CourseError, CourseWarning, RanAway
 from mlcourse.evaluation import Episodes, Evaluator, Source, home_of, own_draws
 from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, most_ways, restore, save
 from mlcourse.learners.saving import first_difference, shortened
@@ -133,6 +133,7 @@ def train(
     out: a folder for `learner.safetensors`, `config.json` (with `settings`), `log.jsonl` (a line per step) and the
     checkpoint; resume: go on from that checkpoint, to the same numbers as without the stop (nothing there: start).
     An interrupt (Ctrl-C, the stop button) ends the training early, after the step at hand, and keeps what was learnt.
+    Where several processes train together (`mlcourse.distributed`), each takes a part of the tasks of a step.
 
     Raises CourseError for a bad setting, a source that does not fit the learner, a learner that a file could not bring
     back, a folder that holds another run, and an outer loss or a gradient that is not finite.
@@ -172,17 +173,29 @@ def train(
             validation = Episodes(validation, episodes=validation_episodes, seed=(seed + 10**6) % 2**64)
     if out is not None:
         _check_written(settings)
+    together = distributed.current()
+    together.check(learner, tasks, accumulate)
     run = Run(learner, rate, seed, None if out is None else Path(out), settings, steps, optimizer, precision)
     run.open(resume)
+    together.agree(learner, run.step, run.settings)
+    if not together.first:
+        run.out = None  # one process writes
     if run.finished:
         learner.eval()
         return run.history
     started = run.step
-    bar = tqdm(total=steps, initial=run.step, disable=not progress, file=sys.stdout, mininterval=0.5, ncols=100)
+    bar = tqdm(
+        total=steps,
+        initial=run.step,
+        disable=not (progress and together.first),
+        file=sys.stdout,
+        mininterval=0.5,
+        ncols=100,
+    )
     with _InterruptsWait() as interrupts, bar:
         try:
             while run.step < steps:
-                interrupts.check()
+                interrupts.check(together)
                 for group, first in zip(run.optimizer.param_groups, run.rates, strict=True):
                     group["lr"] = first * SCHEDULES[schedule](run.step, steps)
                 run.outer_step(source, tasks, accumulate)
@@ -287,6 +300,11 @@ def _of_all(parts: list[tuple[dict[str, float], float]]) -> dict[str, float]:
     return found
 
 
+def _value_of(result: Any) -> tuple[float, Metric]:
+    """What a training keeps of a validation."""
+    return result.value, Metric(*result.metric)
+
+
 class _InterruptsWait:
     """While it is open, an interrupt is only noted, and `check` raises it: no step is left half done.
 
@@ -306,8 +324,8 @@ class _InterruptsWait:
     def _note(self, *_: Any) -> None:
         self.asked = True
 
-    def check(self) -> None:
-        if self.asked:
+    def check(self, together: distributed.Alone) -> None:
+        if together.any(self.asked):
             raise KeyboardInterrupt
 
     def __exit__(self, *_: Any) -> None:
@@ -331,7 +349,7 @@ class Run:
     ):
         self.learner, self.out, self.steps = learner, out, steps
         self.settings = settings | {"seed": seed, "steps": steps, "rate": rate}
-        self.seed = seed
+        self.seed, self.together = seed, distributed.current()
         self.parameters = [p for p in learner.parameters() if p.requires_grad]
         if not self.parameters:
             name = type(learner).__name__
@@ -378,17 +396,23 @@ class Run:
     def outer_step(self, source: Source, tasks: int, accumulate: int = 1) -> None:
         started = time.perf_counter()
         self.learner.train()
-        batch = self._at_home(source.sample(tasks, self.generator))
+        batch, own_share = self.together.part(source.sample(tasks, self.generator))
+        batch, draws = self._at_home(batch), self.together.draws(self.generator, accumulate)
         self.optimizer.zero_grad()
         total, of_parts = 0.0, []
-        for part, share in _parts(batch, accumulate):
-            with self.mixed(), own_draws(self.seed + self.step, self.parameters[0].device):
-                loss, of_part = self.learner.outer_loss(part, step=self.step, generator=self.generator)
-            self._check_loss(loss)
-            loss = loss if share == 1 else share * loss
-            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            total += loss.item()
-            of_parts.append((of_part, share))
+        with self.together.apart(self.learner):
+            for part, share in _parts(batch, accumulate):
+                with self.mixed(), own_draws(self.seed + self.step + self.together.noise, self.parameters[0].device):
+                    loss, of_part = self.learner.outer_loss(part, step=self.step, generator=draws)
+                self._check_loss(loss)
+                share = own_share * share
+                loss = loss if share == 1 else share * loss
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+                total += loss.item()
+                of_parts.append((of_part, share))
+        total, of_parts = self.together.added(self.parameters, total, of_parts)
+        if not math.isfinite(total):
+            raise self._ran_away(f"the outer loss is {total}")
         metrics = _of_all(of_parts)
         self._move()
         self.step += 1
@@ -426,7 +450,7 @@ class Run:
                 f"the outer loss of {type(self.learner).__name__} has no graph, so nothing would be learned: it was "
                 "computed under no_grad or inference_mode, or from detached tensors; compute it with gradients on"
             )
-        if not torch.isfinite(loss):
+        if self.together.world == 1 and not torch.isfinite(loss):  # several processes look at their sum, all of them
             raise self._ran_away(f"the outer loss is {loss.item()}")
 
     def _move(self) -> None:
@@ -442,9 +466,7 @@ class Run:
 
     def _ran_away(self, what: str) -> CourseError:
         kept = "earlier checkpoints are kept" if self.out is not None else "the parameters are those of the step before"
-        return CourseError(
-            f"{what} at step {self.step}; lower the outer rate or the inner rate, then start again ({kept})"
-        )
+        return RanAway(f"{what} at step {self.step}; lower the outer rate or the inner rate, then start again ({kept})")
 
     def shown(self) -> dict[str, str]:
         """The metrics beside the progress bar: means over the last steps, and the last validation."""
@@ -470,18 +492,15 @@ class Run:
         if validation is None:
             return
         started = time.perf_counter()
-        result = validation.evaluate(self.learner)
-        metric = Metric(*result.metric)
+        value, metric = self.together.from_first(lambda: _value_of(validation.evaluate(self.learner)))
         self.history.seconds += time.perf_counter() - started
-        self.history.validations.append((self.step, result.value))
-        if not math.isfinite(result.value):
-            raise CourseError(
-                f"the validation's {metric.name} is {result.value} at step {self.step}; no step can be the best"
-            )
+        self.history.validations.append((self.step, value))
+        if not math.isfinite(value):
+            raise CourseError(f"the validation's {metric.name} is {value} at step {self.step}; no step can be the best")
         self.metric = metric.name
-        if self.best is None or metric.better * result.value > metric.better * self.best[0]:
+        if self.best is None or metric.better * value > metric.better * self.best[0]:
             self.history.best_step = self.step
-            self.best = (result.value, {name: value.clone() for name, value in self.learner.state_dict().items()})
+            self.best = (value, {name: value.clone() for name, value in self.learner.state_dict().items()})
 
     # ------------------------------------------------------------------ files
 

@@ -73,7 +73,7 @@ def trained(method: str) -> str:
 def all_digests() -> dict:
     """The whole list, as it is now."""
     torch.set_num_threads(1)
-    methods = [name for name, one in learners.METHODS.items() if one.recipes]
+    methods = [name for name, one in learners.METHODS.items() if one.recipes and one.learner.trains_on == "episodes"]
     return {"episodes": episodes(), "machine": machine(), "trained": {name: trained(name) for name in methods}}
 
 

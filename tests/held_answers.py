@@ -25,7 +25,8 @@ ROOMS = Path(__file__).parent / "lessons"
 LESSONS = {
     "00": "start_here", "01": "losses", "02": "episodes", "03": "compare", "04": "metanets", "05": "by_hand",
     "06": "maml", "07": "price", "08": "implicit", "09": "searching", "10": "optimizers", "11": "chaos",
-    "12": "honest", "13": "segmentation",
+    "12": "honest", "13": "segmentation", "14": "detection", "15": "faces",
+    "16": "transfer", "17": "capstone",
 }  # fmt: skip
 
 

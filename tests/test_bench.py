@@ -77,6 +77,8 @@ def test_command_reports_all(tmp_path):
 
 def test_command_shows_tables_and_growth(monkeypatch):
     monkeypatch.setattr(bench, "elsewhere", _here)
+    monkeypatch.setattr(bench, "convolution_peak", lambda device: 1e9)
+    monkeypatch.setattr(bench, "growing", lambda: [("W2", "steps", 10, TINY), ("W2", "tasks", 2, TINY)])
     done = CliRunner().invoke(app, ["bench", "maml", "--workload", "W2", "--rounds", "1", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "side by side" in done.stdout

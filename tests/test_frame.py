@@ -1,6 +1,5 @@
 """The files around the package: dependency lists in step, a wheel that carries the data, no address of a mirror."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from programs import program
 
 from mlcourse import __version__, datasets, environment, learners, places
 from mlcourse.commands import app
@@ -102,10 +102,12 @@ def test_imports_are_declared():
     """Every package that the course imports is named in pyproject.toml, and does not come by chance through another."""
     import ast
 
-    names = {"PIL": "pillow", "yaml": "pyyaml", "fontTools": "fonttools", "jupyter_client": "ipykernel"}
+    names = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "fontTools": "fonttools"}
+    names |= {"jupyter_client": "ipykernel", "requests": "jupyterlab", "websocket": "jupyterlab"}
     names |= {"mistune": "nbconvert", "jupyter_core": "jupyterlab"}
     names |= {"jupyter_server": "jupyterlab", "IPython": "ipykernel", "traitlets": "ipywidgets"}
-    names |= {"jinja2": "nbconvert"}
+    names |= {"jinja2": "nbconvert", "docutils": "sphinx", "myst_nb": "myst-nb"}
+    names |= {"sphinx_book_theme": "sphinx-book-theme", "axe_core_python": "axe-core-python"}
     declared = {one.name.lower() for one in requirements()}
     for path in [*(ROOT / "mlcourse").rglob("*.py"), *(ROOT / "data").glob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         shared = [ROOT / "tests", ROOT / "tests" / "notebooks", ROOT / "tests" / "browser"]
@@ -133,7 +135,12 @@ def test_no_mirror_and_no_machine_is_named():
 
 
 def test_configuration_files_parse():
-    for name in (".github/workflows/ci.yml", ".github/workflows/nightly.yml", ".pre-commit-config.yaml"):
+    for name in (
+        ".github/workflows/ci.yml",
+        ".github/workflows/nightly.yml",
+        ".github/workflows/site.yml",
+        ".pre-commit-config.yaml",
+    ):
         assert yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
     json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
 
@@ -168,10 +175,7 @@ def test_readme_lists_the_notebooks_that_are_there():
 
 def results_module():
     """docs/make_results.py, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("docs/make_results.py")
 
 
 def test_the_results_page_and_its_summary_are_made_from_the_results():

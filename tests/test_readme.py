@@ -35,11 +35,12 @@ def commands(text):
 def check(line):
     """Raise for a command that the course does not have, or not with these options."""
     line = line.replace(".venv/bin/python -m mlcourse", "mlcourse")
+    line = re.sub(r"^torchrun --nproc-per-node \d+ -m mlcourse", "mlcourse", line)
     first, *words = shlex.split(line.replace("python mlcourse/environment.py", "make"))
     if first == "make":
         options = [word for word in words if not word.startswith("PYTHON=")]  # make's own; Makefile has it
         environment.read_arguments(options)
-    elif first == "mlcourse" and len(words) == 1:  # a command is only named
+    elif first == "mlcourse" and (len(words) == 1 or words[-1] == "--help"):  # a command is only named
         assert words[0] in COMMANDS, f"there is no command {words[0]}"
     elif first == "mlcourse":
         parse(words)
@@ -62,7 +63,8 @@ def parse(words):
 
 
 # The changelog is history.
-TEXTS = ["README.md", "docs/results.md", "data/checkpoints/README.md", "data/glyphs/README.md"]
+TEXTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/results.md", "docs/teaching.md", "docs/questions.md"]
+TEXTS += ["data/checkpoints/README.md", "data/glyphs/README.md", "docs/challenge.md", "docs/scaling.md"]
 FOUND = [
     (name, line)
     for name in TEXTS
@@ -134,17 +136,6 @@ def test_tracks_and_syllabus_name_notebooks_that_are_there():
     assert f"00 to {max(there)}" in text
 
 
-def test_what_is_only_planned_is_named_nowhere_else():
-    """What a learner would look for in vain: the course has no segmentation, no detection and no faces yet."""
-    text = read("README.md")
-    before, planned = text.split("### Planned")
-    planned, after = planned.split("\n## ", 1)
-    lessons = {path.name for path in (places.PACKAGE / "lessons").iterdir()}
-    for word, room in (("segmentation", "segmentation"), ("detection", "detection"), ("face recognition", "faces")):
-        assert (word in planned) == (room not in lessons)
-        assert word not in (before + after).lower() or room in lessons
-
-
 def test_the_memory_that_is_named_is_the_measured_one():
     """README and `mlcourse doctor` name the peak of the largest lesson (data/results/lessons.json)."""
     peaks = {name: row["peak_mb"] for name, row in files.read_json(ROOT / "data/results/lessons.json").items()}
@@ -163,11 +154,31 @@ def paths(text):
 
 
 ROOMS = [ROOT / "data", ROOT / "docs", ROOT / "mlcourse"]
-PAGES = [path.relative_to(ROOT).as_posix() for room in ROOMS for path in room.rglob("*.md")]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for room in ROOMS for path in room.rglob("*.md"))
+AT_THE_DOOR = sorted(path.name for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md")
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_each_file_that_a_page_names_is_there(name):
+    for path in paths(read(name)):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", [*AT_THE_DOOR, *PAGES])
+def test_each_link_of_a_page_leads_somewhere(name):
+    """Files and folders by their paths, and headings of the page itself."""
+    text = read(name)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not re.match(r"[a-z]+:", target):
+            assert ((ROOT / name).parent / target.split("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("name", AT_THE_DOOR)
+def test_each_file_that_a_page_at_the_door_names_is_there(name):
     for path in paths(read(name)):
         assert (ROOT / path).exists(), path
 

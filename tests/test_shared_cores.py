@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -31,6 +32,9 @@ def test_neighbours_are_there_and_gone_afterwards():
         return [child for child in children if shared_cores.NEIGHBOUR in child.cmdline()]
 
     with shared_cores.neighbours(2):
+        until = time.monotonic() + 60  # a process that has just begun has its parent's command line
+        while len(busy()) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
         assert len(busy()) == 2
     assert not busy()
     with pytest.raises(KeyboardInterrupt), shared_cores.neighbours(1):

@@ -26,17 +26,24 @@ COMMANDS = {
     "progress": "mlcourse.commands.progress:progress",
     "data": "mlcourse.commands.data_sets:app",
     "train": "mlcourse.commands.train:train",
+    "search": "mlcourse.commands.search:search",
     "evaluate": "mlcourse.commands.evaluate:evaluate",
+    "challenge": "mlcourse.commands.challenge:challenge",
     "table": "mlcourse.commands.table:table",
     "bench": "mlcourse.commands.bench:bench",
     "run": "mlcourse.commands.run:run",
+    "slides": "mlcourse.commands.slides:slides",
+    "site": "mlcourse.site.command:site",
     "handout": "mlcourse.commands.handout:handout",
     "grade": "mlcourse.commands.grade:grade",
+    "hub": "mlcourse.commands.hub:hub",
     "tidy": "mlcourse.commands.notebook_tools:tidy",
     "golden": "mlcourse.commands.notebook_tools:golden",
 }
 # "train segmentation", …: a task of vision has options of its own
 OF_TASKS = {f"train {name}": f"mlcourse.commands.{name}:train" for name in TASKS}
+
+TOGETHER = ("train",)  # what several processes of torchrun may do
 
 GIVEN = "mlcourse.given"  # where a call keeps the words of its command line
 
@@ -88,13 +95,20 @@ def say(message: str) -> None:
     print(f"mlcourse: {message}", file=sys.stderr, flush=True)
 
 
+def speaks() -> bool:
+    """Whether this process says its warnings and errors: of several that train together not all say the same."""
+    together = sys.modules.get("mlcourse.distributed")  # only a command that joins them imports it
+    return together is None or together.speaks()
+
+
 _show_warning = warnings.showwarning
 
 
 def _say_warning(message, category, *where, **options) -> None:
     """One line for a warning of the course, without the line of code that gave it; any other as Python shows it."""
     if issubclass(category, CourseWarning):
-        say(str(message))
+        if speaks():
+            say(str(message))
     else:
         _show_warning(message, category, *where, **options)
 
@@ -144,7 +158,8 @@ class Commands(TyperGroup):
             message = None if os.environ.get("MLCOURSE_DEBUG") else one_line(error)
             if message is None:
                 raise
-            say(message)
+            if speaks():
+                say(message)
             raise typer.Exit(2) from None
 
 
@@ -163,10 +178,24 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def check_together(command: str | None) -> None:
+    """Raise CourseError for a command that is for one process, where torchrun started several."""
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1" or command in (None, *TOGETHER):
+        return
+    if os.environ["RANK"] != "0":  # the first one says it
+        raise typer.Exit(2)
+    raise CourseError(
+        f"mlcourse {command} is for one process, and torchrun started {os.environ.get('WORLD_SIZE', 'several')}: start "
+        f"it without torchrun (several processes are for mlcourse {', '.join(TOGETHER)} METHOD)"
+    )
+
+
 @app.callback()
 def main(
+    ctx: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Meta-learning for computer vision: the course's lessons, its training and its evaluation."""
     places.settle()
+    check_together(ctx.invoked_subcommand)
     warnings.showwarning = _say_warning

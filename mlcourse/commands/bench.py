@@ -7,7 +7,7 @@ import typer
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="maml, threads or lessons")],
+    what: Annotated[str, typer.Argument(help="maml, processes, threads, lessons or gpu")],
     workload: Annotated[list[str] | None, typer.Option(help="W1-q1, W1-q15, W2, W3, MLP (default: all)")] = None,
     rounds: Annotated[int, typer.Option(help="steps of each way, taking turns; 5 or more for a figure to report")] = 5,
     growth: Annotated[bool, typer.Option(help="also the growth with tasks and with inner steps")] = True,
@@ -26,6 +26,10 @@ def bench(
 
     lessons: time every lesson at its full length beside one busy neighbour (or --load). About 10 minutes.
 
+    processes: time MAML's step in 1 and in 2 processes of one thread, and project it to 8 GPUs. About 2 minutes.
+
+    gpu: what a GPU computes and how quickly, in at most eight minutes, into data/results/gpu.json (or --out).
+
     Let nothing else run meanwhile.
     """
     import json
@@ -38,8 +42,12 @@ def bench(
         return bench_threads(load, as_json, out)
     if what == "lessons":
         return bench_lessons(load, as_json, out)
+    if what == "gpu":
+        return bench_gpu(as_json, out)
+    if what == "processes":
+        return bench_processes(rounds, as_json, out)
     if what != "maml":
-        raise CourseError(f"{what!r} has no benchmark; use maml, threads or lessons")
+        raise CourseError(f"{what!r} has no benchmark; use maml, processes, threads, lessons or gpu")
     place = devices.pick(device)
     threads.limit()
     names = workload or list(bench.WORKLOADS)
@@ -75,6 +83,35 @@ def bench_lessons(loads: list[str] | None, as_json: bool, out: Path | None) -> N
     for load, seconds in report["seconds"].items():
         for name, taken in seconds.items():
             print(f"{load}: {name} {'given up' if taken is None else f'{taken:.0f} s'}")
+
+
+def bench_gpu(as_json: bool, out: Path | None) -> None:
+    """The report of `mlcourse.gpu_report`. Leaves with exit code 1 where a part failed, or a test."""
+    import json
+
+    from mlcourse import gpu_report, places
+    from mlcourse.commands import say
+
+    device = gpu_report.the_gpu()
+    out = out or places.data() / "results" / "gpu.json"
+    report = gpu_report.report(device, out, say=say)
+    print(json.dumps(report)) if as_json else print("\n".join(gpu_report.told(report)))
+    for line in (wrong := gpu_report.failures(report)):
+        say(line)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def bench_processes(rounds: int, as_json: bool, out: Path | None) -> None:
+    """The report of `mlcourse.scaling`."""
+    import json
+
+    from mlcourse import files, scaling
+
+    report = scaling.report(rounds=rounds)
+    if out is not None:
+        files.write_json(out, report)
+    print(json.dumps(report)) if as_json else print("\n".join(scaling.told(report)))
 
 
 def show_threads(report: dict) -> None:

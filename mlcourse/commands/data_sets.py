@@ -174,11 +174,14 @@ def _sizes(classes: dict[str, int]) -> str:
 
 def _checksum_line(dataset: str, root: Path | None) -> str:
     """The checksum of a data set, and whether results of the course are of the same files."""
-    from mlcourse.datasets import class_folders
+    from mlcourse.datasets import class_folders, mnist
 
     if dataset in ABOUT:
         place = _place(dataset, root)
         names = [path.relative_to(place).as_posix() for path in place.glob(ABOUT[dataset].pictures)]
+    elif dataset == "mnist":  # two files of test digits; `data list` has it not, since no lesson can train on it
+        place = mnist.folder(root)
+        names = [path.name for path in place.glob("t10k-*")]
     else:
         place = places.whole(dataset)
         names = [file for one in class_folders.classes_of(place, "all") for file in one.files]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mlcourse.commands import fitting, methods, on_protocol, say
-from mlcourse.commands.data import DATASET_HELP
+from mlcourse.commands.data import DATASET_HELP, SKIP_HELP
 from mlcourse.errors import CourseError
 
 OF_TASKS = ("characters", "scenes", "picture")  # options that tasks of vision take
@@ -54,14 +54,15 @@ def evaluate(
     ] = False,
     characters: Annotated[
         str | None,
-        typer.Option(help="of segmentation: characters of a scene, or several numbers (4,32): a line for each of them"),
+        typer.Option(help="of scenes: characters of each, or several numbers (4,32): a line for each of them"),
     ] = None,
     scenes: Annotated[
-        str | None, typer.Option(help="of segmentation: published or grey (default: as the run, else published)")
+        str | None, typer.Option(help="of scenes: published or grey (default: as the run, else published)")
     ] = None,
     picture: Annotated[
-        str | None, typer.Option(help="of segmentation: whether the drawing is of the same picture or of an other one")
+        str | None, typer.Option(help="of scenes: whether the drawing is of the same picture or of an other one")
     ] = None,
+    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help=SKIP_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,
 ) -> None:
     """Evaluate a trained LEARNER, or a baseline, on episodes of classes that it has never seen."""
@@ -77,6 +78,7 @@ def evaluate(
     if on_protocol.names_episodes(protocol, out):
         fixed = {"dataset": dataset, "split": split, "way": way, "shot": shot, "query": query, "episodes": episodes}
         fixed |= {"drawn": drawn, "inner-steps": inner_steps}  # a result says nothing of them
+        fixed["skip-damaged"] = skip_damaged or None  # fixed episodes name their pictures
         on_protocol.check_free(protocol, fixed)
         if seed is not None:
             check_seed(seed)
@@ -111,6 +113,7 @@ def evaluate(
         download=download,
         drawn=drawn,
         shape=shape if convert else None,
+        skip_damaged=skip_damaged,
     )
     if shape and images.shape != shape:
         raise CourseError(

@@ -17,6 +17,9 @@ def grade(
     out: Annotated[Path | None, typer.Option(help="The folder for marks.csv, report.html and feedback/.")] = None,
     notebooks: Annotated[str, typer.Option(help="Numbers of the notebooks to mark, such as 05,06; else all.")] = "",
     marks: Annotated[Path | None, typer.Option(help="A marks.toml with weights, due, late, seed.")] = None,
+    executed: Annotated[
+        bool, typer.Option("--executed", help="Also run all cells, in isolation, and write a page for each notebook.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=0, max=256, help="How many students at a time; 0: one per core.")] = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Say what isolates answers on this machine.")] = False,
 ) -> None:
@@ -28,8 +31,9 @@ def grade(
         due = 2026-11-30T18:00:00Z     # hand-ins after it are late: nbgrader's time, else the file's or archive's own
         late = 0.5                     # their points are halved; without this line late is only noted
         seed = 7                       # other problems than the notebook's first check takes
-        [weights]
-        "05.1" = 2                     # points; every other exercise gives 1
+        \\[weights]                      # the last part of the file
+        core = 2                       # points of each core exercise; and stretch = 1; without these lines all give 1
+        "05.1" = 3                     # of this exercise, whatever its kind; 0: it does not count
     """
     from mlcourse.classroom import sandbox
 
@@ -43,10 +47,12 @@ def grade(
     place, target = places.whole(folder), places.whole(out)
     if target == place or place in target.parents:
         raise CourseError(f"the marks would lie among the hand-ins: take an --out outside {folder}")
-    _grade(place, target, notebooks, marks, jobs)
+    _grade(place, target, notebooks, marks, jobs, executed=executed)
 
 
-def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, jobs: int) -> None:
+def _grade(
+    place: Path, target: Path, numbers: str, settings_file: Path | None, jobs: int, *, executed: bool = False
+) -> None:
     from tqdm import tqdm
 
     from mlcourse.classroom import collecting, sandbox
@@ -57,13 +63,25 @@ def _grade(place: Path, target: Path, numbers: str, settings_file: Path | None, 
     settings = marking.Settings.read(places.whole(settings_file)) if settings_file else marking.Settings()
     wanted = tuple(dict.fromkeys(number.strip().zfill(2) for number in numbers.split(",") if number.strip()))
     grader = marking.Grader(target, settings, wanted)
+    executor = _executor(grader) if executed else None  # before the marking: it may not be possible here
     if not sandbox.bubblewrap():
         say(sandbox.warning())
     with tqdm(total=len(hand_ins), unit="hand-in", desc="marking") as bar:
         records = grader.grade(hand_ins, jobs or threads.cores(), bar.update)
-    marking.write(target, records, settings, grader.columns(records))
+    marking.write(target, records, grader.settings, grader.columns(records))
     unmarked = [record["student"] for record in records if "digest" not in record]
     if unmarked:
         say(f"not marked to the end: {', '.join(unmarked)}; the feedback says why, and another run tries again")
     made = ", ".join(str(target / name) for name in ("marks.csv", "report.html", "feedback"))
     print(f"{len(records) - len(unmarked)} hand-ins marked: {made}")
+    if executor:
+        with tqdm(total=len(hand_ins), unit="hand-in", desc="running all cells") as bar:
+            copies = executor.run(hand_ins, jobs or threads.cores(), bar.update)
+        print(f"{len(copies)} executed copies: {target / 'executed'}")
+
+
+def _executor(grader):
+    from mlcourse.classroom.executed import Executor
+    from mlcourse.commands import pages
+
+    return Executor(grader, lambda notebook, name: pages.page(notebook, name, untrusted=True))

@@ -33,6 +33,7 @@ from mlcourse.errors import CourseError
 from mlcourse.teaching import saved_widgets
 
 MEMORY = "copies.json"
+GLOSSARY = "glossary.md"  # goes along with the notebooks
 OWN = ".jupyterlab"  # the folder in the work folder that keeps JupyterLab's layout
 HOST = "127.0.0.1"
 CONFIG = Path(__file__).with_name("lab_config")
@@ -130,7 +131,7 @@ def prepare(source: Path, work: Path) -> Prepared:
     """Give the learner a copy of each notebook in `source`, without ever overwriting work.
 
     Args:
-        source: the folder of the course's notebooks.
+        source: the folder of the course's notebooks, and of the glossary that they link.
         work: the learner's folder; it is made when it is missing.
 
     Returns:
@@ -147,6 +148,8 @@ def prepare(source: Path, work: Path) -> Prepared:
     memory, done = _remembered(work / MEMORY), Prepared()
     for notebook in notebooks:
         _prepare_one(notebook, work / notebook.name, memory, done)
+    if (page := source / GLOSSARY).is_file():  # the course's, not the learner's: always that of today
+        _copy(page, work / GLOSSARY)
     kept = {name: {"file": version.file, "cells": version.cells} for name, version in memory.items()}
     files.write_json(work / MEMORY, kept)
     return done

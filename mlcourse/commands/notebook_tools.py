@@ -1,5 +1,6 @@
 """`mlcourse tidy` and `mlcourse golden`: the notebooks as they stand in the repository."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,37 +19,70 @@ def tidy(
 ) -> None:
     """Write notebooks in their canonical form: stable ids, formatted code, minutes, no outputs but the golden ones.
 
-    Without names it also writes the table of claims into the README.md beside the notebooks. The exit code is 1 when
-    the core of a notebook takes more than an hour.
+    Without names it also writes the table of claims into the README.md beside the notebooks, the tables of
+    docs/teaching.md and docs/hub.md, and the syllabus, docs/syllabus.md. The exit code is 1 when the core of a notebook
+    takes more than an hour.
     """
     from mlcourse.teaching import tidy as tools
 
     paths = find(notebooks or [])
     untidy = tools.check(paths) if check else [path for path in paths if tools.tidy_file(path)]
-    whole = not notebooks and _table_of_claims(check)
-    if check and (untidy or whole):
-        table = ", and the table of claims is not of today" if whole else ""
-        print(f"{len(untidy)} of {len(paths)} notebooks are not tidy: {_names(untidy)}{table}. Run: mlcourse tidy")
+    new = [what for what, made in (PAGES if not notebooks else {}).items() if _write(made(), check)]
+    if check and (untidy or new):
+        found = [f"{len(untidy)} of {len(paths)} notebooks are not tidy: {_names(untidy)}"] if untidy else []
+        print(", and ".join([*found, *(f"{what} is not of today" for what in new)]) + ". Run: mlcourse tidy")
     elif check:
         print(f"{len(paths)} notebooks are tidy.")
     else:
-        table = "; the table of claims is new" if whole else ""
-        print(f"{len(untidy)} of {len(paths)} notebooks changed: {_names(untidy)}{table}")
+        also = "".join(f"; {what} is new" for what in new)
+        print(f"{len(untidy)} of {len(paths)} notebooks changed: {_names(untidy)}{also}")
     too_long = tools.too_long(paths)
     print(*too_long, sep="\n", end="\n" * bool(too_long))
-    if too_long or (check and (untidy or whole)):
+    if too_long or (check and (untidy or new)):
         raise typer.Exit(1)
 
 
-def _table_of_claims(check: bool) -> bool:
-    """Write the table of claims, unless this only checks. Returns whether a byte changes."""
-    from mlcourse.teaching import claims
-
-    place, text = claims.page(places.notebooks(), places.data())
-    changes = place.read_text(encoding="utf-8") != text
+def _write(page: tuple[Path, str] | None, check: bool) -> bool:
+    """Write a page, unless this only checks. Returns whether a byte changes."""
+    place, text = page or (None, "")
+    changes = place is not None and place.read_text(encoding="utf-8") != text
     if changes and not check:
         files.write_text(place, text)
     return changes
+
+
+def _claims() -> tuple[Path, str]:
+    from mlcourse.teaching import claims
+
+    return claims.page(places.notebooks(), places.data())
+
+
+def _guide() -> tuple[Path, str] | None:
+    from mlcourse.classroom import guide
+
+    return guide.page(places.notebooks())
+
+
+def _sizes() -> tuple[Path, str] | None:
+    from mlcourse.classroom import sizing
+    from mlcourse.teaching import claims
+
+    return sizing.page(places.notebooks(), places.data() / claims.RECORD)
+
+
+def _syllabus() -> tuple[Path, str] | None:
+    from mlcourse.classroom import syllabus
+
+    return syllabus.page(places.notebooks())
+
+
+# what is written beside the notebooks: how a message calls it, and what makes it
+PAGES = {
+    "the table of claims": _claims,
+    "the teacher's guide": _guide,
+    "the sizes of a hub": _sizes,
+    "the syllabus": _syllabus,
+}
 
 
 def golden(notebooks: Names = None) -> None:

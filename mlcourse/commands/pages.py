@@ -9,6 +9,7 @@ from jinja2 import pass_context
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbformat import NotebookNode
 
 from mlcourse import files
 
@@ -23,7 +24,11 @@ SAME = {r"\\arg(?![a-zA-Z])": r"\\operatorname{arg}", r"\{aligned\}": "{split}"}
 # JupyterLab's page without the programs that it fetches; code that is folded in the notebook is folded here, too.
 TEMPLATE = """
 {%- extends 'lab/index.html.j2' -%}
-{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js -%}
+{%- if resources.untrusted -%}
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+{%- endif -%}
+{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- if not resources.formulas_are_drawn -%}{{ super() }}{%- endif -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block input -%}
@@ -36,17 +41,26 @@ TEMPLATE = """
 
 def write_html(executed: Path) -> Path:
     """Write the executed notebook as a web page beside it."""
-    notebook = files.read_notebook(executed)
+    target = executed.with_suffix(".html")
+    files.write_text(target, page(files.read_notebook(executed), executed.stem))
+    return target
+
+
+def page(notebook: NotebookNode, name: str, *, untrusted: bool = False) -> str:
+    """A notebook with its outputs as a web page.
+
+    Args:
+        notebook: changed: the state of its widgets is taken away.
+        name: its title.
+        untrusted: of somebody else: the browser is told to run nothing and to fetch nothing.
+    """
     # With the widgets' state, nbconvert shows views that want a network instead of the pictures that stand for them.
     notebook.metadata.pop("widgets", None)
     exporter = Page(raw_template=TEMPLATE)
     # A progress bar writes over its own line; a page would show each of its hundred states below the last.
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
-    about = {"formulas_are_drawn": convert is not None, "metadata": {"name": executed.stem}}
-    page, _ = exporter.from_notebook_node(notebook, about)
-    target = executed.with_suffix(".html")
-    files.write_text(target, page)
-    return target
+    about = {"formulas_are_drawn": convert is not None, "untrusted": untrusted, "metadata": {"name": name}}
+    return exporter.from_notebook_node(notebook, about)[0]
 
 
 class Page(HTMLExporter):

@@ -1,47 +1,9 @@
-"""`mlcourse progress`: which exercises you passed, and what you guessed."""
+"""`mlcourse progress`: which exercises you passed, what you guessed, and what you can do by now."""
 
-import re
-from collections import Counter
-from dataclasses import dataclass
-
-from mlcourse import files, places
 from mlcourse.teaching import progress as kept
+from mlcourse.teaching.finish import Row, finish_line, rows
 
-
-@dataclass(frozen=True)
-class Row:
-    """One notebook of the table. `passed` and `exercises` are numbers such as "01.2"."""
-
-    notebook: str
-    exercises: list[str]
-    passed: list[str]
-    guesses: int
-
-    @property
-    def state(self) -> str:
-        """In words, so that no colour is needed."""
-        if not self.passed:
-            return "not begun" if not self.guesses else "begun"
-        return "all passed" if set(self.exercises) <= set(self.passed) else "begun"
-
-
-def rows() -> list[Row]:
-    """One row for each notebook of the course, and for each that progress was kept of."""
-    exercises: dict[str, list[str]] = {}
-    for path in sorted(places.notebooks().glob("*.ipynb")):
-        cells = files.read_notebook(path).cells
-        tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
-        exercises[path.stem] = sorted(tag.split(":")[1] for tag in tags if re.fullmatch(r"exercise:\d\d\.\d+", tag))
-    passed = [entry["exercise"] for entry in kept.passes()]
-    guessed = Counter(entry["key"].split(".")[0] for entry in kept.guesses())
-    known = {stem.split("_")[0] for stem in exercises}
-    for number in sorted({key.split(".")[0] for key in [*passed, *guessed]} - known):
-        exercises[number] = []  # kept from a notebook that is no longer there
-    return [
-        Row(stem, numbers, [one for one in passed if one.split(".")[0] == number], guessed[number])
-        for stem, numbers in sorted(exercises.items())
-        for number in [stem.split("_")[0]]
-    ]
+__all__ = ["Row", "progress", "rows"]
 
 
 def without(number: str) -> str:
@@ -50,7 +12,7 @@ def without(number: str) -> str:
 
 
 def progress() -> None:
-    """Show the exercises you passed, as they are kept in your work folder."""
+    """Show the exercises you passed, as they are kept in your work folder, and what you can do by now."""
     from rich.console import Console
     from rich.table import Table
 
@@ -71,6 +33,17 @@ def progress() -> None:
         )
     console = Console()
     console.print(table, markup=False)
-    total, done = sum(len(row.exercises) for row in all_rows), sum(len(row.passed) for row in all_rows)
+    total = sum(len(set(row.exercises) | set(row.passed)) for row in all_rows)
+    done = sum(len(row.passed) for row in all_rows)
     line = f"{done} of {total} exercises passed. Kept in {kept.path()}"
     console.print(line, soft_wrap=True, highlight=False, markup=False)
+    for said in ["", *finish_line(all_rows)]:
+        console.print("\n".join(_wrapped(said, console.width)), soft_wrap=True, highlight=False, markup=False)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A line in the columns of the terminal; what follows begins below its first word."""
+    import textwrap
+
+    hanging = "      " if line.startswith(" ") else ""
+    return textwrap.wrap(line, max(40, width), subsequent_indent=hanging)

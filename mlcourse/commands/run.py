@@ -54,6 +54,7 @@ class Outcome:
     slowest_cell: int  # number of the code cell, counted from 1 as Jupyter does; 0 when none ran
     slowest_seconds: float
     peak_mb: float
+    processor_seconds: float  # of all cores together
     kernel_starts: int  # 2 when the first kernel did not start
     executed: Path | None  # None when no cell ran, or when the disk is full: then nothing was written
 
@@ -264,28 +265,46 @@ def check_parameters(values: dict[str, Any], defaults: dict[str, Any], notebook:
 # ----------------------------------------------------------------------------------------------------- one notebook
 
 
-@contextlib.contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """Watch the memory of this process's children; the list's one number is their peak together, in MB.
+class Used:
+    """What the processes below this one take, as `watch` sees it: memory at its peak, and processor time."""
 
-    It looks every 0.2 s, so a shorter peak can be missed.
-    """
+    def __init__(self) -> None:
+        self.peak_mb = 0.0
+        self._seconds: dict[int, float] = {}  # process -> user and system time, as last seen
+
+    @property
+    def processor_seconds(self) -> float:
+        """Time on all cores together, until the last look."""
+        return sum(self._seconds.values())
+
+    def look(self, process) -> None:
+        """Look once at a process's children."""
+        import psutil
+
+        total = 0
+        for child in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += child.memory_info().rss
+                times = child.cpu_times()
+                self._seconds[child.pid] = times.user + times.system
+        self.peak_mb = max(self.peak_mb, total / 1e6)
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[Used]:
+    """Watch this process's children inside the block. It looks every 0.2 s: a shorter peak can be missed."""
     import psutil
 
-    peak, done, me = [0.0], threading.Event(), psutil.Process()
+    used, done, me = Used(), threading.Event(), psutil.Process()
 
-    def watch() -> None:
+    def look_on() -> None:
         while not done.wait(0.2):
-            total = 0
-            for child in me.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    total += child.memory_info().rss
-            peak[0] = max(peak[0], total / 1e6)
+            used.look(me)
 
-    watcher = threading.Thread(target=watch, daemon=True)
+    watcher = threading.Thread(target=look_on, daemon=True)
     watcher.start()
     try:
-        yield peak
+        yield used
     finally:
         done.set()
         watcher.join()
@@ -414,7 +433,7 @@ def execute(
         heard = Metric(progress) if progress else None
         hook = _before_each_cell(notebook, bool(parameters), progress, lambda: _keep(draft, notebook, place))
         try:
-            with peak_memory() as peak, environment(MLCOURSE_BUDGET=budget, MLCOURSE_WORK=str(work.resolve())):
+            with watch() as used, environment(MLCOURSE_BUDGET=budget, MLCOURSE_WORK=str(work.resolve())):
                 while starts < 2:
                     starts += 1
                     try:
@@ -444,7 +463,8 @@ def execute(
             cell, seconds = _slowest(draft)
             kept, why_not = _keep(draft, notebook, executed)
     total = time.monotonic() - begin
-    return Outcome(notebook.stem, error or why_not, total, cell, seconds, peak[0], starts, kept)
+    used_up = used.peak_mb, used.processor_seconds
+    return Outcome(notebook.stem, error or why_not, total, cell, seconds, *used_up, starts, kept)
 
 
 def _braces(path: Path) -> str:

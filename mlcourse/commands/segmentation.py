@@ -1,16 +1,37 @@
 """`mlcourse train segmentation`, and `mlcourse evaluate` of what it leaves."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlcourse.commands import say, training_run
 from mlcourse.errors import CourseError
 
+if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
+    from mlcourse.datasets import ClassImages
+
 TASK = "segmentation"
+MOST_CHARACTERS = 1000  # the recipes go up to 256; each takes memory of its own
+ONE_INK = (1, 28, 28)  # channels, height and width of a character
 CHARACTERS = "characters of a scene, of which the target is one: a number, or several, such as 4,8,16"
+
+# options that every training on scenes takes
+Characters = Annotated[str, typer.Option(help="glyphs, omniglot, or a folder of characters, bright on dark")]
+Protocol = Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")]
+SceneRecipe = Annotated[
+    str, typer.Option(help="published (colours, target on top) or grey (one ink, the target may be hidden in part)")
+]
+Picture = Annotated[
+    str | None,
+    typer.Option(
+        help="what the drawing shows: same (the scene's own picture, turned otherwise) or other (another of the "
+        "class). Default: same for published scenes, other for grey ones"
+    ),
+]
 
 
 def train(
@@ -18,33 +39,21 @@ def train(
         str,
         typer.Option(help="unet (conditioned on the drawing), prototypes (PANet) or colour-groups (looks at colours)"),
     ] = "unet",
-    dataset: Annotated[
-        str, typer.Option(help="glyphs, omniglot, or a folder of characters, bright on dark")
-    ] = "glyphs",
-    protocol: Annotated[str | None, typer.Option(help="split of omniglot: vinyals or lake")] = None,
-    scenes: Annotated[
-        str, typer.Option(help="published (colours, target on top) or grey (one ink, the target may be hidden in part)")
-    ] = "published",
+    dataset: Characters = "glyphs",
+    protocol: Protocol = None,
+    scenes: SceneRecipe = "published",
     characters: Annotated[str, typer.Option(help=f"{CHARACTERS}: each task draws one of them")] = "4,8,16,32",
-    picture: Annotated[
-        str | None,
-        typer.Option(
-            help="what the drawing shows: same (the scene's own picture, turned otherwise) or other (another of the "
-            "class). Default: same for published scenes, other for grey ones"
-        ),
-    ] = None,
+    picture: Picture = None,
     shot: Annotated[int, typer.Option(help="drawings of the target")] = 1,
-    recipe: Annotated[
-        str,
-        typer.Option(help="smoke (a few steps, to see that it runs) or short (at most ten minutes on 2 cores)"),
-    ] = "short",
-    steps: Annotated[int | None, typer.Option(help="outer steps, in place of the recipe's")] = None,
+    recipe: training_run.ShortRecipe = "short",
+    steps: training_run.Steps = None,
     seed: Annotated[int, typer.Option(help="of the weights and of the scenes")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="folder of the run (default: one in runs)")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint, if there is one")] = False,
-    data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
-    download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
+    device: training_run.Device = "auto",
+    out: training_run.Out = None,
+    resume: training_run.Resume = False,
+    data_root: training_run.DataRoot = None,
+    download: training_run.Download = False,
+    skip_damaged: training_run.SkipDamaged = False,
 ) -> None:
     """Train a learner that finds in a scene what a drawing shows. The best step on validation characters is kept."""
     from mlcourse import devices, threads
@@ -62,10 +71,10 @@ def train(
     place = devices.pick(device)
     devices.keep_freed_memory()
     threads.limit()
-    about = {"characters_per_scene": levels, "recipe": scenes, "shot": shot, "same_picture": _same(picture)}
-    split = {"protocol": protocol, "root": data_root, "download": download}
-    episodes = segmentation.SceneTasks(data.load(dataset, "train", **split), **about)
-    validation = segmentation.SceneTasks(data.load(dataset, "val", **split), **about)
+    about = {"characters_per_scene": levels, "recipe": scenes, "shot": shot, "same_picture": same_picture(picture)}
+    split = {"protocol": protocol, "root": data_root, "download": download, "skip_damaged": skip_damaged}
+    episodes = segmentation.SceneTasks(characters_of(dataset, "train", **split), **about)
+    validation = segmentation.SceneTasks(characters_of(dataset, "val", **split), **about)
     out = out or Path("runs") / f"{TASK}-{method}-{Path(dataset).name}-{scenes}-{recipe}-seed{seed}"
     settings = {
         "task": TASK,
@@ -93,6 +102,7 @@ def train(
         seed=seed,
         validation=validation,
         resume=resume,
+        skip_damaged=skip_damaged,
         settings=settings,
     )
 
@@ -100,7 +110,6 @@ def train(
 def evaluate(learner: str, given: dict[str, Any]) -> None:
     """Print the IoU of a run or of a baseline, level by level. given: the options of `mlcourse evaluate`."""
     from mlcourse import devices, evaluation, learners, threads
-    from mlcourse.commands import data
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.vision import segmentation
 
@@ -119,8 +128,9 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     protocol = given["protocol"] or (about.get("protocol") if dataset == about.get("dataset") else None)
     levels = levels_of(given["characters"]) if given["characters"] else tuple(about.get("characters") or (4, 32))
     shot = about.get("shot", 1) if given["shot"] is None else given["shot"]
-    split, same = given["split"] or "test", _same(given["picture"])
-    images = data.load(dataset, split, protocol=protocol, root=given["data_root"], download=given["download"])
+    split, same = given["split"] or "test", same_picture(given["picture"])
+    where = {"root": given["data_root"], "download": given["download"], "skip_damaged": given["skip_damaged"]}
+    images = characters_of(dataset, split, protocol=protocol, **where)
     rows = []
     for level in levels:
         source = segmentation.SceneTasks(
@@ -145,7 +155,15 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
         say("these characters were trained on: no figure of unseen ones")
 
 
-def _same(picture: str | None) -> bool | None:
+def characters_of(dataset: str, split: str, **how: Any) -> ClassImages:
+    """A split of characters in one ink: pictures of a folder lose their colours, and get the size of the glyphs."""
+    from mlcourse import datasets
+    from mlcourse.commands import data
+
+    return data.load(dataset, split, **how, shape=None if dataset in datasets.NAMES else ONE_INK)
+
+
+def same_picture(picture: str | None) -> bool | None:
     """Whether the drawing is of the scene's picture; None: as the recipe of the scenes says."""
     if picture not in (None, "same", "other"):
         raise CourseError(f"--picture is {picture!r}: give same or other")
@@ -157,4 +175,6 @@ def levels_of(characters: str) -> tuple[int, ...]:
     parts = [part.strip() for part in characters.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise CourseError(f"--characters is {characters!r}: give a number of 1 or more, or several, such as 4,8,16")
+    if max(map(int, parts)) > MOST_CHARACTERS:
+        raise CourseError(f"--characters is {characters!r}: a scene has room for {MOST_CHARACTERS:,} at most")
     return tuple(map(int, parts))

@@ -1,13 +1,14 @@
 """`mlcourse train`: meta-train a learner and keep it in a folder."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mlcourse.commands import fitting, methods, say, training_run
 from mlcourse.commands.data import DATASET_HELP
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_number
 
 
 def train(
@@ -30,7 +31,14 @@ def train(
         ),
     ] = None,
     budget: Annotated[str | None, typer.Option("--budget", hidden=True)] = None,
-    steps: Annotated[int | None, typer.Option(help="outer steps, in place of the recipe's")] = None,
+    steps: training_run.Steps = None,
+    tasks: Annotated[
+        int | None, typer.Option(help="tasks of a step (in pre-training: pictures), in place of the recipe's")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="of the outer optimizer, in place of the recipe's")] = None,
+    inner_rate: Annotated[
+        float | None, typer.Option(help="of a method whose inner process takes steps, in place of the recipe's")
+    ] = None,
     network: Annotated[str, typer.Option(help="conv4 or resnet12")] = "conv4",
     normalisation: Annotated[
         str | None,
@@ -45,81 +53,109 @@ def train(
     ] = 1,
     precision: Annotated[str, typer.Option(help="float32, bfloat16, or on a GPU float16")] = "float32",
     seed: Annotated[int, typer.Option(help="of the weights and of the episodes")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="folder of the run (default: one in runs)")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint, if there is one")] = False,
-    data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
+    device: training_run.Device = "auto",
+    out: training_run.Out = None,
+    resume: training_run.Resume = False,
+    data_root: training_run.DataRoot = None,
     drawn: Annotated[bool, typer.Option("--drawn", help="redraw every image with the drawing pad's pen")] = False,
     distort: Annotated[
         float, typer.Option(help="how strongly training pictures of characters are distorted, 0 (not) to 3")
     ] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="a run whose network it begins with, as meta-baseline does with one that was pre-trained"),
+    ] = None,
     within_groups: Annotated[
         bool, typer.Option("--within-groups", help="each task takes its classes from one group, such as one alphabet")
     ] = False,
-    download: Annotated[bool, typer.Option("--download", help="fetch a missing data set")] = False,
+    download: training_run.Download = False,
+    skip_damaged: training_run.SkipDamaged = False,
 ) -> None:
-    """Meta-train METHOD from random weights; the best step on validation classes is kept."""
-    from mlcourse import datasets, devices, learners, threads
+    """Train METHOD, from random weights or from a run (--start); the best step on validation classes is kept."""
+    from mlcourse import datasets, devices, learners, training
     from mlcourse.commands import data
     from mlcourse.datasets.distortion import check_strength
     from mlcourse.episodes import EpisodeSampler, WithinGroups, check_positive, check_seed
 
-    wanted = {"way": way, "shot": shot, "query": query, "train-way": train_way, "steps": steps}
+    wanted = {"way": way, "shot": shot, "query": query, "train-way": train_way, "steps": steps, "tasks": tasks}
     for what, value in (wanted | {"accumulate": accumulate}).items():
         if value is not None:
             check_positive(what, value)
     check_seed(seed)
     check_strength(distort)
+    for option, value in {"--rate": rate, "--inner-rate": inner_rate}.items():
+        if value is not None:
+            check_number(option, value, above=0)
     recipe = _recipe(recipe, budget)
     plan = learners.recipe(method, recipe, way or fitting.DEFAULT_WAY)
-    place = devices.pick(device)
-    devices.keep_freed_memory()
-    threads.limit()
-    at = {"protocol": protocol, "root": data_root}
-    fitted = fitting.fit_training(
-        lambda split: data.load(
-            dataset, split, **at, download=download, drawn=drawn, hands=2 if split == "train" else 0
-        ),
-        lambda split: datasets.counts(dataset, split, **at),
-        fixed_head=learners.METHODS[method].head and not plan.options.get("zero_head"),
-        recipe_way=plan.train_way,
-        recipe_query=plan.query,
-        way=way,
-        shot=shot,
-        query=query,
-        train_way=train_way,
-    )
+    of_images = learners.METHODS[method].learner.trains_on == "images"
+    if of_images:
+        _check_of_images(method, {"train-way": train_way, "distort": distort, "within-groups": within_groups})
+    together, place = training_run.begin(device)
+    at = {"protocol": protocol, "root": data_root, "skip_damaged": skip_damaged}
+    with together.in_turn():  # what the first process fetches or prepares, the others find
+        fitted = fitting.fit_training(
+            lambda split: data.load(
+                dataset, split, **at, download=download, drawn=drawn, hands=2 if split == "train" else 0
+            ),
+            lambda split: data.counts(dataset, split, **at),
+            fixed_head=learners.METHODS[method].head and not plan.options.get("zero_head"),
+            recipe_way=plan.train_way,
+            recipe_query=plan.query,
+            way=way,
+            shot=shot,
+            query=query,
+            train_way=train_way,
+        )
     for line in fitted.said:
         print(line)
     way = fitted.way
     has = learners.options_of(method, network)
     options = {name: value for name, value in plan.options.items() if name in has}  # a recipe's are of Conv-4
     options |= {} if normalisation is None else {"normalisation": normalisation}
+    if inner_rate is not None:
+        if "inner_rate" not in has:
+            raise CourseError(f"{method} has no inner rate: leave --inner-rate out")
+        options["inner_rate"] = inner_rate
     most = has.get("most_ways")
     if most is not None:  # a learner that has a label vector for each class, in training and in validation
         options["most_ways"] = max(way, fitted.train_way, most)
+    if of_images:
+        options["classes"] = fitted.train.classes
     channels, size, _ = fitted.train.shape
     learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, network=network, **options)
+    if start is not None:
+        learners.load_body(learner, start)
     learner = learner.to(place)
     sampler = WithinGroups if within_groups else EpisodeSampler
-    episodes = sampler(fitted.train, fitted.train_way, shot, fitted.train_query, device=place, distort=distort)
+    episodes = (
+        training.Images(fitted.train, device=place)
+        if of_images
+        else sampler(fitted.train, fitted.train_way, shot, fitted.train_query, device=place, distort=distort)
+    )
     validation = None
     if fitted.val is not None:
         validation = sampler(fitted.val, fitted.validation_way, shot, fitted.query, device=place)
     out = out or Path("runs") / f"{method}-{Path(dataset).name}-{way}way-{shot}shot-{recipe}-seed{seed}"
     settings = {
-        "init": "none",  # random weights: nothing was pre-trained
+        "init": "none" if start is None else start.as_posix(),  # none: random weights, nothing was pre-trained
         "dataset": data.lasting_name(dataset),
         "protocol": protocol or ("vinyals" if dataset == "omniglot" else None),
         "drawn": drawn,
         "way": way,
         "shot": shot,
         "query": fitted.query,
-        "train_way": fitted.train_way,
-        "train_query": fitted.train_query,
-        "budget": recipe,  # what a recipe was called when the first runs were kept: those can go on
-        "device": str(place),
+        "device": str(devices.pick(device)),  # of several processes each may have a GPU of its own
     }
+    if of_images:
+        settings["train_classes"] = fitted.train.classes
+    else:
+        settings["train_way"] = fitted.train_way
+    if start is None:
+        settings["budget"] = recipe  # what a recipe was called when the first runs were kept: those can go on
+        settings |= {} if of_images else {"train_query": fitted.train_query}
+    else:  # so that a table tells neither FLOP nor a command: those of the run that it began with would be missing
+        settings["recipe"] = recipe
     if dataset not in datasets.NAMES:  # a folder may get more classes, or lose some, and then others move
         settings["classes"] = {"train": list(fitted.train.names), "val": list(fitted.val.names) if validation else []}
     if validation is not None and fitted.validation_way != way:
@@ -129,7 +165,10 @@ def train(
     if distort:
         settings["distort"] = distort
     steps = plan.steps if steps is None else steps
-    print(f"{method} on {dataset}: {steps} steps of {plan.tasks} x {fitted.train_way}-way {shot}-shot on {place}")
+    plan = replace(plan, tasks=tasks or plan.tasks, rate=plan.rate if rate is None else rate)
+    one_step = f"{fitted.train_way}-way {shot}-shot"
+    one_step = f"1 image of {fitted.train.classes} classes" if of_images else one_step
+    print(f"{method} on {dataset}: {steps} steps of {plan.tasks} x {one_step} on {place}")
     training_run.by_recipe(
         learner,
         episodes,
@@ -143,8 +182,16 @@ def train(
         precision=precision,
         validation=validation,
         resume=resume,
+        skip_damaged=skip_damaged,
         settings=settings,
     )
+
+
+def _check_of_images(method: str, given: dict[str, Any]) -> None:
+    """Raise CourseError for an option of episodes, where a method is trained on single images."""
+    for option, value in given.items():
+        if value:
+            raise CourseError(f"--{option} is for training on episodes, and {method} trains on images: leave it out")
 
 
 def _recipe(asked: str | None, budget: str | None) -> str:

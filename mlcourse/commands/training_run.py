@@ -1,26 +1,65 @@
-"""What every `mlcourse train …` does at the end: train by a recipe, keep the run, say how it ended."""
+"""What every `mlcourse train …` shares: options, and the end: train by a recipe, keep the run, say how it ended."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlcourse.commands.data import SKIP_HELP
+
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
+    import torch
+
+    from mlcourse.distributed import Alone
     from mlcourse.learners import Learner, Recipe
+
+ShortRecipe = Annotated[
+    str, typer.Option(help="smoke (a few steps, to see that it runs) or short (at most ten minutes on 2 cores)")
+]
+Steps = Annotated[int | None, typer.Option(help="outer steps, in place of the recipe's")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Out = Annotated[Path | None, typer.Option(help="folder of the run (default: one in runs)")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint, if there is one")]
+DataRoot = Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")]
+Download = Annotated[bool, typer.Option("--download", help="fetch a missing data set")]
+SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help=SKIP_HELP)]
+
+
+def begin(device: str) -> tuple[Alone, torch.device]:
+    """The processes that train together (`torchrun`, or this one alone), and the device of this one of them."""
+    from mlcourse import devices, distributed, threads
+
+    together = distributed.join()
+    together.quiet()
+    place = together.place(devices.pick(device))
+    devices.keep_freed_memory()
+    threads.limit()
+    return together, place
 
 
 def by_recipe(
-    learner: Learner, source: Any, plan: Recipe, *, steps: int, out: Path, chosen_on: str, **settings: Any
+    learner: Learner,
+    source: Any,
+    plan: Recipe,
+    *,
+    steps: int,
+    out: Path,
+    chosen_on: str,
+    settings: dict[str, Any],
+    skip_damaged: bool = False,
+    **more: Any,
 ) -> None:
     """`training.train` by the numbers of a recipe, into `out`, and a line on what came of it.
 
-    chosen_on: what the best step was chosen on, such as "validation classes". settings: more of `training.train`.
+    chosen_on: what the best step was chosen on, such as "validation classes". settings: what is kept of the run beside
+    its numbers; skip_damaged is kept, too, where it is true. more: of `training.train`.
     Leaves with exit code 130 when it was interrupted: what was learnt is kept.
     """
-    from mlcourse import training
+    from mlcourse import distributed, memory, training
 
+    together = distributed.current()
     print(f"the run is kept in {out}")
     history = training.train(
         learner,
@@ -32,12 +71,15 @@ def by_recipe(
         validate_every=plan.validate_every,
         validation_episodes=plan.validation_episodes,
         out=out,
-        **settings,
+        settings=settings | ({"skip_damaged": True} if skip_damaged else {}),
+        **more,
     )
+    together.leave()
     done = len(history.losses)
     if history.interrupted:
         print(f"stopped after {done} of {steps} steps; what was learnt is in {out}, --resume goes on")
         raise typer.Exit(130)
     best = f", best at step {history.best_step} on {chosen_on}" if history.validations else ""
     others = "".join(f", {name} {value:.3g} in the last steps" for name, value in history.others.items())
-    print(f"{done} steps in {history.seconds:.0f} s{best}{others}. Next: mlcourse evaluate {out}")
+    cost = f"{history.seconds:.0f} s, peak memory {memory.peak():.0f} MiB"
+    print(f"{done} steps in {cost}{best}{others}. Next: mlcourse evaluate {out}")

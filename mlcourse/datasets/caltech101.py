@@ -43,6 +43,34 @@ SPLITS = {
     }.items()
 }
 
+# Which classes a network has met that was pre-trained on ImageNet with labels: for each of ours a label of its 1,000,
+# as torchvision writes it, that names the thing, a kind of it, or the whole that it is a part of. Where there are
+# several, one is named. In doubt a class counts as met. (By hand; a class may stand in the background of any photo.)
+IN_IMAGENET = {
+    "accordion": "accordion", "airplanes": "airliner", "ant": "ant", "barrel": "barrel", "beaver": "beaver",
+    "binocular": "binoculars", "butterfly": "monarch", "camera": "reflex camera", "cannon": "cannon",
+    "car_side": "sports car", "ceiling_fan": "electric fan", "cellphone": "cellular telephone",
+    "chair": "folding chair", "cougar_body": "cougar", "cougar_face": "cougar", "crab": "rock crab",
+    "crayfish": "crayfish", "crocodile": "African crocodile", "crocodile_head": "African crocodile", "cup": "cup",
+    "dalmatian": "dalmatian", "dolphin": "killer whale", "dragonfly": "dragonfly",
+    "electric_guitar": "electric guitar", "elephant": "Indian elephant", "ewer": "pitcher", "flamingo": "flamingo",
+    "flamingo_head": "flamingo", "grand_piano": "grand piano", "hedgehog": "porcupine", "kangaroo": "wallaby",
+    "ketch": "yawl", "lamp": "table lamp", "laptop": "laptop", "Leopards": "leopard", "llama": "llama",
+    "lobster": "American lobster", "minaret": "mosque", "Motorbikes": "moped", "nautilus": "chambered nautilus",
+    "panda": "giant panda", "pizza": "pizza", "platypus": "platypus", "revolver": "revolver", "rooster": "cock",
+    "saxophone": "sax", "schooner": "schooner", "scorpion": "scorpion", "soccer_ball": "soccer ball",
+    "starfish": "starfish", "stop_sign": "street sign", "strawberry": "strawberry", "tick": "tick",
+    "trilobite": "trilobite", "umbrella": "umbrella", "watch": "digital watch", "wild_cat": "lynx",
+    "windsor_chair": "rocking chair",
+}  # fmt: skip
+# Classes that none of the 1,000 names, but of which one is a near relative.
+NEAR_IMAGENET = {
+    "emu": "ostrich", "euphonium": "French horn", "ferry": "liner", "garfield": "comic book", "gerenuk": "gazelle",
+    "hawksbill": "loggerhead", "ibis": "spoonbill", "mandolin": "banjo", "mayfly": "lacewing", "menorah": "candle",
+    "pagoda": "stupa", "snoopy": "comic book", "stegosaurus": "triceratops", "brontosaurus": "triceratops",
+    "sunflower": "daisy",
+}  # fmt: skip
+
 
 def load(split: str, *, root: str | Path | None, size: int | None, download: bool) -> ClassImages:
     """One split; see `mlcourse.datasets.load`."""

@@ -34,7 +34,7 @@ def load(split: str, *, root: str | Path | None, size: int | None, download: boo
         raise CourseError(f"mnist has test digits only, none for split {split!r}: train on glyphs or omniglot")
     if size not in (None, SIZE):
         raise CourseError(f"size {size} is not there: digits are stored at {SIZE}×{SIZE}, leave size out")
-    place = _place(root, download)
+    place = folder(root, download)
     labels, pictures = _read(place / FILES["labels"], 1), _read(place / FILES["images"], 3)
     if len(labels) != len(pictures) or pictures.shape[1:] != (SIZE, SIZE) or labels.max() >= CLASSES:
         raise CourseError(f"{place} holds files that are not MNIST's: remove them, and load with download")
@@ -54,16 +54,16 @@ def counts(split: str, *, root: str | Path | None) -> dict[str, int]:
     """Class name -> number of its pictures; see `mlcourse.datasets.counts`."""
     if "test" not in local.parts_of(split):
         return {}
-    labels = _read(_place(root, False) / FILES["labels"], 1)
+    labels = _read(folder(root) / FILES["labels"], 1)
     return {str(digit): int((labels == digit).sum()) for digit in range(CLASSES)}
 
 
-def _place(root: str | Path | None, download: bool) -> Path:
-    """The folder `raw` of the first copy that there is."""
+def folder(root: str | Path | None, download: bool = False) -> Path:
+    """The folder `raw` of the first copy that there is. Raises CourseError where there is none."""
     place = local.default_root() if root is None else Path(root)
-    for folder in FOLDERS:
-        if (place / folder / "raw").is_dir():
-            return place / folder / "raw"
+    for name in FOLDERS:
+        if (place / name / "raw").is_dir():
+            return place / name / "raw"
     return local.find(FOLDERS[0], root, _download if download else None) / "raw"
 
 

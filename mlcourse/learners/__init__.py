@@ -8,6 +8,7 @@ import pkgutil
 
 from mlcourse.learners.base import Learner
 from mlcourse.learners.building import build, completed, most_ways, options_of, shape_of
+from mlcourse.learners.distillation import DistilledClassifier, DistilledLearner, LearntImages, soft_cross_entropy
 from mlcourse.learners.hypernet import HyperNetwork
 from mlcourse.learners.implicit import ImplicitMAML
 from mlcourse.learners.incontext import InContextLearner
@@ -22,15 +23,16 @@ from mlcourse.learners.relation import RelationNetwork
 from mlcourse.learners.reptile import Reptile
 from mlcourse.learners.ridge import R2D2, ridge
 from mlcourse.learners.saving import CHECKPOINT, CONFIG, PREVIOUS, WEIGHTS, check_saving, load, load_run, restore, save
-from mlcourse.learners.transfer import FineTune
+from mlcourse.learners.transfer import FineTune, MetaBaseline, PretrainedBody, choose_rate, load_body
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 
 __all__ = [
-    "ANIL", "CHECKPOINT", "CONFIG", "MAML", "METHODS", "PREVIOUS", "R2D2", "WEIGHTS", "FeatureModulation", "FineTune",
-    "HyperNetwork", "ImplicitMAML", "InContextLearner", "Learner", "MatchingNetwork", "MetaNetwork", "Method", "Paper",
-    "PixelNeighbours", "PrototypicalNetwork", "Recipe", "RelationNetwork", "Reptile", "build",
-    "check_saving", "completed", "load", "load_run", "most_ways", "options_of", "prototypes", "recipe", "register",
-    "restore", "ridge", "save", "shape_of", "squared_distances",
+    "ANIL", "CHECKPOINT", "CONFIG", "MAML", "METHODS", "PREVIOUS", "R2D2", "WEIGHTS", "DistilledClassifier",
+    "DistilledLearner", "FeatureModulation", "FineTune", "HyperNetwork", "ImplicitMAML", "InContextLearner", "Learner",
+    "LearntImages", "MatchingNetwork", "MetaBaseline", "MetaNetwork", "Method", "Paper", "PixelNeighbours",
+    "PretrainedBody", "PrototypicalNetwork", "Recipe", "RelationNetwork", "Reptile", "build", "check_saving",
+    "choose_rate", "completed", "load", "load_body", "load_run", "most_ways", "options_of", "prototypes", "recipe",
+    "register", "restore", "ridge", "save", "shape_of", "soft_cross_entropy", "squared_distances",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlcourse.episodes import check_positive
+from mlcourse.episodes import check_positive, uniform_of_tasks
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State, way_of
 from mlcourse.learners.methods import Paper, register
@@ -107,7 +107,7 @@ class InContextLearner(MetricLearner):
             )
         if generator is None:
             return self.labels[:way].repeat(tasks, 1, 1)
-        drawn = torch.rand(tasks, self.most_ways, generator=generator).argsort(1)[:, :way]
+        drawn = uniform_of_tasks(tasks, self.most_ways, generator=generator).argsort(1)[:, :way]
         return self.labels[drawn.to(self.labels.device)]
 
     def keep(self, z: Tensor, support_y: Tensor, labels: Tensor | None = None) -> State:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcourse import inner
+from mlcourse.episodes import uniform_of_tasks
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
 from mlcourse.learners.maml import ADAPTED, MAML, recipes_of_relatives
@@ -73,7 +74,7 @@ class Reptile(MAML):
         for _ in range(self.inner_steps):
             some = x, y
             if self.inner_batch is not None and self.inner_batch < images:
-                rows = torch.rand(tasks, images, generator=generator).argsort(1)[:, : self.inner_batch]
+                rows = uniform_of_tasks(tasks, images, generator=generator).argsort(1)[:, : self.inner_batch]
                 some = x[number, rows], y[number, rows]
             settings = {"steps": 1, "rate": self.inner_rate, "loss": self.summed(way), "create_graph": False}
             fast = inner.adapt(self.call_tasks, fast, *some, **settings)

@@ -23,7 +23,8 @@ def largest_curvature(
     check_number("rounds", rounds, least=1)
     params = {name: value.detach().requires_grad_() for name, value in params.items()}
     slope = _flat(inner.gradient(loss(params), params, create_graph=True))
-    v, size = torch.randn(slope.shape, generator=generator, dtype=slope.dtype), torch.zeros(())
+    v, size = torch.randn(slope.shape, generator=generator, dtype=slope.dtype, device=generator.device), torch.zeros(())
+    v = v.to(slope.device)  # drawn where the generator lives, so that a seed means the same everywhere
     if not slope.requires_grad:  # linear: the slope is the same everywhere
         return 0.0
     for _ in range(rounds):

@@ -106,9 +106,9 @@ def by_autograd(theta: Tensor, task: Task) -> Tensor:
 
 def by_differences(theta: Tensor, task: Task, h: float = 3e-3) -> Tensor:
     """The exact meta-gradient [n] by Richardson's differences, one weight after the other: 4n inner processes."""
-    units = torch.eye(len(theta), dtype=theta.dtype)
+    units = torch.eye(len(theta), dtype=theta.dtype, device=theta.device)
     slopes = [richardson(lambda at: meta_loss(at, task), theta, unit, h) for unit in units]
-    return _finite(torch.tensor(slopes, dtype=theta.dtype), task)
+    return _finite(theta.new_tensor(slopes), task)
 
 
 def rate_gradient(theta: Tensor, task: Task) -> Tensor:
@@ -119,7 +119,7 @@ def rate_gradient(theta: Tensor, task: Task) -> Tensor:
     """
     *before, last = path(theta, task)
     p = gradient(task.outer_loss, last)
-    total = torch.zeros((), dtype=p.dtype)
+    total = p.new_zeros(())
     for phi in reversed(before):
         total = total - p @ gradient(task.inner_loss, phi)
         p = p - task.rate * hessian_vector(task.inner_loss, phi, p)

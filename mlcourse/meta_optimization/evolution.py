@@ -390,7 +390,7 @@ class Estimator(nn.Module):
         inner.refuse_inference_mode()  # before the trajectories move on
         value, gradient, at = self.window(self.lam(), self.at(), generator=generator, draws=batch)
         for name, tensor in at.tensors().items():
-            setattr(self, self._names[name], tensor)
+            setattr(self, self._names[name], tensor.to(self.get_buffer(self._names[name]).device))
         gradients = leaves(gradient)
         norm = torch.cat([g.flatten() for g in gradients]).norm()
         if not torch.isfinite(norm):

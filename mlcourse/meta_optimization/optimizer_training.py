@@ -23,7 +23,7 @@ from mlcourse import devices, statistics, training
 from mlcourse.episodes import check_positive
 from mlcourse.errors import CourseError, check_number
 from mlcourse.meta_optimization import learned_optimizers, small_tasks
-from mlcourse.meta_optimization.evolution import Estimator
+from mlcourse.meta_optimization.evolution import Estimator, leaves
 from mlcourse.meta_optimization.learned_optimizers import SGD, Adam, MLPRule, Rule, curves, inner_training, tune_rate
 from mlcourse.meta_optimization.small_tasks import Family, Sample
 from mlcourse.statistics import Paired
@@ -178,7 +178,8 @@ def _at_the_end(rule: Adam, family: Family, tasks: Sample, horizon: int, rates: 
         return family.validation(state["params"], state["task"])
 
     of_tasks = torch.func.vmap(one, in_dims=(None, 0))
-    losses = torch.func.vmap(of_tasks, in_dims=(0, None))(torch.tensor(rates, dtype=torch.float64), tasks)
+    each = torch.tensor(rates, dtype=torch.float64, device=leaves(tasks["start"])[0].device)
+    losses = torch.func.vmap(of_tasks, in_dims=(0, None))(each, tasks)
     return losses.double().mean(1).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 

@@ -91,7 +91,7 @@ def estimates(
     _check_generator(way, generator)
     length = _length(problem, way, truncation)
     lams, draws, at = lam.expand(count), problem.draw(count, generator), None
-    total = torch.zeros(count, dtype=lam.dtype)
+    total = lam.new_zeros(count)
     for _ in range(problem.horizon // length):
         gradient, at = _window(problem, lams, draws, way, at, length, pairs, sigma, generator)
         total = total + gradient

@@ -21,7 +21,8 @@ machine, and on who else uses it.
 goes on: finished trials are kept, a trial that was cut off does not count and is not gone on with. Several processes
 may call it with one file at the same time. Each looks at the number of finished trials before it starts a new one, so P
 processes end with at most P − 1 trials more than asked for; one process ends with exactly as many. `MEMORY` in place of
-a file keeps nothing.
+a file keeps nothing. In place of a file one may give the URL of a database that Optuna speaks to, such as
+`postgresql://user@host/search`, for processes on several machines; `sqlite:///rates.sqlite3` is that file.
 
 **Seeds.** The draws of a trial depend on the seed, on its number in the file and, for TPE, on the trials finished
 before it. So one process that is not interrupted gives the same trials for the same seed.
@@ -43,7 +44,9 @@ import json
 import math
 import numbers
 import random
+import re
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -62,6 +65,8 @@ SAMPLERS = ("tpe", "random")
 PRUNERS = ("median", "halving")
 STUDY = "mlcourse"  # the name of the one study in a file
 STARTUP = 10  # random trials before TPE begins; Optuna's own number
+BROKEN = (RuntimeError, OSError, ImportError, ValueError)  # what else a database that is none may raise
+STARTS = 8  # how often a process tries to open a database that others are opening
 WAIT = 60  # seconds that a process waits while another one writes
 
 
@@ -253,6 +258,7 @@ def minimise(
     seed: int = 0,
     startup: int = STARTUP,
     first: Mapping[str, Any] | None = None,
+    of: str = "",
 ) -> Found:
     """Search until the study in `file` has `trials` finished trials, or has spent `cost`, whichever comes first.
 
@@ -260,7 +266,7 @@ def minimise(
         says what the loss is now, and that n units (a whole number of 1 or more) were spent since the last report. Each
         report is written to the file, which takes some milliseconds: report in steps that are worth it.
     space: Uniform, LogUniform, Integer, Choice by name. The file remembers it and takes no other.
-    file: where the study is kept; MEMORY keeps it nowhere.
+    file: where the study is kept, or the URL of a database; MEMORY keeps it nowhere.
     trials, cost: at least one of the two. The trial that crosses `cost` still ends, so at most one trial more is spent.
     sampler: "tpe" (the first `startup` trials are random; then all parameters are drawn together, so that it sees which
         values go with which), or "random".
@@ -271,15 +277,17 @@ def minimise(
     seed: a whole number of 0 or more.
     first: the values of the first trial of a new study, such as what one used until now; None leaves it to the sampler.
         Where that trial was cut off before any other ended, it is done again.
+    of: what is searched for, in words. A study that was made for something else is refused.
 
     A loss that is not finite counts as infinite: training that ran away is a result. An exception of the objective
     comes through; its trial does not count. Raises CourseError for what it cannot search, and for a file that is
-    damaged, is no study, or holds a study of another space.
+    damaged, is no study, or holds a study of another space or of something else.
     """
     _check_space(space)
     _check_wishes(trials, cost, sampler, pruner, seed, startup)
     _check_first(first, space)
     with _opened(file, space) as study:
+        _check_same(study, file, of)
         if first is not None and _first_is_due(study):
             study.enqueue_trial(dict(first))
         study.pruner = _pruner(pruner)
@@ -291,10 +299,24 @@ def minimise(
 
 def load(file: str | Path) -> Found:
     """The finished trials in a file, without running any. Raises CourseError as `minimise` does."""
-    if str(file) == MEMORY or not Path(file).exists():
+    file = _file_of(file)
+    if str(file) == MEMORY or not (_is_url(file) or Path(file).exists()):
         raise CourseError(f"there is no study {file}; `minimise` makes one")
     with _opened(file, None) as study:
         return _found(study)
+
+
+def _check_same(study: Any, file: str | Path, of: str) -> None:
+    """Raise CourseError where a study was made for something else; a new one keeps what it is made for."""
+    kept = study.user_attrs.get("of")
+    if kept is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr("of", kept := of)
+    if (kept or "") != of:
+        where = _without_password(str(file))
+        raise CourseError(
+            f"{where} holds a search of {kept or 'something else'}, this is one of {of or 'nothing named'}; "
+            "take another file or database"
+        )
 
 
 def _check_wishes(trials, cost, sampler, pruner, seed, startup) -> None:
@@ -457,12 +479,16 @@ def _opened(file: str | Path, space: Space | None) -> Iterator[optuna.Study]:
     if str(file) == MEMORY:
         yield optuna.create_study(storage=optuna.storages.InMemoryStorage())
         return
-    path = Path(file).expanduser()
+    file = _file_of(file)
+    path = _without_password(file) if _is_url(file) else Path(file).expanduser()
     try:
-        storage, study = _open_file(path, space)
-    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, RuntimeError, OSError) as error:
+        storage, study = _open_url(file, space) if _is_url(file) else _open_file(path, space)
+    except CourseError:
+        raise
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, *BROKEN) as error:
         reason = " ".join(str(error).split())[:150]
-        raise CourseError(f"{path} cannot be read as a study ({reason}); delete it, or take another file") from error
+        remedy = "look at the URL, and at the database" if _is_url(file) else "delete it, or take another file"
+        raise CourseError(f"{path} cannot be read as a study ({reason}); {remedy}") from error
     try:
         yield study
     except (StorageInternalError, SQLAlchemyError) as error:
@@ -488,16 +514,66 @@ def _open_file(path: Path, space: Space | None):
         connect = partial(sqlite3.connect, path, timeout=WAIT, check_same_thread=False)
         with _quiet():
             storage = optuna.storages.RDBStorage(f"sqlite:///{STUDY}", engine_kwargs={"creator": connect})
-        study = optuna.create_study(storage=storage, study_name=STUDY, load_if_exists=True)
-        kept = study.user_attrs.get("space")
-        if kept is None and space is not None:
-            study.set_user_attr("space", kept := _in_words(space))
+        return storage, _study_in(storage, path, space)
+
+
+def _study_in(storage: Any, where: Path | str, space: Space | None):
+    """The one study, which is made if it is not there. Raises CourseError where it is of another space."""
+    import optuna
+
+    study = optuna.create_study(storage=storage, study_name=STUDY, load_if_exists=True)
+    kept = study.user_attrs.get("space")
+    if kept is None and space is not None:
+        study.set_user_attr("space", kept := _in_words(space))
     if space is not None and kept != _in_words(space):
         storage.engine.dispose()
         raise CourseError(
-            f"{path} holds a study of another space, {kept}; take another file, or the space it was made for"
+            f"{where} holds a study of another space, {kept}; take another file, or the space it was made for"
         )
-    return storage, study
+    return study
+
+
+def _is_url(file: str | Path) -> bool:
+    return isinstance(file, str) and "://" in file
+
+
+def _file_of(file: str | Path) -> str | Path:
+    """The file of an SQLite URL: it is opened as a file is, so that several processes may begin at once."""
+    if not (_is_url(file) and file.startswith("sqlite://")):
+        return file
+    path = file.removeprefix("sqlite:///")
+    if path == file or not path or "?" in path:
+        raise CourseError(f"{file} names no file; give sqlite:///FOLDER/NAME.sqlite3, or the path by itself")
+    return path
+
+
+def _without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    return re.sub(r"((?:password|passwd|pwd)=)[^&]*", r"\1…", re.sub(r"://([^:/@]*):[^@]*@", r"://\1:…@", url))
+
+
+def _open_url(url: str, space: Space | None):
+    """A study in a database on a server.
+
+    Where several processes begin at once, one of them makes the tables and the study, and the others may stumble over
+    it; they try again.
+    """
+    import optuna
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+    for left in reversed(range(STARTS)):
+        try:
+            with _quiet():
+                storage = optuna.storages.RDBStorage(url)
+            return storage, _study_in(storage, _without_password(url), space)
+        except (ArgumentError, NoSuchModuleError):
+            raise
+        except (StorageInternalError, SQLAlchemyError, AssertionError):
+            if not left:
+                raise
+            time.sleep(random.uniform(0.2, 1.0))
+    raise AssertionError("unreachable")
 
 
 def _check_file(path: Path) -> None:

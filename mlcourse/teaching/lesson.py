@@ -8,7 +8,6 @@ session.end()
 """
 
 import os
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +17,12 @@ from typing import Any
 
 import torch
 
-from mlcourse import datasets, devices, threads
+from mlcourse import datasets, devices, memory, threads
 from mlcourse.errors import CourseError
 from mlcourse.teaching import figures
 from mlcourse.teaching.progress import predict, reveal
 
-__all__ = ["BUDGETS", "IMPORT_CELL", "Session", "expected", "peak_memory", "predict", "reveal", "start"]
+__all__ = ["BUDGETS", "IMPORT_CELL", "Session", "expected", "predict", "reveal", "start"]
 
 BUDGETS = ("smoke", "lesson", "paper")
 
@@ -66,7 +65,7 @@ class Session:
         if self.device.type == "cuda":
             gpu = f", {torch.cuda.max_memory_allocated(self.device) / 2**20:.0f} MiB on the GPU"
         seconds = time.perf_counter() - self.began
-        print(f"Notebook {self.notebook}, {self.budget}: {seconds:.0f} s, peak memory {peak_memory():.0f} MiB{gpu}.")
+        print(f"Notebook {self.notebook}, {self.budget}: {seconds:.0f} s, peak memory {memory.peak():.0f} MiB{gpu}.")
 
 
 def start(
@@ -78,6 +77,7 @@ def start(
     dataset: str = "glyphs",
     takes: Sequence[str] = (*datasets.NAMES, datasets.FOLDER),
     least: Mapping[str, tuple[int, int]] | None = None,
+    makes: str | None = None,
 ) -> Session:
     """Begin a notebook: read and check the parameters, set style and threads, print one line.
 
@@ -89,6 +89,7 @@ def start(
         dataset: a name that `mlcourse.datasets.load` takes, or a folder.
         takes: which data sets the notebook works with: such names, and "folder" for a folder of class folders.
         least: split → (classes, pictures in each class) that the notebook needs of its data.
+        makes: data that the notebook makes itself, by name; then it takes this and nothing else.
 
     Raises CourseError for a value that is none of these, for data that the notebook does not take, and for a local copy
     that is missing: now, and not in the cell that needs it.
@@ -99,7 +100,10 @@ def start(
     if budget not in BUDGETS:
         raise CourseError(f"BUDGET is {budget!r}; set one of {', '.join(BUDGETS)}")
     where = devices.pick(device)
-    datasets.check(dataset, takes, least or {})
+    if makes is None:
+        datasets.check(dataset, takes, least or {})
+    elif dataset != makes:
+        raise CourseError(f"this takes {makes}, but not {dataset!r}: set DATASET to {makes!r}")
     # PyTorch says this of itself, when `torch.func.jvp` is first called; a learner can do nothing about it
     warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=FutureWarning)
     figures.use_style()
@@ -109,7 +113,7 @@ def start(
     cpu = f"CPU, {count} thread" + "s" * (count != 1)
     cpu += f" ({given_up} fewer, since other programs are busy)" if given_up else ""
     chosen = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu
-    data = f"data {dataset} (taken: {datasets.taken(takes)})"
+    data = f"data {dataset} (taken: {makes or datasets.taken(takes)})"
     print(f"Notebook {notebook}: budget {budget}, seed {seed}, {data}, {chosen}, PyTorch {torch.__version__}")
     return Session(notebook, seed, budget, where, str(dataset))
 
@@ -136,15 +140,3 @@ def expected(error: type[Exception], words: str = "") -> Iterator[None]:
         raise CourseError(
             f"this cell should show {error.__name__}{hint}, but it ran: restart the kernel, run from the top"
         )
-
-
-def peak_memory() -> float:
-    """The largest memory this process has held at once, in MiB."""
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB

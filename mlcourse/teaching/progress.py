@@ -29,13 +29,13 @@ def path() -> Path:
 def passes() -> list[dict]:
     """The passed exercises, sorted: dicts with `exercise` ("01.2"), `title` and `when` (ISO 8601, UTC)."""
     entries = _read().get("passes", {})
-    return [{"exercise": key, **entry} for key, entry in sorted(entries.items()) if isinstance(entry, dict)]
+    return [{**entry, "exercise": key} for key, entry in sorted(entries.items()) if isinstance(entry, dict)]
 
 
 def guesses() -> list[dict]:
     """The guesses, sorted: dicts with `key` ("01.p1"), `question`, `choice` and `when`."""
     entries = _read().get("guesses", {})
-    return [{"key": key, **entry} for key, entry in sorted(entries.items()) if isinstance(entry, dict)]
+    return [{**entry, "key": key} for key, entry in sorted(entries.items()) if isinstance(entry, dict)]
 
 
 def record_pass(exercise: str, title: str) -> None:

@@ -18,11 +18,12 @@ from pathlib import Path
 import anywidget
 import ipywidgets
 import matplotlib.pyplot as plt
+import torch
 import traitlets
 from matplotlib.figure import Figure
 
 from mlcourse.errors import CourseError
-from mlcourse.teaching import figures
+from mlcourse.teaching import figures, stacks
 from mlcourse.teaching.output import image_tag, picture
 
 
@@ -122,7 +123,7 @@ class Explorer:
         self._defaults = self.values()
         self.image, self.text = ipywidgets.HTML(), ipywidgets.HTML()
         self.narrator = Narrator(list(self.controls.values()))
-        self._first = self._render()  # before anything is shown: an error of the first drawing is raised
+        self._first = self._render(self._defaults)  # before anything is shown: an error of the first drawing is raised
         self._place(*self._first)
         self.reset = ipywidgets.Button(description="Reset", tooltip="Put all controls back to where they started")
         self.reset.on_click(lambda _: self.put_back())
@@ -151,7 +152,17 @@ class Explorer:
         if text:
             shown.forms["text/html"] += f"<p>{html.escape(text)}</p>"
             shown.forms["text/plain"] += f"\n{text}"
+        if stacks.wanted():
+            with torch.random.fork_rng(devices=[]):  # what comes after draws the numbers that it draws without a site
+                page = stacks.recorded(self.controls, self._frame, small=len(data) < stacks.SMALL)
+            shown.forms["text/html"] = page
         shown.show()
+
+    def _frame(self, values: dict) -> str:
+        """A picture of the site: drawn for these values, all others as at the start. No control moves."""
+        data, alt, width, height, text = self._render(self._defaults | values)
+        below = f"<p>{html.escape(text)}</p>" if text else ""
+        return image_tag(data, alt, width=width, height=height) + below
 
     def _changed(self, _=None) -> None:
         # The drawing happens inside the message's own handler on purpose. The front end holds further values of a
@@ -160,15 +171,15 @@ class Explorer:
             return
         self.narrator.hear()
         try:
-            self._place(*self._render())
+            self._place(*self._render(self.values()))
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             self.image.value = f'<p role="alert">This picture cannot be drawn. {html.escape(reason)}</p>'
             self.text.value = ""
 
-    def _render(self) -> tuple[bytes, str, int, int, str]:
-        """Draw the present values: PNG, alternative text, width, height, text below."""
-        values, open_before = self.values(), set(plt.get_fignums())
+    def _render(self, values: dict) -> tuple[bytes, str, int, int, str]:
+        """Draw these values: PNG, alternative text, width, height, text below."""
+        open_before = set(plt.get_fignums())
         try:
             made = self._draw(**values, **({"fig": self._fig} if self._reuses else {}))
             fig, text = made if isinstance(made, tuple) else (made, "")

@@ -12,4 +12,16 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
         "which pixels belong to what a drawing shows?",
         ("every-character", "template-matching", "untrained-unet", "untrained-prototypes", "untrained-colour-groups"),
     ),
+    "detection": (
+        "where is what a drawing shows, if it is there at all?",
+        (
+            "matched-boxes",
+            "pixel-boxes",
+            "every-box",
+            "template-boxes",
+            "untrained-matched-boxes",
+            "untrained-correlation",
+        ),
+    ),
+    "faces": ("is it the same person?", ("face-pixels", "fisherfaces")),
 }

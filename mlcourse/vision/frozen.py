@@ -20,7 +20,16 @@ from mlcourse.errors import CourseError
 from mlcourse.learners.base import State
 from mlcourse.networks import pretrained
 from mlcourse.networks.pretrained import backbone as make_backbone
-from mlcourse.vision.segmentation import Segmenter, check_logits, dice_loss, intersection_over_union, pixel_counts
+from mlcourse.vision.segmentation import (
+    Segmenter,
+    check_device,
+    check_logits,
+    check_pictures,
+    check_precision,
+    dice_loss,
+    intersection_over_union,
+    pixel_counts,
+)
 
 FAR = 1e4  # a logit that is certain
 
@@ -49,9 +58,32 @@ class PhotoSegmenter(Segmenter):
     """A learner on masks with void pixels (below 0): they count neither in the loss nor in the scores.
 
     It takes bool masks, too. The loss, the scores and their names are those of `Segmenter`: the cross-entropy is the
-    mean over the known pixels. Both raise CourseError for a mask that is all void, `score` also for logits that are
-    nan.
+    mean over the known pixels. Both raise CourseError for a mask that is all void or holds numbers above 1, `score`
+    also for logits that are nan.
     """
+
+    asked_about = "query photos"
+
+    def check_support(self, support_x: Tensor, support_y: Tensor) -> None:
+        """Raise CourseError for photos that `check_pictures` refuses, and for masks that say nothing of them.
+
+        Of the photos of a task one at least must show the class.
+        """
+        check_pictures("support photos", support_x, channels=self.channels, like=self.first_tensor())
+        if support_y.dim() != 4 or support_y.shape[:2] != support_x.shape[:2]:
+            shapes = f"{tuple(support_x.shape)} and {tuple(support_y.shape)}"
+            raise CourseError(
+                f"photos and masks have the shapes {shapes}; give [tasks, images, C, H, W] and [tasks, images, H, W]"
+            )
+        if self.channels is not None and support_y.shape[2:] != support_x.shape[3:]:
+            raise CourseError(
+                f"support photos are of {tuple(support_x.shape[3:])} pixels, their masks of "
+                f"{tuple(support_y.shape[2:])}; give masks of the photos' size"
+            )
+        check_device("masks", support_y, support_x)
+        _check_numbers(support_y)
+        if not (support_y > 0).flatten(1).any(1).all():
+            raise CourseError("a support mask is empty: mark the class in one photo of each task at least")
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         known, truth = _known(prediction, target), (target > 0).to(prediction.dtype)
@@ -76,6 +108,7 @@ def _known(prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.shape != target.shape:
         shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
         raise CourseError(f"logits and masks have the shapes {shapes}; give [tasks, queries, H, W] twice")
+    _check_numbers(target)
     known = target >= 0
     blank = int((~known.flatten(2).any(2)).sum())
     if blank:
@@ -86,32 +119,48 @@ def _known(prediction: Tensor, target: Tensor) -> Tensor:
     return known
 
 
+def _check_numbers(masks: Tensor) -> None:
+    """Raise CourseError for masks of other numbers than 1, 0 and void: they would be taken for the class."""
+    if masks.is_floating_point() or (masks.dtype != torch.bool and masks.numel() and int(masks.max()) > 1):
+        given = masks.dtype if masks.is_floating_point() else int(masks.max())
+        raise CourseError(f"masks hold {given}; give 1 for the class, 0 for all else, and -1 for void, or bool")
+
+
 class MapPrototypes(PhotoSegmenter):
     """Masked-average prototypes on maps of features, wherever these come from (`maps`).
 
     Masks are int64 or bool [tasks, images, H, W]; below 0 is void. predict → [tasks, queries, H, W], H and W those of
-    the support masks: `scale` times the cosine to the class minus the cosine to the background.
+    the support masks, or where the queries are photos those of the queries: `scale` times the cosine to the class minus
+    the cosine to the background.
 
     Raises CourseError for a support set without a pixel of the class.
     """
 
     scale = 20.0  # of cosines, as PANet has it: it matters in training only
+    channels = None
 
     def maps(self, x: Tensor) -> Tensor:
         """Features [tasks, images, D, h, w] of what stands in an episode; here they are that already."""
         return x
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_: object) -> State:
+        self.check_support(support_x, support_y)
         masks = support_y.long()  # of bool masks, too: nothing there is void
-        if not (masks > 0).flatten(1).any(1).all():
-            raise CourseError("a support mask is empty: mark the class in one photo of each task at least")
         found = self.maps(support_x)
         prototypes = [F.normalize(pooled(found, here), dim=1) for here in (masks > 0, masks == 0)]
         return {"towards": prototypes[0] - prototypes[1], "size": tuple(masks.shape[2:])}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
-        cosines = torch.einsum("tidhw,td->tihw", F.normalize(self.maps(query_x), dim=2), state["towards"])
-        return self.scale * F.interpolate(cosines, state["size"], mode="bilinear", align_corners=False)
+        self.check_queries(query_x, state)
+        found, towards = self.maps(query_x), state["towards"]
+        if found.shape[2] != towards.shape[1]:
+            raise CourseError(
+                f"the queries have maps of {found.shape[2]} features, the support set has {towards.shape[1]}; take the "
+                "same network and strides for both"
+            )
+        cosines = torch.einsum("tidhw,td->tihw", F.normalize(found, dim=2), towards)
+        size = state["size"] if self.channels is None else tuple(query_x.shape[3:])
+        return self.scale * F.interpolate(cosines, size, mode="bilinear", align_corners=False)
 
 
 class FrozenPrototypes(MapPrototypes):
@@ -122,6 +171,7 @@ class FrozenPrototypes(MapPrototypes):
     Raises CourseError where the backbone is not installed.
     """
 
+    channels = (1, 3)  # grey photos are repeated
     trains_on = "nothing"
 
     def __init__(
@@ -148,6 +198,7 @@ class TrainedPrototypes(MapPrototypes):
     first block.
     """
 
+    channels = (3,)
     normalisation = "running"
 
     def __init__(self, width: int = 32):
@@ -159,6 +210,7 @@ class TrainedPrototypes(MapPrototypes):
         self.network = nn.Sequential(*blocks[:-1])  # cosines need both signs
 
     def maps(self, x: Tensor) -> Tensor:
+        check_precision("photos", x, self.network)
         return self.network(F.avg_pool2d(x.flatten(0, 1), 2)).unflatten(0, x.shape[:2])
 
 
@@ -168,6 +220,8 @@ class ConstantMask(PhotoSegmenter):
     size: height and width of the masks. As it is made it says "all of it is the class"; `fit` learns the mask that is
     best for the queries of other tasks.
     """
+
+    channels = None  # it looks at none of them
 
     def __init__(self, size: int):
         super().__init__()
@@ -184,7 +238,9 @@ class ConstantMask(PhotoSegmenter):
         return self
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_: object) -> State:
+        self.check_support(support_x, support_y)
         return {"like": support_x.new_zeros(len(support_x))}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
+        self.check_queries(query_x, state)
         return self.mask.to(query_x.dtype).expand(*query_x.shape[:2], -1, -1)

@@ -32,7 +32,8 @@ class PhotoTasks:
     Episode: support_x float32 [tasks, shot, 3, S, S] in [0, 1] (or features [tasks, shot, D, h, w]); support_y int64
     [tasks, shot, S, S]: 1, 0 or VOID; query_x, query_y likewise; classes int64 [tasks, 1], an index into maps.classes.
 
-    Raises CourseError where a class has too few photos for a task, or features are not those of as many photos.
+    Raises CourseError where a class has too few photos for a task, or features are not those of as many photos, or
+    nan.
     """
 
     gives = "episodes"
@@ -53,6 +54,12 @@ class PhotoTasks:
         if features is not None and (features.dim() != 4 or len(features) != len(maps.images)):
             raise CourseError(
                 f"features are {tuple(features.shape)} for {len(maps.images)} photos; give [photos, D, h, w]"
+            )
+        if features is not None and not (features.is_floating_point() and features.isfinite().all()):
+            wrong = int((~features.isfinite()).sum())
+            raise CourseError(
+                f"features are {features.dtype}, {wrong} of them nan or infinite; give finite floating point numbers, "
+                "as networks.pretrained.features computes them"
             )
         self.maps, self.shot, self.query, self.least = maps, shot, query, least
         self.device = torch.device(device)

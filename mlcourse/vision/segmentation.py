@@ -72,7 +72,8 @@ class SceneTasks:
         self.levels = _levels(characters_per_scene)
         self.how = recipe_of(recipe)
         self.same_picture = self.how.same_picture if same_picture is None else same_picture
-        _check_characters(characters, shot, scenes, self.same_picture)
+        needed = shot if self.same_picture else shot + scenes
+        check_characters(characters, needed, f"shot {shot} with scenes {scenes} needs")
         self.characters, self.recipe, self.shot, self.scenes, self.size = characters, recipe, shot, scenes, size
         self.device = torch.device(device)
         self.way = 1
@@ -97,7 +98,7 @@ class SceneTasks:
         numbers = torch.rand(tasks, sum(sizes), generator=generator, dtype=torch.float64).split(sizes, 1)
         level = torch.tensor(self.levels)[(numbers[0] * len(self.levels)).long()].flatten()
         target = (numbers[1] * self.characters.classes).long()
-        pictures = _in_random_order(numbers[2], self.characters.counts[target])
+        pictures = in_random_order(numbers[2], self.characters.counts[target])
         shown = pictures[:, : self.shot]
         hidden = shown[:, :1] if self.same_picture else pictures[:, self.shot : self.shot + self.scenes]
         drawing, mask = drawings(
@@ -155,22 +156,25 @@ def _levels(given: int | Sequence[int]) -> tuple[int, ...]:
     return levels
 
 
-def _check_characters(characters: ClassImages, shot: int, count: int, same_picture: bool) -> None:
+def check_characters(characters: ClassImages, needed: int, asked: str, fewer: str = "fewer") -> None:
+    """Raise CourseError where scenes cannot be made: of one class, or of a class with too few pictures.
+
+    asked, fewer: the words before and after the numbers: what needs so many pictures, and what to give fewer of.
+    """
     if characters.classes < 2:
         raise CourseError(
             f"{characters.name} {characters.split} has {characters.classes} class; a scene needs 2 or more: the "
             "target's, and one of the others"
         )
-    needed = shot if same_picture else shot + count
     smallest = int(characters.counts.argmin())
     if int(characters.counts[smallest]) < needed:
         raise CourseError(
-            f"shot {shot} with scenes {count} needs {needed} pictures per class, but {characters.names[smallest]!r} of "
-            f"{characters.name} {characters.split} has {int(characters.counts[smallest])}: give fewer, or leave it out"
+            f"{asked} {needed} pictures per class, but {characters.names[smallest]!r} of {characters.name} "
+            f"{characters.split} has {int(characters.counts[smallest])}: give {fewer}, or leave it out"
         )
 
 
-def _in_random_order(numbers: Tensor, counts: Tensor) -> Tensor:
+def in_random_order(numbers: Tensor, counts: Tensor) -> Tensor:
     """Of each row 0 … count − 1 in random order, then what is too many: [rows, most], [rows, 1] → [rows, most]."""
     beyond = torch.arange(numbers.shape[1]) >= counts
     return (numbers + beyond).argsort(1)
@@ -273,14 +277,36 @@ DEFINITIONS = (
 # ------------------------------------------------------------------ learners
 
 
+SLACK = 1e-3  # how far beyond 0 and 1 a colour may be: photos that were resized are rounded
+
+
 class Segmenter(Learner):
     """What all learners of this file share: the loss, the scores, and the check of what comes in.
 
     The metric is the foreground IoU of each scene, and its mean over the scenes of a task. `score` gives the counts of
     pixels beside it, summed over the scenes of the task, which the other definitions are made of.
+
+    A learner begins its `inner_process` with `check_support`, and whatever looks at scenes with `check_queries`.
+    channels: how many its pictures may have; None: they are maps of features. asked_about: how an error names them.
     """
 
     metric = Metric("foreground IoU")
+    channels: tuple[int, ...] | None = (1, 3)
+    asked_about = "scenes"
+
+    def check_support(self, support_x: Tensor, support_y: Tensor) -> None:
+        """Raise CourseError for drawings, or masks of them, that teach nothing: see `check_drawings`."""
+        check_drawings(support_x, support_y, channels=self.channels, like=self.first_tensor())
+
+    def check_queries(self, query_x: Tensor, taught: State | None = None) -> None:
+        """Raise CourseError for scenes that `check_pictures` refuses, and for those of other tasks than were taught."""
+        check_pictures(self.asked_about, query_x, channels=self.channels, like=self.first_tensor(taught))
+        check_tasks(query_x, taught)
+
+    def first_tensor(self, taught: State | None = None) -> Tensor | None:
+        """One tensor of what was taught, or of the learner: it tells the device. None: the learner holds none."""
+        held = (*(taught or {}).values(), *self.parameters(), *self.buffers())
+        return next((one for one in held if isinstance(one, Tensor)), None)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy of each pixel plus 1 − soft Dice of each scene.
@@ -336,16 +362,80 @@ def _check_bool(masks: Tensor) -> None:
         raise CourseError(f"masks are {masks.dtype}; give bool (a learner of photos also takes masks with void)")
 
 
-def check_drawings(support_x: Tensor, support_y: Tensor) -> None:
-    """Raise CourseError for masks that do not fit the drawings, are not bool, or have no pixel to look for.
+def check_pictures(
+    what: str, x: Tensor, *, channels: tuple[int, ...] | None = (1, 3), like: Tensor | None = None
+) -> None:
+    """Raise CourseError for pictures that say nothing, before anything is made of them.
 
-    support_x [tasks, shot, C, h, w], support_y bool [tasks, shot, h, w].
+    A nan is no colour: a learner that asks which pixels are ink would find none, and answer as if the scene were empty.
+
+    what: how the error names them. x: floating point [tasks, images, C, H, W], one or more of each, finite, in [0, 1].
+    channels: what C may be; None: x are maps of features, of any C and any finite values. like: on whose device x must
+    be.
     """
+    if x.dim() != 5 or not x.is_floating_point() or not x.numel():
+        raise CourseError(
+            f"{what} are {x.dtype} {tuple(x.shape)}; give floating point numbers [tasks, images, C, H, W], one or more "
+            "of each"
+        )
+    check_device(what, x, like)
+    wrong = int((~x.isfinite()).sum())
+    if wrong:
+        raise CourseError(
+            f"{wrong} of the {x.numel()} values of the {what} are nan or infinite, and say nothing: look at how "
+            "they were made"
+        )
+    if channels is None:
+        return
+    if x.shape[2] not in channels:
+        raise CourseError(f"{what} have {x.shape[2]} channels; give {' or '.join(map(str, channels))}")
+    low, high = (float(end) for end in x.aminmax())
+    if low < -SLACK or high > 1 + SLACK:
+        raise CourseError(
+            f"{what} have values from {low:.4g} to {high:.4g}; give colours in [0, 1] (divide bytes by 255)"
+        )
+
+
+def check_tasks(query_x: Tensor, taught: State | None) -> None:
+    """Raise CourseError where the queries are of more or fewer tasks than a state, whose tensors are [tasks, …]."""
+    counts = {len(one) for one in (taught or {}).values() if isinstance(one, Tensor)}
+    if counts - {len(query_x)}:
+        raise CourseError(
+            f"the queries are of {len(query_x)} tasks, but {counts.pop()} tasks were taught: ask about the same tasks"
+        )
+
+
+def check_device(what: str, x: Tensor, like: Tensor | None) -> None:
+    """Raise CourseError where x is on another device than `like` (None: any will do)."""
+    if like is not None and x.device != like.device:
+        raise CourseError(
+            f"{what} are on {x.device}, but the learner, or what it was taught, is on {like.device}: bring both to one "
+            "device with .to()"
+        )
+
+
+def check_precision(what: str, x: Tensor, network: torch.nn.Module) -> None:
+    """Raise CourseError for pictures of another floating point type than a network's weights."""
+    own = next((one.dtype for one in network.parameters()), x.dtype)
+    if x.dtype != own:
+        raise CourseError(f"{what} are {x.dtype}, but the network's weights are {own}: bring both to one with .to()")
+
+
+def check_drawings(
+    support_x: Tensor, support_y: Tensor, *, channels: tuple[int, ...] | None = (1, 3), like: Tensor | None = None
+) -> None:
+    """Raise CourseError for drawings that `check_pictures` refuses, and for masks that say nothing of them.
+
+    support_x [tasks, shot, C, h, w], support_y bool [tasks, shot, h, w], each with a pixel or more. channels, like: as
+    in `check_pictures`.
+    """
+    check_pictures("drawings", support_x, channels=channels, like=like)
     if support_y.shape != support_x.shape[:2] + support_x.shape[3:]:
         shapes = f"{tuple(support_x.shape)} and {tuple(support_y.shape)}"
         raise CourseError(
             f"drawings and masks have the shapes {shapes}; give [tasks, shot, C, h, w] and [tasks, shot, h, w]"
         )
+    check_device("masks", support_y, support_x)
     _check_bool(support_y)
     if not support_y.flatten(2).any(2).all():
         raise CourseError("the mask of a drawing has no pixel, so nothing says what to look for; mark the character")
@@ -365,12 +455,13 @@ class ConditionedUNet(Segmenter):
     def __init__(self, network: Recorded, *, localisation: float = 1.0) -> None:
         super().__init__()
         self.network, self.localisation = network, localisation
+        self.channels = _channels(network)
         self.normalisation = normalisation_of(network)
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
-        check_drawings(support_x, support_y)
+        self.check_support(support_x, support_y)
         ink = support_y.to(support_x.dtype).unsqueeze(2).expand(-1, -1, self.network.in_channels, -1, -1)
-        vectors = self.network.describe(_images(ink, self.network.in_channels))
+        vectors = self.network.describe(_images(ink, self.network, "drawings"))
         return {"vector": vectors.unflatten(0, support_x.shape[:2]).mean(1)}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
@@ -378,9 +469,10 @@ class ConditionedUNet(Segmenter):
 
     def located(self, state: State, query_x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The logits, and the fit of each level to the drawing, [tasks · queries, h, w]: where it sees the target."""
+        self.check_queries(query_x, state)
         tasks, count = query_x.shape[:2]
         vectors = state["vector"].unsqueeze(1).expand(-1, count, -1).flatten(0, 1)
-        logits, fits = self.network(_images(query_x, self.network.in_channels), vectors)
+        logits, fits = self.network(_images(query_x, self.network), vectors)
         return logits.unflatten(0, (tasks, count)), fits
 
     def outer_process(self, batch: Episode, **_) -> tuple:
@@ -393,11 +485,15 @@ class ConditionedUNet(Segmenter):
 
 
 def localisation_loss(fit: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy over places: fit [n, h, w], logits; bool masks [n, H, W] of the target, each with a pixel or more.
+    """Cross-entropy over places: fit [n, h, w], logits; bool masks [n, H, W] of the target.
 
     The answer is the share of the mask's pixels at each place. Where places are as large as the target, one of them
-    holds all.
+    holds all. A scene without the target is nowhere to be found: it does not count. Without any, the loss is 0.
     """
+    there = masks.flatten(1).any(1)
+    if not there.any():
+        return fit.sum() * 0
+    fit, masks = fit[there], masks[there]
     share = F.adaptive_avg_pool2d(masks.to(fit.dtype).unsqueeze(1), fit.shape[1:]).flatten(1)
     share = share / share.sum(1, keepdim=True)
     return -(share * fit.flatten(1).log_softmax(1)).sum(1).mean()
@@ -418,18 +514,20 @@ class MaskedPrototypes(Segmenter):
     def __init__(self, network: Recorded, *, alpha: float = 20.0, alignment: float = 1.0) -> None:
         super().__init__()
         self.network, self.alpha, self.alignment = network, alpha, alignment
+        self.channels = _channels(network)
         self.normalisation = normalisation_of(network)
 
     def features(self, x: Tensor) -> Tensor:
         """Features of unit length: [tasks, images, C, H, W] → [tasks, images, D, H, W]."""
-        z = self.network(_images(x, self.network.in_channels))
+        z = self.network(_images(x, self.network))
         return F.normalize(z, dim=1).unflatten(0, x.shape[:2])
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
-        check_drawings(support_x, support_y)
+        self.check_support(support_x, support_y)
         return masked_prototypes(self.features(support_x), support_y)
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
+        self.check_queries(query_x, state)
         return self.compare(state, self.features(query_x))
 
     def compare(self, state: State, features: Tensor) -> Tensor:
@@ -438,7 +536,8 @@ class MaskedPrototypes(Segmenter):
         return self.alpha * torch.einsum("tidhw,td->tihw", features, direction)
 
     def outer_process(self, batch: Episode, **_) -> tuple:
-        check_drawings(batch.support_x, batch.support_y)
+        self.check_support(batch.support_x, batch.support_y)
+        self.check_queries(batch.query_x)
         support, query = self.features(batch.support_x), self.features(batch.query_x)
         prediction = self.compare(masked_prototypes(support, batch.support_y), query)
         loss = self.loss(prediction, batch.query_y)
@@ -467,10 +566,16 @@ def masked_prototypes(features: Tensor, masks: Tensor) -> State:
     return pooled
 
 
-def _images(x: Tensor, channels: int) -> Tensor:
+def _channels(network: Recorded) -> tuple[int, ...]:
+    """How many channels the pictures of a network may have: its own number, or one, which is repeated."""
+    return tuple(sorted({1, network.in_channels}))
+
+
+def _images(x: Tensor, network: Recorded, what: str = "pictures") -> Tensor:
     """[tasks, images, C, H, W] → [tasks · images, channels, H, W], channels last; grey becomes equal channels."""
+    check_precision(what, x, network)
     x = x.flatten(0, 1)
-    x = x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x
+    x = x.expand(-1, network.in_channels, -1, -1) if x.shape[1] == 1 else x
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -483,9 +588,11 @@ class EveryCharacter(Segmenter):
     trains_on = "nothing"
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
+        self.check_support(support_x, support_y)
         return {}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
+        self.check_queries(query_x, state)
         return torch.where(query_x.amax(2) > 0, 1.0, -1.0)
 
 
@@ -510,10 +617,11 @@ class TemplateMatching(Segmenter):
         self.scales, self.turns = tuple(scales), tuple(turns)
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
-        check_drawings(support_x, support_y)
+        self.check_support(support_x, support_y)
         return {"ink": support_y.to(support_x.dtype)}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
+        self.check_queries(query_x, state)
         rows = [self._answered(ink, x) for ink, x in zip(state["ink"], query_x, strict=True)]
         return torch.where(torch.stack(rows), 1.0, -1.0)
 
@@ -629,11 +737,12 @@ class ColourGroups(Segmenter):
         return F.normalize(parts.embeddings(self.network, self._framed(masks)), dim=1)
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, **_) -> State:
-        check_drawings(support_x, support_y)
+        self.check_support(support_x, support_y)
         with evaluation_mode(self):
             return {"prototype": self._prototypes(self.embed(support_y.flatten(0, 1)), support_y.shape[1])}
 
     def predict(self, state: State, query_x: Tensor) -> Tensor:
+        self.check_queries(query_x, state)
         masks, scene = colour_groups(query_x.flatten(0, 1), self.least)
         with evaluation_mode(self):
             fits = self._fits(self.embed(masks), state["prototype"], scene, query_x.shape[1])
@@ -644,7 +753,8 @@ class ColourGroups(Segmenter):
 
         The drawings and the groups go through the encoder together, so that in training both see the same statistics.
         """
-        check_drawings(batch.support_x, batch.support_y)
+        self.check_support(batch.support_x, batch.support_y)
+        self.check_queries(batch.query_x)
         masks, scene = colour_groups(batch.query_x.flatten(0, 1), self.least)
         support, query = batch.support_y.flatten(0, 1), batch.query_y.flatten(0, 1)
         z = F.normalize(parts.embeddings(self.network, torch.cat([self._framed(support), self._framed(masks)])), dim=1)

@@ -312,8 +312,13 @@ def interval(value: float, draws: Tensor, people: int, *, least: float = 0.0, mo
             f"{len(draws)} draws of {people} people all give {100 * value:.1f} %, so they cannot tell how far that is "
             "from the rate of others: test on more people"
         )
-    half = student_quantile(people - 1) * math.sqrt(people / (people - 1) * draws.var().item())
+    half = half_width(draws, people)
     return Sure(value, max(value - half, least), min(value + half, most), people)
+
+
+def half_width(draws: Tensor, people: int) -> float:
+    """Half of the 95 % interval from bootstrap draws [draws] of so many people: t · s · √(G/(G − 1))."""
+    return student_quantile(people - 1) * math.sqrt(people / (people - 1) * draws.var().item())
 
 
 def on_other_people(pairs: Pairs, fmr: float, seed: int = 0) -> tuple[float, float]:

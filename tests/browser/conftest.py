@@ -1,7 +1,9 @@
 """JupyterLab in a headless browser.
 
-`lab(path)` copies a notebook into an empty folder, starts JupyterLab there and opens it in Chromium. It returns an
+`lab(path)` copies a notebook into an empty folder of a running JupyterLab and opens it in Chromium. It returns an
 `Opened`: `.page` is playwright's page, `.run_all()` runs the notebook, `.work` is the learner's folder (MLCOURSE_WORK).
+All notebooks share one server, and a kernel is a fork of a warm process (`warm.py`). A notebook's variables are set in
+its kernel, before the first cell.
 
     def test_something(lab):
         notebook = lab("notebooks/00_start_here.ipynb")
@@ -32,10 +34,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import warm
 
 from mlcourse.commands.lab import CONFIG
+from mlcourse.site.pdf import BROWSERS
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -45,6 +48,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past the closed proxy of CI
 PROXY = {"server": "http://127.0.0.1:9", "bypass": "127.0.0.1"}  # "discard": nothing listens there
 # The course's own settings, and every cell in the page, also those out of sight
 SHIPPED = json.loads((CONFIG / "labconfig" / "default_setting_overrides.json").read_text(encoding="utf-8"))
@@ -86,6 +90,16 @@ class Opened:
         errors = self.page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg")
         assert errors.count() == 0, errors.all_inner_texts()
 
+    def run(self, code: str) -> None:
+        """Run code in the kernel, beside the cells."""
+        self.page.evaluate(
+            """async (code) => {
+                const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+                await kernel.requestExecute({ code, silent: true, store_history: false }).done;
+            }""",
+            code,
+        )
+
     def wait_for(self, script: str, seconds: float = 30):
         """Wait until the JavaScript expression is true."""
         return self.page.wait_for_function(script, timeout=1000 * seconds)
@@ -124,14 +138,7 @@ class Course(Opened):
 
     def end_kernels(self) -> None:
         """End all kernels, as ending the server would."""
-        for session in json.loads(self._ask("GET", "sessions")):
-            self._ask("DELETE", f"sessions/{session['id']}")
-
-    def _ask(self, method: str, what: str) -> bytes:
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        asked = urllib.request.Request(f"{self.server}/api/{what}?token={self.token}", method=method)
-        with direct.open(asked, timeout=60) as answer:
-            return answer.read()
+        _end_kernels(self.server, self.token)
 
 
 @pytest.fixture(scope="session")
@@ -158,44 +165,80 @@ def chromium():
         browser.close()
 
 
+class Lab:
+    """One JupyterLab for all notebooks of a test process, started again when it is gone."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.process, self.opened, self.starts = folder, None, 0, 1
+
+    def open(self, chromium, path: Path | str, variables: dict[str, str], stack: contextlib.ExitStack) -> Opened:
+        """Open a copy of a notebook in a folder of its own; the stack closes it and ends its kernel."""
+        if self.process is None or self.process.poll() is not None:
+            (self.process, self.address, self.token), self.starts = _at_most_twice(lambda: _start_server(self.folder))
+        self.opened += 1
+        place = self.folder / "root" / str(self.opened)
+        place.mkdir(parents=True)
+        shutil.copy(path, place)
+        context = chromium.new_context(viewport={"width": 1200, "height": 1000})
+        stack.callback(_end_kernels, self.address, self.token)
+        stack.callback(context.close)
+        opened = Opened(context.new_page(), self.folder / "work" / str(self.opened))
+        opened.page.on("request", lambda request: _note_foreign(request.url, opened.foreign))
+        where = f"{self.opened}/{Path(path).name}?reset&token={self.token}"
+        opened.page.goto(f"{self.address}/lab/tree/{where}", timeout=60_000)
+        _until(lambda: opened.page.evaluate(READY), 90, "the kernel does not become ready (has the notebook one?)")
+        opened.run(f"import os; os.environ.update({variables | {'MLCOURSE_WORK': str(opened.work)}!r}); del os")
+        stack.callback(_assert_offline, opened.foreign)
+        return opened
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(tmp_path_factory):
+    """The server that all notebooks share: it starts with the first one."""
+    server = Lab(tmp_path_factory.mktemp("lab"))
+    yield server
+    if server.process is not None:
+        _stop(server.process)
+
+
 @pytest.fixture
-def lab(chromium, tmp_path, record_property):
+def lab(chromium, jupyterlab, record_property):
     """`lab(path)` opens a copy of the notebook in JupyterLab and returns an `Opened`."""
     with contextlib.ExitStack() as stack:
 
         def open_notebook(path: Path | str, **variables: str) -> Opened:
-            folder = tmp_path / f"lab{len(list(tmp_path.glob('lab*')))}"
-            root, work = folder / "root", folder / "work"
-            root.mkdir(parents=True)
-            shutil.copy(path, root)
-            environment = {"MLCOURSE_BUDGET": "smoke", "MLCOURSE_WORK": str(work), **variables}
-            (process, address, token), starts = _at_most_twice(lambda: _start_server(folder, root, environment))
-            stack.callback(_stop, process)
-            context = chromium.new_context(viewport={"width": 1200, "height": 1000})
-            stack.callback(context.close)
-            opened = Opened(context.new_page(), work)
-            opened.page.on("request", lambda request: _note_foreign(request.url, opened.foreign))
-            record_property("browser", json.dumps({"server": starts, "browser": chromium.starts}))
-            opened.page.goto(f"{address}/lab/tree/{Path(path).name}?token={token}", timeout=60_000)
-            _until(lambda: opened.page.evaluate(READY), 90, "the kernel does not become ready (has the notebook one?)")
-            stack.callback(_assert_offline, opened.foreign)
+            opened = jupyterlab.open(chromium, path, variables, stack)
+            record_property("browser", json.dumps({"server": jupyterlab.starts, "browser": chromium.starts}))
             return opened
 
         yield open_notebook
 
 
+@pytest.fixture(scope="module")
+def module_lab(chromium, jupyterlab):
+    """As `lab`, for a notebook that all tests of a file share."""
+    with contextlib.ExitStack() as stack:
+        yield lambda path, **variables: jupyterlab.open(chromium, path, variables, stack)
+
+
 @pytest.fixture
 def door(chromium, tmp_path, record_property):
-    """`door(*arguments)` runs `mlcourse lab`, opens the address that it prints, and returns a `Course`."""
+    """`door(*arguments)` runs `mlcourse lab`, opens the address that it prints, and returns a `Course`.
+
+    Its kernels start warm, unless a test is about the very start (`cold`).
+    """
     with contextlib.ExitStack() as stack:
 
-        def open_course(*arguments: str, own: dict[str, str] | None = None, width: int = 1280) -> Course:
+        def open_course(
+            *arguments: str, own: dict[str, str] | None = None, width: int = 1280, cold: bool = False
+        ) -> Course:
             folder = tmp_path / f"course{len(list(tmp_path.glob('course*')))}"
             work = folder / "work"
             work.mkdir(parents=True)
             for name, content in (own or {}).items():
                 (work / name).write_text(content, encoding="utf-8")
             environment = {"MLCOURSE_BUDGET": "smoke", "MLCOURSE_WORK": str(work)}
+            environment |= {} if cold else {"JUPYTER_PATH": warm.jupyter_path("python3")}
             (process, said), starts = _at_most_twice(lambda: _start_course(folder, arguments, environment))
             stack.callback(_stop, process)
             context = chromium.new_context(viewport={"width": width, "height": 800})
@@ -247,12 +290,15 @@ def _at_most_twice(start):
         return start(), 2
 
 
-def _start_server(folder: Path, root: Path, variables: dict[str, str]):
-    """Start JupyterLab with folders of its own. Returns (process, address, token)."""
+def _start_server(folder: Path):
+    """Start JupyterLab with folders of its own and warm kernels. Returns (process, address, token)."""
+    root = folder / "root"
+    root.mkdir(exist_ok=True)
     home = folder / f"jupyter-{secrets.token_hex(3)}"
     names = {"CONFIG_DIR": "config", "RUNTIME_DIR": "runtime", "DATA_DIR": "data"}
-    environment = {**os.environ, **variables, "IPYTHONDIR": str(home / "ipython")}
+    environment = {**os.environ, "MLCOURSE_BUDGET": "smoke", "IPYTHONDIR": str(home / "ipython")}
     environment |= {f"JUPYTER_{variable}": str(home / name) for variable, name in names.items()}
+    environment["JUPYTER_PATH"] = warm.jupyter_path("python3")
     environment |= {f"JUPYTERLAB_{name.upper()}_DIR": str(home / name) for name in ("settings", "workspaces")}
     for name, value in SETTINGS.items():
         file = home / "settings" / f"{name.replace(':', '/')}.jupyterlab-settings"
@@ -278,10 +324,21 @@ def _start_server(folder: Path, root: Path, variables: dict[str, str]):
     return process, address, token
 
 
+def _end_kernels(address: str, token: str) -> None:
+    """End all kernels of a server."""
+
+    def ask(method: str, what: str) -> bytes:
+        asked = urllib.request.Request(f"{address}/api/{what}?token={token}", method=method)
+        with DIRECT.open(asked, timeout=60) as answer:
+            return answer.read()
+
+    for session in json.loads(ask("GET", "sessions")):
+        ask("DELETE", f"sessions/{session['id']}")
+
+
 def _answers(address: str) -> bool:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past the closed proxy of CI
     try:
-        with direct.open(address, timeout=5) as answer:
+        with DIRECT.open(address, timeout=5) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False

@@ -6,6 +6,7 @@ import re
 import nbformat
 import pytest
 from drawing import Pad
+from expecting import expect
 from nbformat.v4 import new_code_cell, new_notebook
 from slider import Slider
 
@@ -62,14 +63,14 @@ def errors(course):
 
 
 def test_the_address_opens_notebook_00_and_asks_nothing(door, tmp_path):
-    course = door()
+    course = door(cold=True)
     assert course.said.endswith("\n")
     assert re.search(r"/lab/tree/00_start_here\.ipynb\?token=\w+$", course.said.rstrip())
     page = course.page
     page.wait_for_timeout(3000)  # JupyterLab asks about its news a second after the page is there
     page.screenshot(path=tmp_path / "first.png")
-    assert page.get_by_role("heading", name="Start here").count() == 1
-    assert page.locator(".jp-Launcher").count() == 0
+    expect(page.get_by_role("heading", name="Start here")).to_have_count(1)
+    expect(page.locator(".jp-Launcher")).to_have_count(0)
     assert page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts() == []
     assert page.evaluate("window.jupyterapp.shell.currentWidget.context.path") == "00_start_here.ipynb"
     names = page.locator(".jp-DirListing-itemText")
@@ -137,7 +138,7 @@ def test_a_reopened_notebook_shows_what_it_showed_and_says_how_it_lives_again(ti
         page.screenshot(path=tmp_path / f"reopened-{time}.png")
         assert errors(tiny) == 0
         assert all("run the cells above" in text and "then this cell" in text for text in lines(tiny))
-        assert page.locator("img[alt='A straight line that rises from nought to 1.00']").count() == 1
+        expect(page.locator("img[alt='A straight line that rises from nought to 1.00']")).to_have_count(1)
         assert page.get_by_role("radio", name="down", include_hidden=True).is_checked()
         assert Pad(page).percentages == shown
         # what nobody would answer cannot be moved
@@ -204,22 +205,25 @@ def test_a_copy_that_jupyterlab_saved_or_ran_is_unchanged(door, tmp_path):
 # ---- a lesson that has run ----
 
 
-@pytest.mark.parametrize("number", ["00", "01"])
-def test_solutions_stay_folded_after_run_all(door, tmp_path, number):
-    course = door("--notebook", number)
-    course.run_all(seconds=300)
-    page = course.page
+def solutions_are_folded(page):
     page.wait_for_timeout(500)
-    page.screenshot(path=tmp_path / "folded.png")
     solutions = page.locator(".jp-Notebook .jp-CodeCell", has_text=re.compile("^def solution_", re.M))
     assert solutions.count() >= 3
     assert [cell.evaluate("cell => cell.offsetHeight") for cell in solutions.all()] == [0] * solutions.count()
-    assert page.get_by_role("heading", name="The end").is_visible()
+    expect(page.get_by_role("heading", name="The end")).to_be_visible()
 
 
-def test_passed_and_not_yet_differ_in_sign_and_colour(door, tmp_path):
+def test_solutions_stay_folded_after_run_all(door, tmp_path):
+    course = door("--notebook", "01")
+    course.run_all(seconds=300)
+    course.page.screenshot(path=tmp_path / "folded.png")
+    solutions_are_folded(course.page)
+
+
+def test_solutions_stay_folded_and_passed_and_not_yet_differ_in_sign_and_colour(door, tmp_path):
     course = door()
     course.run_all(seconds=300)
+    solutions_are_folded(course.page)
     looks = {}
     for verdict in course.page.locator(".jp-OutputArea [role=status]:not(.mlcourse-kernel)").all():
         colour = verdict.evaluate("verdict => getComputedStyle(verdict).borderLeftColor")

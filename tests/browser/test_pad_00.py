@@ -2,6 +2,7 @@
 
 import pytest
 from drawing import CLEAR_QUERY, Pad
+from expecting import expect
 
 from mlcourse import places
 from mlcourse.teaching.pad.samples import sample_sets
@@ -13,11 +14,23 @@ SIGNS = next(one for one in sample_sets() if one["name"] == "Signs")
 A, B, C, D, E = SIGNS["support"]
 
 
-@pytest.fixture
-def opened(lab):
-    notebook = lab(NOTEBOOK)
+@pytest.fixture(scope="module")
+def notebook(module_lab):
+    """Notebook 00, run once for all tests."""
+    notebook = module_lab(NOTEBOOK)
     notebook.run_all(seconds=180)
     return notebook
+
+
+@pytest.fixture
+def opened(notebook):
+    """The notebook with an empty pad, as it is after its cells have run."""
+    pad = Pad(notebook.page)
+    yield notebook
+    notebook.page.evaluate("document.body.style.zoom = ''")
+    pad.root.get_by_label("Who answers?").select_option(index=0)
+    pad.press("Clear all boxes")
+    pad.press(CLEAR_QUERY)
 
 
 def test_draw_and_be_understood(opened, tmp_path, record_property):
@@ -37,7 +50,7 @@ def test_draw_and_be_understood(opened, tmp_path, record_property):
     pad.finger(B)
     assert pad.verdict.startswith("This is B (")
     assert pad.percentages != before
-    assert pad.root.get_by_label("Drawing to classify: 2 strokes").count() == 1
+    expect(pad.root.get_by_label("Drawing to classify: 2 strokes")).to_have_count(1)
     opened.page.screenshot(path=tmp_path / "finger.png")
 
     pad.press(CLEAR_QUERY)
@@ -52,8 +65,8 @@ def test_keyboard_undo_clear_and_who_answers(opened):
     pad = Pad(opened.page)
     pad._answered(lambda: pad.button('Fill the boxes with the sample drawings "Runes"').press("Enter"))
     assert pad.verdict.startswith("This is ")
-    assert pad.root.get_by_text("the pad drew").count() == 1
-    assert opened.page.locator(".jp-Notebook.jp-mod-editMode").count() == 0  # Enter did not open a cell
+    expect(pad.root.get_by_text("the pad drew")).to_have_count(1)
+    expect(opened.page.locator(".jp-Notebook.jp-mod-editMode")).to_have_count(0)  # Enter did not open a cell
     first = pad.percentages
     pad._answered(lambda: pad.button("Draw another sample to classify").press("Enter"))
     assert pad.percentages != first
@@ -62,9 +75,9 @@ def test_keyboard_undo_clear_and_who_answers(opened):
     assert pad.percentages != before
 
     # The first rune has three strokes; undo takes off one, clear the rest, and an empty box takes no part.
-    assert pad.root.get_by_label("Drawing of character A: 3 strokes").count() == 1
+    expect(pad.root.get_by_label("Drawing of character A: 3 strokes")).to_have_count(1)
     pad.press("Undo the last stroke of character A")
-    assert pad.root.get_by_label("Drawing of character A: 2 strokes").count() == 1
+    expect(pad.root.get_by_label("Drawing of character A: 2 strokes")).to_have_count(1)
     pad.press("Clear character A")
     assert pad.percentages[0] == "–"
     pad.press("Clear all boxes")
@@ -82,16 +95,11 @@ def test_a_zoomed_page_draws_in_the_right_place(opened):
 
 
 def test_an_error_is_shown_in_place_and_the_pad_lives_on(opened):
-    page = opened.page
-    pad = Pad(page)
+    pad = Pad(opened.page)
     pad.press('Fill the boxes with the sample drawings "Signs"')
-    run = """async (code) => {
-        const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-        await kernel.requestExecute({ code }).done;
-    }"""
-    page.evaluate(run, "drawing_pad.recogniser().learner.predict = lambda *a: 1 / 0")
+    opened.run("drawing_pad.recogniser().learner.predict = lambda *a: 1 / 0")
     pad.press("Draw another sample to classify")
     assert pad.verdict == "ZeroDivisionError: division by zero"
-    page.evaluate(run, "del drawing_pad.recogniser().learner.predict")
+    opened.run("del drawing_pad.recogniser().learner.predict")
     pad.press("Draw another sample to classify")
     assert pad.verdict.startswith("This is ")

@@ -2,6 +2,7 @@
 
 import nbformat
 import pytest
+from expecting import expect
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mlcourse.commands import pages
@@ -25,8 +26,8 @@ def test_formulas_are_drawn_and_solutions_are_folded_offline(chromium, tmp_path)
         assert max(heights) > 25  # a fraction and a sum stand higher than a line
         assert [one for one in asked if not one.startswith(("file:", "data:"))] == []
         solution = page.get_by_text("solution = 1")
-        assert not solution.is_visible()
+        expect(solution).to_be_hidden()
         page.get_by_text("Show the code").click()
-        assert solution.is_visible()
+        expect(solution).to_be_visible()
     finally:
         context.close()

@@ -8,16 +8,40 @@ import sys
 from pathlib import Path
 
 import pytest
+import rich.markup
+import typer
 from typer.testing import CliRunner
 
 from mlcourse import commands, places
-from mlcourse.commands import app, one_line
+from mlcourse.commands import COMMANDS, OF_TASKS, app, one_line
 from mlcourse.commands.progress import rows
 from mlcourse.errors import CourseError
 
 
 def mlcourse(*arguments):
     return subprocess.run([sys.executable, "-m", "mlcourse", *arguments], capture_output=True, text=True, timeout=120)
+
+
+def help_texts():
+    """All texts of all helps, as the commands hold them: (command, text)."""
+    group = typer.main.get_command(app)
+    found = [(name, group.get_command(typer.Context(group), name)) for name in [*COMMANDS, *OF_TASKS]]
+    for name, command in found:
+        found += [(f"{name} {part}", one) for part, one in getattr(command, "commands", {}).items()]
+    for name, command in found:
+        yield from (
+            (name, text) for text in [command.help, *(getattr(one, "help", "") for one in command.params)] if text
+        )
+
+
+def test_no_help_swallows_what_stands_in_brackets():
+    """typer reads help as rich's markup, where [weights] is a style; \\[weights] is shown."""
+    texts = list(help_texts())
+    assert len(texts) > 100
+    for name, text in texts:
+        assert rich.markup.render(text).plain == re.sub(r"[\b\f]", "", text).replace("\\[", "["), name
+    assert any("\\[weights]" in text for _, text in texts)
+    assert "[weights]" in CliRunner().invoke(app, ["grade", "--help"]).output
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy():

@@ -10,11 +10,12 @@ import time
 
 import nbformat
 import pytest
+from challenge_helpers import made_card
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from typer.testing import CliRunner
 
-from mlcourse import bench, files, places
+from mlcourse import bench, challenge, files, places
 from mlcourse.commands import COMMANDS, app, console, doctor
 from mlcourse.teaching import progress
 
@@ -31,12 +32,17 @@ CALLS = {
     "data, show": ["data", "show", "{photos}", "--out", "{sheet}"],
     "train": ["train", "prototypical", "--recipe", "smoke", "--steps", "1", "--out", "{out}", "--device", "cpu"],
     "evaluate": ["evaluate", "pixels", "--episodes", "4"],
+    "challenge": ["challenge", "pixels", "--out", "{out}"],
     "table": ["table", "glyphs-5way-1shot"],
+    "search": ["search", "matching", "--recipe", "smoke", "--steps", "1", "--trials", "1", "--database", "{study}"],
+    "site": ["site", "{photos}"],  # a line of refusal: it is not its folder
     "bench": ["bench", "maml", "--workload", "W2", "--rounds", "1", "--no-growth", "--device", "cpu"],
     "run": ["run", "{notebook}", "--budget", "smoke", "--out", "{out}"],
     "tidy": ["tidy", "{notebook}"],
     "golden": ["golden", "{notebook}"],
+    "slides": ["slides", "{notebook}", "--out", "{out}"],
     "grade": ["grade", "--explain"],
+    "hub": ["hub", "{students}", "--folder", "{out}", "--prepare-only"],
     "handout": ["handout", "{out}", "--notebooks", "05"],
     "nothing": [],
     "an error": ["run", "no → notebook"],
@@ -61,7 +67,15 @@ def folders(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         for sample in range(2):
             Image.new("RGB", (9, 9), (60 * number, 90 * sample, 0)).save(folder / f"{sample}.png")
-    return {"out": home / "out", "notebook": notebook, "photos": home / "photos", "sheet": home / "sheet.png"}
+    (home / "class.txt").write_text("anna\n", encoding="utf-8")
+    places = {
+        "study": home / "study.sqlite3",
+        "out": home / "out",
+        "notebook": notebook,
+        "photos": home / "photos",
+        "sheet": home / "sheet.png",
+    }
+    return places | {"students": home / "class.txt"}
 
 
 @pytest.fixture
@@ -76,10 +90,11 @@ def report():
 def test_no_letter_stops_a_command(name, encoding, folders, report, monkeypatch):
     monkeypatch.setattr(bench, "bench", lambda *_, say, **__: say("W2 → α") or report)
     monkeypatch.setattr(doctor, "probe_torch", lambda: TORCH)
+    monkeypatch.setattr(challenge, "run_submission", lambda *_, say, **__: say(0.5, "α → β") or made_card())
     answer = CliRunner(charset=encoding).invoke(app, [part.format(**folders) for part in CALLS[name]])
     assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
-    assert answer.exit_code == (2 if name in ("an error", "nothing") else 0), answer.output
-    assert answer.stdout_bytes.decode(encoding) or name == "an error"
+    assert answer.exit_code == (2 if name in ("an error", "nothing", "site") else 0), answer.output
+    assert answer.stdout_bytes.decode(encoding) or name in ("an error", "site")
     if name.endswith("JSON"):
         json.loads(answer.stdout)
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -143,6 +144,18 @@ def test_the_checksum_is_that_of_the_shells_own_tool(photos):
     (photos / names[0]).rename(photos / "kind 0" / "other.png")
     renamed = data_sets.checksum(photos, [name.replace(names[0], "kind 0/other.png") for name in names])
     assert len({before, changed, renamed}) == 3
+
+
+def test_digits_that_lie_in_two_files_are_shown(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    labels, pictures = bytes(range(10)) * 2, bytes(28 * 28 * 20)
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 20) + labels)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 20, 28, 28) + pictures)
+    answer = command("show", "mnist", "--data-root", tmp_path, "--out", tmp_path / "sheet.png")
+    assert answer.exit_code == 0, answer.output
+    assert "test: 10 classes of 2 pictures" in answer.output
+    assert f"SHA-256 of its pictures: {data_sets.checksum(raw, sorted(os.listdir(raw)))}" in answer.output
 
 
 def test_grey_pictures_are_shown_larger(tmp_path):

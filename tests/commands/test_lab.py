@@ -38,6 +38,14 @@ def test_copies_once(course):
     assert names(work) == {"00_a.ipynb": "first", "01_b.ipynb": "my answers"}
 
 
+def test_the_glossary_goes_along_and_is_that_of_today(course):
+    source, work = course
+    for text in ("first", "second"):
+        (source / "glossary.md").write_text(text)
+        lab.prepare(source, work)
+        assert (work / "glossary.md").read_text() == text
+
+
 def test_update_keeps_answers_and_puts_the_new_version_beside(course, capsys):
     source, work = course
     lab.prepare(source, work)

@@ -600,7 +600,7 @@ def test_the_command_shows_the_metric_and_the_time_left(tmp_path, monkeypatch):
 def test_a_notebook_on_a_narrow_terminal(tmp_path, monkeypatch, stem, name):
     named = []
     monkeypatch.setattr(run, "Progress", lambda what: named.append(what) or console.Progress(what))
-    monkeypatch.setattr(run, "execute", lambda path, executed, **_: run.Outcome(path.stem, "", 0, 0, 0, 0, 1, None))
+    monkeypatch.setattr(run, "execute", lambda path, executed, **_: run.Outcome(path.stem, "", 0, 0, 0, 0, 0, 1, None))
     CliRunner().invoke(app, ["run", str(write(tmp_path, "1", name=f"{stem}.ipynb")), "--out", str(tmp_path / "out")])
     assert named == [name]
 

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
-from mlcourse import files, learners, places
+from mlcourse import datasets, files, learners, places
 from mlcourse.commands import app
 from mlcourse.vision import TASKS, segmentation
 
@@ -125,3 +126,29 @@ def test_the_table_of_tasks_is_all_that_the_commands_ask():
         assert commands.is_file(), commands
         assert asks
         assert isinstance(names, tuple)
+
+
+def test_a_folder_of_drawings_bright_on_dark_makes_scenes_without_its_damaged_ones(tmp_path):
+    """Colours and size of the pictures do not matter; one that cannot be read is an error, or listed when asked."""
+    glyphs = datasets.load("glyphs", "test").select(range(10))
+    for index in range(10):
+        place = tmp_path / "mine" / f"letter{index}"
+        place.mkdir(parents=True)
+        for number, picture in enumerate(glyphs.of_class(index)[:4, 0]):
+            Image.fromarray(picture.numpy()).convert("RGB").resize((40, 40)).save(place / f"{number}.png")
+    arguments = ("train", "segmentation", "--recipe", "smoke", "--characters", 2, "--dataset", tmp_path / "mine")
+    done = command(*arguments, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    for place in (tmp_path / "mine").iterdir():
+        (place / "1.png").write_bytes(b"no picture")
+    refused = command(*arguments, "--out", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "1.png is no readable picture" in refused.stderr
+    done = command(*arguments, "--out", tmp_path / "other", "--skip-damaged")
+    assert done.exit_code == 0, done.output
+    assert "left out of train: " in done.stderr
+    assert "left out of val: " in done.stderr
+    asked = ("evaluate", tmp_path / "other", "--episodes", 2, "--skip-damaged")
+    done = command(*asked)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("left out of test: ") == 2

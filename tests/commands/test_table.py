@@ -58,7 +58,8 @@ def test_a_result_is_kept_where_the_table_looks(inside):
 
 TRAININGS = {
     "one": "prototypical --recipe smoke --seed 3 --optimizer adamw --query 5 --train-way 8",
-    "two": "maml --recipe smoke --way 4 --shot 2 --accumulate 2 --normalisation support --optimizer sgd",
+    "two": "maml --recipe smoke --way 4 --shot 2 --accumulate 2 --normalisation support --optimizer sgd "
+    "--tasks 4 --rate 0.002 --inner-rate 0.3",
 }
 
 
@@ -95,7 +96,8 @@ def test_a_run_that_no_command_makes_has_no_command(inside):
     assert protocols.results.made_by(about, model).startswith("mlcourse train prototypical")
     assert " --precision bfloat16 " in protocols.results.made_by(about | {"precision": "bfloat16"}, model)
     assert protocols.results.made_by(about | {"drawn": True}, model).endswith(" --drawn")
-    for changes in ({"tasks": 2}, {"rate": 0.5}, {"budget": "mine"}, {"finished": False}):
+    assert " --tasks 2 --rate 0.5 " in protocols.results.made_by(about | {"tasks": 2, "rate": 0.5}, model)
+    for changes in ({"schedule": "other"}, {"budget": "mine"}, {"finished": False}):
         assert protocols.results.made_by(about | changes, model) is None
     model.config["options"]["scaled"] = True
     assert protocols.results.made_by(about, model) is None

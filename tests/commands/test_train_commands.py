@@ -12,23 +12,13 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from warm import command
 
 import mlcourse
 from mlcourse import datasets, files
 from mlcourse.commands import app, data
 from mlcourse.datasets import glyphs
 from mlcourse.teaching.pad import strokes
-
-
-def command(*arguments, folder=None):
-    return subprocess.run(
-        [sys.executable, "-m", "mlcourse", *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +78,7 @@ def test_a_folder_of_class_folders_is_a_data_set(tmp_path):
 def drawn_data(asked, monkeypatch):
     """Stands in for tracing, which takes minutes: notes what was asked for and gives the pictures as they are."""
 
-    def load(dataset, split, *, protocol=None, root=None, download=False, drawn=False, hands=0, shape=None):
+    def load(dataset, split, *, drawn=False, hands=0, **_):
         asked.append((dataset, split, drawn, hands))
         return datasets.load(dataset, split)
 
@@ -180,6 +170,10 @@ BAD = {
     "huge seed in evaluation": (["evaluate", "pixels", "--seed", str(2**64)], "seed is 18446"),
     "no steps": (["train", "maml", "--steps", "0"], "steps is 0"),
     "negative steps": (["train", "maml", "--steps", "-1"], "steps is -1"),
+    "no rate": (["train", "maml", "--rate", "0"], "--rate is 0.0; give a finite number above 0"),
+    "a rate without end": (["train", "maml", "--rate", "inf"], "--rate is inf"),
+    "an inner rate that is no number": (["train", "maml", "--inner-rate", "nan"], "--inner-rate is nan"),
+    "an inner rate where there is none": (["train", "matching", "--inner-rate", "0.1"], "matching has no inner rate"),
     "unknown optimizer": (["train", "maml", "--recipe", "smoke", "--optimizer", "adagrad"], "adam, adamw, sgd"),
     "unknown precision": (["train", "maml", "--recipe", "smoke", "--precision", "int8"], "float32, bfloat16"),
     "float16 without a GPU": (
@@ -609,3 +603,42 @@ def test_distortion_and_tasks_within_groups_are_options_that_a_run_tells(tmp_pat
     assert "strength is 7" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert not (tmp_path / "other").exists()
+
+
+def test_damaged_pictures_are_left_out_and_listed_when_asked(tmp_path, capsys):
+    place = photos(tmp_path / "mine", 12, 8)
+    damaged = sorted(place.rglob("*.png"))[::9]
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:50])
+    arguments = ["train", "prototypical", "--dataset", place, "--recipe", "smoke", "--out", tmp_path / "run"]
+    code, _, err = in_this_process(capsys, *arguments)
+    assert code == 2
+    assert "is no readable picture" in err[-1]  # before it: how so few classes are split
+    assert not (tmp_path / "run").exists()
+    code, _, err = in_this_process(capsys, *arguments, "--skip-damaged")
+    assert code == 0, err
+    told = [line for line in err if "left out of" in line]
+    assert files.read_json(tmp_path / "run" / "config.json")["skip_damaged"] is True
+    code, _, err = in_this_process(capsys, "evaluate", tmp_path / "run", "--episodes", 4)
+    assert (code, "is no readable picture" in err[-1]) == (2, True)
+    code, out, err = in_this_process(capsys, "evaluate", tmp_path / "run", "--episodes", 4, "--skip-damaged", "--json")
+    assert code == 0, err
+    assert 0 <= json.loads(out[-1])["accuracy"] <= 1
+    told += [line for line in err if "left out of test: " in line]
+    named = [file for file in damaged if any(str(file) in line for line in told)]
+    assert named == damaged
+    assert len(told) == len(damaged)
+
+
+@pytest.mark.parametrize("dataset", ["glyphs", "nowhere"])
+def test_only_of_a_folder_pictures_may_be_left_out(dataset, tmp_path, capsys):
+    code, _, err = in_this_process(capsys, "evaluate", "pixels", "--dataset", dataset, "--skip-damaged")
+    assert code == 2
+    assert err == [f"mlcourse: --skip-damaged is for a folder of your own, and '{dataset}' is none: leave it out"]
+
+
+def test_fixed_episodes_leave_nothing_out(capsys):
+    asked = ["evaluate", "pixels", "--protocol", "glyphs-5way-1shot", "--skip-damaged"]
+    code, _, err = in_this_process(capsys, *asked)
+    assert (code, len(err)) == (2, 1)
+    assert "--skip-damaged is True, but protocol glyphs-5way-1shot fixes the episodes" in err[0]

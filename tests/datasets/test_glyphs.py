@@ -1,18 +1,17 @@
 """The embedded glyphs: what the data card promises, recomputed from the stored pictures."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from programs import program
 
 from mlcourse import datasets
 from mlcourse.datasets import glyphs
@@ -236,11 +235,7 @@ def maker():
     pytest.importorskip("fontTools", reason="needs fonttools: pip install 'mlcourse[data]'")
     if not FONTS.is_dir():
         pytest.skip(f"no Noto fonts in {FONTS}: install fonts-noto-core and fonts-noto-extra, or set MLCOURSE_FONTS")
-    spec = importlib.util.spec_from_file_location("make_glyphs", ROOT / "data" / "make_glyphs.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_glyphs"] = module  # its dataclass looks itself up there
-    spec.loader.exec_module(module)
-    return module
+    return program("data/make_glyphs.py")
 
 
 def recorded_faces(maker, script, fonts=FONTS):

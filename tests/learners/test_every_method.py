@@ -20,7 +20,8 @@ from mlcourse.networks import Conv4
 
 README = Path(learners.__file__).with_name("README.md")
 SMALL = {"channels": 4}
-TRAINED = [name for name, one in learners.METHODS.items() if one.recipes]
+TRAINED = [name for name, one in learners.METHODS.items() if one.recipes and one.learner.trains_on == "episodes"]
+PRETRAINED = ["simpleshot", "rfs", "pretrained-ridge", "baseline++"]  # trained on images
 VARIANTS = [
     *((method, {}) for method in TRAINED),
     ("pixels", {}),
@@ -34,6 +35,7 @@ VARIANTS = [
     ("prototypical", {"scaled": True}),
     ("finetune", {"inner_steps": 3}),
     ("finetune", {"inner_steps": 3, "head_only": True}),
+    *((method, {}) for method in PRETRAINED),
 ]
 
 
@@ -45,6 +47,11 @@ def made(method: str, way: int = 3, **options) -> nn.Module:
     if method == "finetune":
         network = Conv4(channels=4, size=16, normalisation="running", downsample="stride")
         return FineTune(network, classes=7, **options).double()
+    if method in PRETRAINED:
+        learner = learners.build(method, way=way, size=16, seed=0, channels=4, classes=12, **options).double()
+        images = training.Images(squares()).sample(32, torch.Generator().manual_seed(0))
+        learner.train().outer_loss((images[0].double(), images[1]))
+        return learner
     small = dict(SMALL) if method != "incontext" else SMALL | {"width": 8, "heads": 2}
     learner = learners.build(method, way=way, size=16, seed=0, **small | options).double()
     learner.train().outer_loss(random_episode(2, way, size=16, seed=5), generator=torch.Generator().manual_seed(0))
@@ -125,6 +132,11 @@ def test_evaluation_moves_no_parameter_and_no_buffer(method, options):
         evaluate(learner.train(mode), Source(), episodes=3)
         assert learner.training == mode
         assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+def test_every_method_that_trains_on_images_is_tried_here():
+    recipes = {name for name, one in learners.METHODS.items() if one.recipes}
+    assert recipes - set(TRAINED) == set(PRETRAINED)
 
 
 # ------------------------------------------------------------------ annealing
@@ -225,12 +237,13 @@ def test_every_method_stands_in_the_table():
     assert set(table()) == set(TRAINED)
 
 
-def test_pre_training_works_in_mixed_precision():
+@pytest.mark.parametrize("method", ["fine-tune", *PRETRAINED])
+def test_pre_training_works_in_mixed_precision(method):
     data, found = learners_data(), []
     batch = training.Images(data).sample(64, torch.Generator().manual_seed(0))
     for precision in (False, True):
-        torch.manual_seed(0)
-        learner = FineTune(Conv4(channels=16, normalisation="running", downsample="stride"), classes=data.classes)
+        options = {"normalisation": "running", "channels": 16, "classes": data.classes}
+        learner = learners.build(method, way=5, seed=0, **options)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision):
             found.append(gradient(learner, batch))
     assert F.cosine_similarity(*found, 0) > 0.9

@@ -35,7 +35,7 @@ def sentences() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("notebook", ["03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13"])
+@pytest.mark.parametrize("notebook", [f"{number:02}" for number in range(3, 18)])
 def test_hints_quote_what_checks_say(notebook):
     said, quoted = sentences(), quotes(notebook)
     assert len(quoted) >= 5

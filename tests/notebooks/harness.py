@@ -7,7 +7,6 @@ rule can be tested itself, with a notebook that breaks it (test_harness.py).
 import ast
 import base64
 import copy
-import hashlib
 import io
 import os
 import re
@@ -22,7 +21,6 @@ from PIL import Image
 
 from mlcourse import places
 from mlcourse.teaching import claims, minutes
-from mlcourse.teaching.claims import without_comments
 
 CORE = {"00", "01", "02", "03", "05", "06", "12", "13", "14", "15", "17"}
 MAX_LINES, MAX_BYTES, MIN_EXERCISES, MIN_GOLDEN, MIN_ALT = 20, 400_000, 3, 3, 10
@@ -170,6 +168,37 @@ def has_class_notes(lesson):
     planned = sum(int(n) for n in re.findall(r"(\d+) min", notes.get(CLASS_NOTES[-1], "")))
     if planned != int(found[1]):
         yield f"the parts of the class take {planned} minutes together, and its title says {found[1]}"
+
+
+@rule
+def plans_all_of_the_core(lesson):
+    """The class's Plan or Skip names every core exercise, and its Plan names the section of the claim."""
+    notes = dict(re.findall(r"^- \*\*(Plan|Skip):\*\*\s+(.*?)(?=^- \*\*|^</details>|\Z)", _first(lesson), re.M | re.S))
+    named = set(re.findall(r"\d\d\.\d+", " ".join(notes.values())))
+    text = "\n".join(cell.source for cell in lesson.prose)
+    for number in (number for number, kind, _ in minutes.EXERCISE.findall(text) if kind != minutes.STRETCH):
+        if number not in named:
+            yield f"neither Plan nor Skip names the core exercise {number}"
+    section = None
+    for cell in lesson.notebook.cells:
+        if "claim" in tags(cell):
+            break
+        if cell.cell_type == "markdown":
+            section = [section, *re.findall(r"^## (\d+) ·", cell.source, re.MULTILINE)][-1]
+    if section is None:
+        yield "the claim cell stands in no section with a number"
+    elif int(section) not in _sections(notes.get("Plan", "")):
+        yield f"the Plan does not name section {section}, where the claim is"
+
+
+def _sections(plan: str) -> set[int]:
+    """The sections that a plan names: "10 min section 1, 5 min sections 3, 5 to 7" are 1, 3, 5, 6, 7."""
+    found: set[int] = set()
+    for listed in re.findall(r"\bsections? (\d+(?:(?:, | and | to )\d+(?!\d| min))*)", " ".join(plan.split())):
+        for part in re.split(r", | and ", listed):
+            first, *last = map(int, part.split(" to "))
+            found |= set(range(first, (last or [first])[0] + 1))
+    return found
 
 
 def _first(lesson) -> str:
@@ -334,6 +363,16 @@ def checks_each_answer(lesson):
             pattern = rf"checks\.\w+\({stub.name}\)"
             if not any(re.search(pattern, other.source) for other in after if "solution" not in tags(other)):
                 yield f"no cell calls checks....({stub.name})"
+
+
+@rule
+def takes_answers_by_their_check(lesson):
+    """A name my_... is read by its check only: whatever an answer is, the lesson goes on with what the check gives."""
+    for cell in lesson.code:
+        if any(tag.startswith("exercise:") for tag in tags(cell)):
+            continue
+        for name in sorted(set(re.findall(r"\bmy_\w+", re.sub(r"\bchecks\.\w+\(my_\w+\)", "", cell.source)))):
+            yield f"{name} is read, and not by its check ({cell.source[:40]!r})"
 
 
 @rule
@@ -578,18 +617,43 @@ def with_answers(notebook, number: str, turn: int):
     return edition
 
 
-WRONG = {"value": "return 0.0", "none": "return None", "raises": 'raise RuntimeError("an answer that fails")'}
+WRONG = {"raises": 'raise RuntimeError("an answer that fails")', "value": "return 0.0", "none": "return None"}
 
 
-def all_wrong(notebook, how: str):
-    """Every answer is wrong: `how` is "value" (0.0 whatever is asked), "none" (None), or "raises"."""
+def all_wrong(notebook):
+    """Every answer is wrong in three ways, one after the other, and the lesson goes on with the last, None.
 
-    def wrong(solution: str, stub: ast.FunctionDef) -> str:
-        stub = copy.deepcopy(stub)
-        stub.body = ast.parse(f"def body():\n    {WRONG[how]}").body[0].body
-        return ast.unparse(stub)
+    After each check it goes on with the package's function, whatever the answer was: no cell takes an answer but by
+    its check (the rule `takes_answers_by_their_check`). So one run does for three.
+    """
+    edition = copy.deepcopy(notebook)
+    for cell in list(edition.cells):
+        if any(tag.startswith("exercise:") for tag in tags(cell)):
+            (stub,) = functions(cell, "my_")
+            *first, cell.source = (_with_body(stub, body) for body in WRONG.values())
+            place = _checked_at(edition.cells, cell, stub.name)
+            call = re.search(CHECKED.format(stub.name), edition.cells[place].source)[0]
+            shown = f"assert (lambda one: not one.passed and one.answer is not {stub.name})({call})"  # binds no name
+            more = [nbformat.v4.new_code_cell(text) for one in first for text in (one, shown)]
+            again = nbformat.v4.new_code_cell(cell.source)
+            edition.cells[place:place] = [*more, again]
+    return edition
 
-    return _answered(notebook, wrong)
+
+CHECKED = r"checks\.\w+\({}\)"
+
+
+def _checked_at(cells, stub_cell, name: str) -> int:
+    """The index of the cell that checks an answer first."""
+    first = cells.index(stub_cell)
+    return next(k for k in range(first, len(cells)) if re.search(CHECKED.format(name), cells[k].source))
+
+
+def _with_body(stub: ast.FunctionDef, body: str) -> str:
+    """The source of a function with another body."""
+    changed = copy.deepcopy(stub)
+    changed.body = ast.parse(f"def body():\n    {body}").body[0].body
+    return ast.unparse(changed)
 
 
 # -------------------------------------------------------------------------------- golden cells, claims
@@ -641,53 +705,3 @@ def lesson_costs(executed) -> dict[str, float]:
     times = [(cell.metadata.get("papermill", {}).get("duration") or 0.0, cell.execution_count or 0) for cell in own]
     slowest, number = max(times, default=(0.0, 0))
     return {"seconds": sum(t for t, _ in times), "slowest_seconds": slowest, "slowest_cell": number}
-
-
-# -------------------------------------------------------------------------------- what changed
-
-
-def imported_modules(source: str, package: str = "mlcourse", root: Path | None = None) -> set[Path]:
-    """The files of the package that Python code imports, directly or through other files of the package.
-
-    Imports inside functions count too. It reads, it runs nothing; a name that is no module is ignored.
-    """
-    root, seen, waiting = root or places.repository(), set(), [(source, "")]
-    while waiting:
-        text, inside = waiting.pop()
-        for name in _imports(text, inside):
-            parts = name.split(".")
-            for path in (root.joinpath(*parts[:k]) for k in range(1, len(parts) + 1)):
-                file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-                if parts[0] == package and file.is_file() and file not in seen:
-                    seen.add(file)
-                    home = path if path.is_dir() else path.parent
-                    waiting.append((file.read_text(encoding="utf-8"), ".".join(home.relative_to(root).parts)))
-    return seen
-
-
-def _imports(text: str, inside: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = inside.split(".")[: len(inside.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def fingerprint(path: Path) -> str:
-    """A hash of all that a lesson's result depends on in this repository: its code, the package files, the data.
-
-    Comments, docstrings and blank lines do not count: no result depends on them.
-    """
-    lesson = Lesson.read(path)
-    source = "\n".join(cell.source for cell in lesson.code if not cell.source.lstrip().startswith(("%", "!")))
-    digest = hashlib.sha256((without_comments(source) + str(lesson.notebook.metadata.get("mlcourse", ""))).encode())
-    results = places.data() / "results"
-    kept = (p for p in places.data().rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    stored = [p for p in kept if results not in p.parents and p.suffix != ".md"]
-    for file in sorted([*imported_modules(source), *stored]):
-        digest.update(str(file.relative_to(places.repository()).as_posix()).encode())
-        content = file.read_bytes()
-        digest.update(without_comments(content.decode()).encode() if file.suffix == ".py" else content)
-    return digest.hexdigest()

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mlcourse import networks, places
+from mlcourse import datasets, networks, places
 from mlcourse.commands.pages import write_html
+from mlcourse.commands.run import parameters_of
 from mlcourse.errors import CourseError
 from mlcourse.teaching import tidy
 
@@ -55,9 +56,16 @@ def test_the_first_cell_says_and_checks_which_data_is_taken(name, tmp_path, monk
             torch.set_num_threads(threads)
         return values["session"]
 
-    assert begin("glyphs").dataset == "glyphs"
+    own = parameters_of(LESSONS[name].notebook)["DATASET"]
+    assert begin(own).dataset == own
     said = capsys.readouterr().out
     assert said.count("\n") == 1
+    if own not in datasets.NAMES:  # drawn by the course itself: nothing else is taken
+        assert f"data {own} (taken: {own})" in said
+        for data in (*datasets.NAMES, str(folder), "", "photo"):
+            with pytest.raises(CourseError, match=f"this takes {own}, but not .*: set DATASET to"):
+                begin(data)
+        return
     known = dict.fromkeys(("omniglot", "caltech101"), "no folder .*download") | {str(folder): "has 2 t.* classes, but"}
     for data, when_taken in known.items():
         taken = ("a folder of class folders" if data == str(folder) else data) in said

@@ -21,7 +21,7 @@ import pytest
 from mlcourse import files, places
 from mlcourse.commands.pages import write_html
 from mlcourse.commands.run import execute
-from mlcourse.teaching import claims
+from mlcourse.teaching import claims, fingerprints
 
 RECORD = places.data() / claims.RECORD
 WHEN = os.environ.get("MLCOURSE_LESSON", "")
@@ -40,7 +40,7 @@ BEFORE = recorded()  # as it was committed
 def test_lesson_and_its_claim(path, tmp_path, record_lesson):
     if WHEN not in ("changed", "all"):
         pytest.skip("lessons take minutes: set MLCOURSE_LESSON=changed or =all")
-    fingerprint = harness.fingerprint(path)
+    fingerprint = fingerprints.fingerprint(path)
     if WHEN == "changed" and recorded().get(path.stem, {}).get("fingerprint") == fingerprint:
         pytest.skip("unchanged since its last full run")
     notebook = nbformat.read(path, as_version=4)
@@ -57,7 +57,8 @@ def test_lesson_and_its_claim(path, tmp_path, record_lesson):
     differing = harness.golden_differences(notebook, ran)
     assert not differing, "golden cells depend on the budget:\n" + "\n".join(differing)
     kept = {"seconds": round(costs["seconds"], 1), "slowest_seconds": round(costs["slowest_seconds"], 1)}
-    kept |= {"peak_mb": round(outcome.peak_mb), "claim": claims.record(notebook, ran)}
+    kept |= {"peak_mb": round(outcome.peak_mb), "processor_seconds": round(outcome.processor_seconds)}
+    kept |= {"claim": claims.record(notebook, ran)}
     files.write_json(RECORD, recorded() | {path.stem: {"fingerprint": fingerprint} | kept})
 
 
@@ -68,7 +69,7 @@ def test_the_record_is_of_these_lessons():
     stale = [
         path.stem
         for path in harness.notebooks()
-        if BEFORE.get(path.stem, {}).get("fingerprint") != harness.fingerprint(path)
+        if BEFORE.get(path.stem, {}).get("fingerprint") != fingerprints.fingerprint(path)
     ]
     assert not stale, f"{', '.join(stale)} changed since the last full run: commit {RECORD} as this run wrote it"
 

@@ -19,7 +19,7 @@ HEADER = """# 07 · A tiny lesson
 - **Open with:** What is two and two?
 - **Expect the guess:** four, from most.
 - **Skip:** exercise 07.3.
-- **Plan:** 10 min question and guess, 40 min exercises.
+- **Plan:** 10 min question and guess, 40 min section 1 with exercises 07.1 and 07.2.
 
 </details>
 """
@@ -88,6 +88,7 @@ def tiny():
             code(f"sum_{k} = checks.sums(my_sum_{k}).answer"),
         ]
     cells += [
+        new_markdown_cell("## 1 · The claim"),
         code("method = sum_of_two"),
         code("result = method(2, 2)", "evidence"),
         code('if budget != "smoke":\n    assert result == 4\nprint("claimed")', "claim", mlcourse=claim),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from core_helpers import squares
 
-from mlcourse import learners
+from mlcourse import learners, training
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.evaluation import evaluate
 from mlcourse.learners.metric import MetricLearner
@@ -22,9 +22,11 @@ def samplers(**shape):
 
 def built(method, **options):
     """A learner whose running statistics are not those of a fresh one, so that they matter."""
+    of_images = learners.METHODS[method].learner.trains_on == "images"
+    options |= {"classes": squares().classes} if of_images else {}
     learner = learners.build(method, way=4, size=16, seed=0, channels=8, **options)
-    sampler, _ = samplers()
-    learner.train().outer_loss(sampler.sample(4, torch.Generator().manual_seed(1)))
+    source, tasks = (training.Images(squares()), 80) if of_images else (samplers()[0], 4)
+    learner.train().outer_loss(source.sample(tasks, torch.Generator().manual_seed(1)))
     return learner.eval()
 
 

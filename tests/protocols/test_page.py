@@ -1,11 +1,11 @@
 """What README says of the results of a protocol, as docs/make_results.py writes it."""
 
-import importlib.util
 import json
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from programs import program
 from protocol_helpers import small
 
 from mlcourse import learners, places, protocols
@@ -16,10 +16,7 @@ pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="needs a clone of the
 
 @pytest.fixture(scope="module")
 def made():
-    spec = importlib.util.spec_from_file_location("make_results", PAGE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("docs/make_results.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Protocols: the files that there are, the episodes that they give, and files that are no protocol."""
 
-import importlib.util
 import json
 import os
 from collections import Counter
@@ -10,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from core_helpers import squares
+from programs import program
 from protocol_helpers import damaged, small
 
-from mlcourse import datasets, places, protocols
+from mlcourse import datasets, protocols
 from mlcourse.episodes import WithinGroups
 from mlcourse.errors import CourseError
 
@@ -27,14 +27,8 @@ def glyphs_protocol():
     return small()
 
 
-def maker():
-    spec = importlib.util.spec_from_file_location("make_protocols", places.repository() / "data" / "make_protocols.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SPECIFIED = {one.name: one for one in maker().specifications()}
+MAKER = program("data/make_protocols.py")
+SPECIFIED = {one.name: one for one in MAKER.specifications()}
 
 
 def needs(name):
@@ -76,7 +70,7 @@ def test_the_episodes_follow_from_the_numbers_alone(name):
 
 
 def test_scripts_that_both_have_are_left_out_on_both_sides():
-    shared, one, back = maker().SHARED, SPECIFIED["glyphs-to-omniglot"], SPECIFIED["omniglot-to-glyphs"]
+    shared, one, back = MAKER.SHARED, SPECIFIED["glyphs-to-omniglot"], SPECIFIED["omniglot-to-glyphs"]
     assert set(one.left_out) == set(shared)
     assert set(shared.values()) < set(back.left_out)
     scripts = set(back.images().groups)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mlcourse import memory
 from mlcourse.errors import CourseError
 from mlcourse.teaching import lesson
 
@@ -93,7 +94,7 @@ def test_end_prints_time_and_peak_memory(capsys):
     start().end()
     line = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r"Notebook 01, smoke: \d+ s, peak memory \d+ MiB\.", line)
-    assert lesson.peak_memory() > 50
+    assert memory.peak() > 50
 
 
 def test_the_import_cell_stops_with_the_line_to_paste(tmp_path):
@@ -150,6 +151,19 @@ def test_start_says_which_data_is_taken(capsys):
     assert "data glyphs (taken: glyphs, omniglot, caltech101 or a folder of class folders)" in capsys.readouterr().out
     start(takes=("glyphs",))
     assert "data glyphs (taken: glyphs)" in capsys.readouterr().out
+
+
+def test_a_notebook_that_makes_its_data_takes_nothing_else(capsys):
+    session = start(dataset="drawn faces", makes="drawn faces")
+    assert session.dataset == "drawn faces"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "data drawn faces (taken: drawn faces)" in said
+    for wrong in ("glyphs", "", 3, None, ["drawn faces"]):
+        with pytest.raises(CourseError, match=r"this takes drawn faces, but not .*: set DATASET to 'drawn faces'"):
+            start(dataset=wrong, makes="drawn faces")
+    with pytest.raises(CourseError, match="SEED is -1"):
+        start(dataset="drawn faces", makes="drawn faces", seed=-1)
 
 
 def test_a_folder_is_taken_where_it_has_enough(tmp_path, capsys):

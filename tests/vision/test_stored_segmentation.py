@@ -32,8 +32,23 @@ def test_training_is_worth_something_on_the_same_scenes(level):
             assert difference - half > 0, name
 
 
-def test_in_one_ink_it_marks_everything_and_that_is_said():
-    assert iou("grey", "32", "colour-groups") == iou("grey", "32", "every-character")
+@pytest.mark.parametrize("level", ["4", "8", "16", "32", "64", "128", "256"])
+def test_in_one_ink_it_marks_everything_at_every_level_and_that_is_said(level):
+    """The stored learner looks at colours. What needs no training stands beside it, and no answer is a good one."""
+    assert RESULTS["grey"].keys() == RESULTS["published"].keys()
+    rows = RESULTS["grey"][level]["learners"]
+    assert rows.keys() == {
+        "colour-groups",
+        "untrained-colour-groups",
+        "template-matching",
+        "every-character",
+        "untrained-prototypes",
+    }
+    assert iou("grey", level, "colour-groups") == iou("grey", level, "every-character")
+    for name in rows:
+        value, half = iou("grey", level, name)
+        assert 0 < half < value + 0.01
+        assert value + half < BARS["4"] - 0.2
 
 
 def test_some_of_the_scenes_answered_again():

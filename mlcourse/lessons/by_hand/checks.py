@@ -200,7 +200,7 @@ hessian_vector = Check(
 # ------------------------------------------------------------------ a task with a closed form
 
 
-def _task_inputs(steps: int, sign: int = 0) -> Callable[[torch.Generator], Tensors]:
+def _task_inputs(steps: int, sign: int = 0, *, slope: bool = False) -> Callable[[torch.Generator], Tensors]:
     def drawn(generator: torch.Generator) -> Tensors:
         return {
             "A": _positive(generator),
@@ -217,10 +217,19 @@ def _task_inputs(steps: int, sign: int = 0) -> Callable[[torch.Generator], Tenso
         while True:  # by luck the factors may nearly commute: such a problem is drawn again
             problem = drawn(generator)
             task = Closed(problem)
+            if slope and not _weighty(task):
+                continue
             if (steps == 1 or _told_apart(task)) and (not sign or sign * task.rate_slope() > 0):
                 return problem
 
     return inputs
+
+
+def _weighty(task: "Closed") -> bool:
+    """Whether the slope of α is no small rest of large terms: then rounding alone would make a right answer miss."""
+    terms = [task.pulled(task.before[t + 1 :], task.g) @ task.slope(task.before[t]) for t in range(task.steps)]
+    largest = max(task.g.norm() * task.slope(task.before[0]).norm(), *(term.abs() for term in terms))
+    return bool(task.rate_slope().abs() > 0.02 * largest)
 
 
 def _told_apart(task: "Closed") -> bool:
@@ -688,9 +697,9 @@ rate_gradient = Check(
     title="The gradient of the inner rate",
     # three first: with one step "too late" and "too many" are the same, and much is right that is not with three
     inputs={
-        "three steps, less α helps": _task_inputs(3, 1),
-        "three steps, more α helps": _task_inputs(3, -1),
-        "one step": _task_inputs(1),
+        "three steps, less α helps": _task_inputs(3, 1, slope=True),
+        "three steps, more α helps": _task_inputs(3, -1, slope=True),
+        "one step": _task_inputs(1, slope=True),
     },
     probe=_rate_probe,
     judge=_rate_judge,

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlcourse.episodes import Episode
+from mlcourse.evaluation import home_of
 from mlcourse.learners.base import Learner, evaluation_mode
 from mlcourse.teaching import figures
 from mlcourse.vision.segmentation import intersection_over_union
@@ -56,7 +57,8 @@ def painted(image: Tensor, mask: Tensor) -> np.ndarray:
     return made
 
 
-def _bare(ax, title: str) -> None:
+def bare(ax, title: str) -> None:
+    """A picture without axes, under a title."""
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=12)
     ax.set_anchor("N")  # titles of pictures of unlike sizes stand in one line
@@ -64,8 +66,9 @@ def _bare(ax, title: str) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _legend(fig: Figure) -> None:
-    handles = [Patch(facecolor=colour, edgecolor="#444444", label=words) for words, colour in LEGEND.items()]
+def legend(fig: Figure, colours: Mapping[str, str]) -> None:
+    """Below the figure: what its colours mean, words → colour."""
+    handles = [Patch(facecolor=colour, edgecolor="#444444", label=words) for words, colour in colours.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
 
 
@@ -82,7 +85,7 @@ def tasks(batch: Episode, count: int = 3) -> Figure:
         titles = ("support drawing", "its mask", "query: a scene", "the target in it")
         for ax, one, title in zip(row, shown, titles, strict=True):
             ax.imshow(one, vmin=0, vmax=1, cmap="gray")
-            _bare(ax, title if k == 0 else "")
+            bare(ax, title if k == 0 else "")
     return fig
 
 
@@ -114,7 +117,7 @@ class Painting:
 
     def __init__(self, learner: Learner, batch: Episode):
         """batch: tasks of one support drawing and one scene each."""
-        self.learner, self.batch = learner, batch
+        self.learner, self.batch = learner, batch.to(*home_of(learner))
         side = batch.support_x.shape[-1]
         self.rows, self.columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
 
@@ -127,18 +130,21 @@ class Painting:
 
     @torch.no_grad()
     def answer(self, task: int, mask: Tensor) -> Tensor:
-        """What the learner marks in the scene, taught with this mask: bool [H, W]."""
+        """What the learner marks in the scene, taught with this mask: bool [H, W], on the CPU.
+
+        Raises CourseError for a mask without a pixel.
+        """
         one = self.batch.task(task)
         with evaluation_mode(self.learner):
             state = self.learner.adapt(one.support_x, mask[None, None].to(one.support_x.device))
-            return self.learner.predict(state, one.query_x)[0, 0] > 0
+            return (self.learner.predict(state, one.query_x)[0, 0] > 0).cpu()
 
     def draw(self, task: int, paint: str, x: int, y: int, size: int, fig: Figure | None = None) -> tuple[Figure, str]:
         """Left the support drawing under its painted mask, right the scene with the answer."""
         mask = self.mask(task, paint, x, y, size)
         answer = self.answer(task, mask)
         fig = figures.redraw(fig, self._axes, self._at, task, mask, answer)
-        return fig, self._score(task, mask, answer)
+        return fig, self.score(task, mask, answer)
 
     def text(self, task: int, paint: str, x: int, y: int, size: int) -> str:
         """The picture of `draw` in words."""
@@ -146,10 +152,11 @@ class Painting:
         words = next(words for words, value in PAINTS.items() if value == paint)
         return (
             f"Task {task}: a support drawing with a painted mask ({words}; brush of {size} pixels at x {x}, y {y}), "
-            f"and a scene with the answer. {self._score(task, mask, self.answer(task, mask))}"
+            f"and a scene with the answer. {self.score(task, mask, self.answer(task, mask))}"
         )
 
-    def _score(self, task: int, mask: Tensor, answer: Tensor) -> str:
+    def score(self, task: int, mask: Tensor, answer: Tensor) -> str:
+        """What an answer, bool [H, W], is worth, in one line."""
         score = float(intersection_over_union(answer, self.batch.query_y[task, 0].cpu()))
         marked = int(answer.sum())
         return (
@@ -158,9 +165,9 @@ class Painting:
 
     def _axes(self) -> Figure:
         fig, (left, right) = figures.subplots(1, 2, size=(7.6, 4.3), width_ratios=(1, 1.5))
-        _bare(left, "support drawing, painted mask")
-        _bare(right, "scene, answer")
-        _legend(fig)
+        bare(left, "support drawing, painted mask")
+        bare(right, "scene, answer")
+        legend(fig, LEGEND)
         return fig
 
     def _at(self, left, right, task: int, mask: Tensor, answer: Tensor) -> list:
@@ -211,9 +218,9 @@ class CosineMap:
 
     def _axes(self) -> Figure:
         fig, (scene, there, support, bar) = figures.subplots(1, 4, size=(9.2, 3.5), width_ratios=(1, 1, 1, 0.05))
-        _bare(scene, "scene, and the pixel")
-        _bare(there, "cosine in the scene")
-        _bare(support, "cosine in the support")
+        bare(scene, "scene, and the pixel")
+        bare(there, "cosine in the scene")
+        bare(support, "cosine in the support")
         scene.imshow(self.pictures[0])
         colours = there.imshow(np.zeros((1, 1)), cmap="PuOr", vmin=-1, vmax=1)
         fig.colorbar(colours, cax=bar, label="cosine", ticks=(-1, 0, 1))
@@ -266,8 +273,8 @@ class Clutter:
     def _axes(self) -> Figure:
         fig, axes = figures.subplots(1, 3, size=(9.2, 4.0), width_ratios=(0.6, 1, 1))
         for ax, title in zip(axes, ("support drawing", "scene", "answer"), strict=True):
-            _bare(ax, title)
-        _legend(fig)
+            bare(ax, title)
+        legend(fig, LEGEND)
         return fig
 
     def _at(self, left, middle, right, characters: int, method: str) -> list:

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from mlcourse.errors import CourseError
 from mlcourse.learners.base import Learner, evaluation_mode
-from mlcourse.teaching import figures
+from mlcourse.teaching import figures, stacks
 from mlcourse.teaching.output import Output, picture
+from mlcourse.teaching.pad import replay
 from mlcourse.teaching.pad.samples import sample_sets
 from mlcourse.teaching.pad.strokes import Drawing, as_drawings, rasterise, redraw
 from mlcourse.teaching.widgets import KERNEL_WATCH
@@ -230,7 +231,16 @@ class DrawingPad(anywidget.AnyWidget):
         if not self.samples:
             return data, metadata
         seen = self.sample_picture()
+        if stacks.wanted():
+            seen.forms["text/html"] = stacks.page(replay.stack(self.samples), self._recorded, replay.NOTE)
         return data | seen.forms, metadata | seen.metadata
+
+    def _recorded(self, values: dict) -> str:
+        """A picture of the site: the strokes of a set and of one of its queries, drawn anew, and the answer."""
+        chosen = self._sample(values["drawings"])
+        asked = chosen["queries"][values["query"]]
+        probabilities = self.recogniser()(chosen["support"], asked["drawing"])
+        return replay.page(chosen["support"], asked["drawing"], probabilities, _told(chosen, asked, probabilities))
 
     def sample_picture(self, name: str | None = None, query: int = 0) -> Output:
         """The sample drawings of a set and what the learner answers, as a picture with a text. The pad does not change.
@@ -244,14 +254,20 @@ class DrawingPad(anywidget.AnyWidget):
         except Exception as error:  # the pad itself shows an error in place; so does its picture
             return Output(f"Drawing pad: {_one_line(error)}", html.escape(f"Drawing pad: {_one_line(error)}"))
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
-        letters = ", ".join(f"{LETTERS[i]} {_percent(p)}" for i, p in enumerate(probabilities))
-        text = (
-            f"Drawing pad with the sample drawings {chosen['name']}: {len(probabilities)} taught characters and a "
-            f"query, which is {LETTERS[asked['is']]}. The answer is {LETTERS[best]}. Probabilities: {letters}."
-        )
+        text = _told(chosen, asked, probabilities)
         fig = _draw(chosen["support"], asked["drawing"], probabilities, best)
         width, height = figures.pixel_size(fig)
         return picture(figures.png(fig), text, width=width, height=height)
+
+
+def _told(chosen: dict, asked: dict, probabilities: list[float]) -> str:
+    """What a set of sample drawings and one of its queries gave, in words."""
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    letters = ", ".join(f"{LETTERS[i]} {_percent(p)}" for i, p in enumerate(probabilities))
+    return (
+        f"Drawing pad with the sample drawings {chosen['name']}: {len(probabilities)} taught characters and a "
+        f"query, which is {LETTERS[asked['is']]}. The answer is {LETTERS[best]}. Probabilities: {letters}."
+    )
 
 
 def _as_text(drawing: Drawing) -> str:

@@ -1,5 +1,7 @@
 """The checks of notebook 05 against right answers written differently, and against mistakes that learners make."""
 
+import zlib
+
 import pytest
 import torch
 from check_helpers import SEEDS, assert_check
@@ -587,3 +589,12 @@ def test_a_detector_whose_task_hides_a_mistake_is_told_so(weak, words):
         assert not verdict.passed
         assert words in repr(verdict), verdict.diagnosis
     assert checks.detector.run(detector_on(2, coupled)).passed
+
+
+def test_the_slope_of_the_rate_is_no_small_rest_of_large_terms():
+    """Such a problem came once in 200 calls, the 45th; rounding decided on right answers there."""
+    for call in [44, *range(40)]:
+        for name, given in checks.rate_gradient.problems(zlib.crc32(b"05.4") + 1 + call):
+            task = checks.Closed(given)
+            slope, term = task.rate_slope().abs(), task.g.norm() * task.slope(task.before[0]).norm()
+            assert slope > 0.02 * term, (call, name)

@@ -1,10 +1,10 @@
 """What notebook 12 compares: the six networks are one method, the logs are theirs, trials count what they say."""
 
-import importlib.util
 import json
 
 import pytest
 import torch
+from programs import program
 
 from mlcourse import datasets, files, learners, places, protocols, statistics
 from mlcourse.errors import CourseError
@@ -16,11 +16,7 @@ RESULTS = places.data() / "results" / "honest"
 @pytest.fixture(scope="module")
 def maker():
     """data/make_honest.py, read."""
-    path = places.repository() / "data" / "make_honest.py"
-    spec = importlib.util.spec_from_file_location("make_honest", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("data/make_honest.py")
 
 
 @pytest.fixture

@@ -4,12 +4,20 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 from mlcourse import datasets, learners
 from mlcourse.episodes import Episode
 from mlcourse.evaluation import evaluate
 from mlcourse.lessons.segmentation import exam, regions
-from mlcourse.vision.segmentation import EveryCharacter, SceneTasks, intersection_over_union
+from mlcourse.vision.segmentation import (
+    ColourGroups,
+    EveryCharacter,
+    SceneTasks,
+    colour_groups,
+    framed,
+    intersection_over_union,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,44 +38,19 @@ def two_shapes():
     return scene, square, bar
 
 
-def test_a_region_is_all_ink_of_one_colour():
-    scene, square, bar = two_shapes()
-    found = regions.regions(scene)
-    assert len(found) == 2
-    assert {tuple(one.flatten().tolist()) for one in found} == {tuple(m.flatten().tolist()) for m in (square, bar)}
-    assert len(regions.regions(torch.zeros(3, 8, 8))) == 0
-
-
 def test_regions_of_scenes_are_their_characters(characters):
     tasks = SceneTasks(characters, characters_per_scene=8)
     batch, scenes = tasks.with_scenes(4, generator())
     for k in range(4):
         wanted = int((scenes.visible[k] > 0).sum())
-        found = regions.regions(batch.query_x[k, 0])
+        found, _ = colour_groups(batch.query_x[k], 1)
         assert len(found) == wanted
         assert any(torch.equal(one, batch.query_y[k, 0]) for one in found)
 
 
-def test_a_frame_holds_the_whole_mask_in_its_middle():
-    _, square, bar = two_shapes()
-    pictures = regions.framed(torch.stack([square, bar]))
-    assert pictures.shape == (2, 1, 28, 28)
-    assert pictures[0].sum() == pytest.approx(20 * 20, rel=0.02)
-    ink = pictures[0, 0] > 0.5
-    assert ink[5:23, 5:23].all()  # corners are soft: a mask is sampled between its pixels
-    assert not ink[:3].any()
-    assert not ink[:, 25:].any()
-    rows, columns = (pictures[1, 0] > 0.5).any(1).sum(), (pictures[1, 0] > 0.5).any(0).sum()
-    assert int(columns) == 20
-    assert int(rows) == pytest.approx(20 * (3 / 18) ** 0.5, abs=1)  # stretched by the root of the ratio
-
-
-def test_a_frame_forgets_place_and_size():
-    small, large, moved = torch.zeros(3, 60, 60, dtype=torch.bool)
-    small[5:9, 5:11], large[8:24, 10:34], moved[40:44, 30:36] = True, True, True
-    made = regions.framed(torch.stack([small, large, moved]))
-    torch.testing.assert_close(made[0], made[2])
-    assert float(((made[0] > 0.5) == (made[1] > 0.5)).float().mean()) > 0.95
+def by_pixels():
+    """Regions compared by their pixels: the encoder that learns nothing."""
+    return ColourGroups(nn.Flatten())
 
 
 def test_the_nearest_region_is_the_answer():
@@ -75,13 +58,13 @@ def test_the_nearest_region_is_the_answer():
     support = torch.zeros(32, 32, dtype=torch.bool)
     support[2:30, 2:30] = True  # a square
     task = Episode(support.float().expand(1, 1, 3, -1, -1), support[None, None], scene[None, None], square[None, None])
-    assert torch.equal(exam.ask(regions.RegionPrototypes(None), task)[0], square)
+    assert torch.equal(exam.ask(by_pixels(), task)[0], square)
     flat = torch.zeros(32, 32, dtype=torch.bool)
     flat[14:18, 3:29] = True
     taught = exam.with_mask(task, lambda masks: flat.expand_as(masks))
-    assert torch.equal(exam.ask(regions.RegionPrototypes(None), taught)[0], bar)
+    assert torch.equal(exam.ask(by_pixels(), taught)[0], bar)
     empty = Episode(task.support_x, task.support_y, torch.zeros_like(task.query_x), task.query_y)
-    assert not exam.ask(regions.RegionPrototypes(None), empty).any()
+    assert not exam.ask(by_pixels(), empty).any()
 
 
 def test_ask_gives_what_evaluate_scores(characters):
@@ -111,7 +94,7 @@ def test_the_target_stays_while_the_scene_fills(characters):
         assert torch.equal(one.support_x, scenes[4].support_x)
         assert int(one.query_y.sum()) >= 12
     assert all((a <= b).all() for a, b in pairwise(ink))
-    counts = [len(regions.regions(one.query_x[0, 0])) for one in scenes.values()]
+    counts = [len(colour_groups(one.query_x[0], 1)[0]) for one in scenes.values()]
     assert counts[0] == 4
     assert counts[0] < counts[1] < counts[2]
 
@@ -133,3 +116,17 @@ def test_distorted_characters_are_tasks_for_training(characters):
     assert torch.equal(batch.query_x, again.query_x)
     learner = learners.build("prototypical", way=4, channels=8)
     assert learner.outer_loss(batch)[0].isfinite()
+
+
+def test_an_encoder_learns_from_frames_as_the_learner_of_scenes_sees_them(characters):
+    """Trained on single characters, asked about scenes: both must frame a shape alike."""
+    drawn = regions.DistortedCharacters(characters, way=3, query=1).sample(1, generator())
+    seen = []
+    learner = ColourGroups(nn.Flatten())
+    learner.network.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    masks = torch.rand(3, 40, 30, generator=generator()) > 0.7
+    learner.embed(masks)
+    assert seen[0].shape[1:] == drawn.support_x.shape[2:]
+    assert torch.equal(seen[0], framed(masks, regions.SIDE))
+    edges = torch.stack([drawn.support_x[0, :, 0, 0], drawn.support_x[0, :, 0, -1]]).amax(2)
+    assert (edges > 0.1).all(), "a shape fills its frame"
