@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 
 from hypothesis import settings
 
@@ -13,6 +15,9 @@ settings.load_profile("course")
 
 def pytest_configure(config):
     os.environ.setdefault("MLCOURSE_BUDGET", "smoke")
+    # A shell that starts the tests in the background lets them ignore Ctrl-C, and so every program that they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # a learner's progress is never touched, and parallel workers do not share one
     config.mlcourse_work = tempfile.mkdtemp(prefix="mlcourse-work-")
     os.environ["MLCOURSE_WORK"] = config.mlcourse_work

@@ -189,7 +189,7 @@ def truncated_window(
     state = start(problem, lam, draws, each=False) if fresh else at.state
     losses, state = advance(problem, lam, state, t, truncation, each=False)
     gradient = _finite_slope(_gradient(losses.mean(), lam), t + truncation)
-    return losses.mean().detach(), gradient, _stand(t + truncation, state)
+    return losses.mean().detach(), gradient, stand(t + truncation, state)
 
 
 @torch.no_grad()
@@ -221,7 +221,7 @@ def es_window(
     if t + truncation < problem.horizon:  # after the last window nobody asks where they stand
         _, state = advance(problem, lam, state, t, truncation, each=False)
     gradient = _finite_slope(slope(noise, losses, sigma), t + truncation)
-    return losses.mean(), gradient, _stand(t + truncation, state)
+    return losses.mean(), gradient, stand(t + truncation, state)
 
 
 @torch.no_grad()
@@ -253,7 +253,7 @@ def pes_window(
     shift = noise if fresh else map_tree(torch.add, at.shift, noise)
     losses, state = advance(problem, lams, state, t, truncation, each=True)
     gradient = _finite_slope(slope(shift, losses, sigma), t + truncation)
-    return losses.mean(), gradient, _stand(t + truncation, state, shift)
+    return losses.mean(), gradient, stand(t + truncation, state, shift)
 
 
 # ------------------------------------------------------------------ one whole horizon
@@ -450,8 +450,14 @@ def repeated(tree: Tree, times: int) -> Tree:
     return map_tree(lambda value: value.repeat(times, *[1] * (value.ndim - 1)), tree)
 
 
-def _stand(t: int, state: Tree, shift: Tree | None = None) -> Particles:
-    return Particles(torch.tensor(t), map_tree(torch.Tensor.detach, state), {} if shift is None else shift)
+def stand(t: int, state: Tree, shift: Tree | None = None) -> Particles:
+    """Where trajectories stand after t steps, cut off from their graph and laid out in memory as a file brings them
+    back: some processors round a product of the same numbers in another layout differently."""
+    return Particles(torch.tensor(t), map_tree(_laid_out, state), {} if shift is None else map_tree(_laid_out, shift))
+
+
+def _laid_out(value: Tensor) -> Tensor:
+    return value.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _gradient(value: Tensor, lam: Tree) -> Tree:

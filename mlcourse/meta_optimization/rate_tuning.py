@@ -155,4 +155,4 @@ def _after(problem: Unroll, t: int, state: Tree, shift: Tree | None = None) -> P
     """Where one stands after a window; None at the end of the horizon: new trajectories start."""
     if t == problem.horizon:
         return None
-    return Particles(torch.tensor(t), evolution.map_tree(Tensor.detach, state), {} if shift is None else shift)
+    return evolution.stand(t, state, shift)

@@ -307,6 +307,9 @@ def test_particles_go_through_a_file_and_on_to_the_same_numbers(kind, tmp_path):
     window = partial(evolution.WINDOWS[kind], problem, lam, **options)
     _, _, at = window()
     files.save_tensors(tmp_path / "at.safetensors", at.tensors())
+    # on some processors another layout in memory means another rounding
+    saved = files.load_tensors(tmp_path / "at.safetensors")[0]
+    assert {name: value.stride() for name, value in at.tensors().items()} == {n: v.stride() for n, v in saved.items()}
     there = options["generator"].get_state()
     straight = [window(at)]
     straight.append(window(straight[0][2]))
