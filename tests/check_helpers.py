@@ -23,6 +23,12 @@ from collections.abc import Callable
 from mlcourse.teaching.checks import Check, Verdict
 
 SEEDS = range(5)
+CALLS = 5
+
+
+def seeds(check: Check) -> range:
+    """The seeds of the first calls that a learner makes: on their problems each answer is tried."""
+    return range(check.first_seed, check.first_seed + CALLS)
 
 
 def assert_check(check: Check, *, right: list[Callable], wrong: dict[str, tuple[Callable, str]]) -> None:
@@ -36,7 +42,7 @@ def assert_check(check: Check, *, right: list[Callable], wrong: dict[str, tuple[
     assert len(right) >= 2, "a check is tested with two right answers or more"
     assert len(wrong) >= 3, "a check is tested with three wrong answers or more"
     for answer in (check.reference, *right):
-        for seed in SEEDS:
+        for seed in seeds(check):
             verdict = check.run(answer, seed=seed)
             assert verdict.passed, f"right answer {answer.__name__} fails: {verdict.diagnosis}"
             assert verdict.answer is answer
@@ -51,7 +57,7 @@ def assert_check(check: Check, *, right: list[Callable], wrong: dict[str, tuple[
 
 def _wrong(check: Check, name: str, answer: Callable, part: str) -> Verdict:
     """The verdict on a wrong answer: it fails for every seed, with its own diagnosis."""
-    for seed in SEEDS:
+    for seed in seeds(check):
         verdict = check.run(answer, seed=seed)
         assert not verdict.passed, f"wrong answer {name!r} passes (seed {seed})"
         assert part in verdict.diagnosis, f"{name!r}: {part!r} is not in the diagnosis {verdict.diagnosis!r}"

@@ -1,7 +1,8 @@
 """All answers that the tests of the lessons hold, right and wrong: for the notebooks, and for sweeps over many calls.
 
-An answer is held when a test hands it to `Check.run`, in `test_checks.py` or in the tables of `more_answers.py`. So
-none can be forgotten: `held("losses")` runs the lesson's tests with a `Check.run` that writes down what comes.
+An answer is held when a test in `test_checks.py` hands it to `assert_check` or to `Check.run`, or when it stands in a
+table of `more_answers.py`. So none can be forgotten: `held("losses")` runs the lesson's tests with an `assert_check`
+and a `Check.run` that write down what comes.
 """
 
 import functools
@@ -37,12 +38,14 @@ class Held:
     Attributes:
         check: the check that it is an answer to.
         answer: the function.
-        right: whether its first call passed. The tests say whether it must.
+        right: whether it must pass: its test says so, or (handed to `Check.run`) its first call did.
+        tried: whether its test asks for this verdict in the first calls of a learner (`check_helpers.seeds`).
     """
 
     check: Check
     answer: Callable
     right: bool
+    tried: bool
 
     def __str__(self) -> str:
         name = getattr(self.answer, "__qualname__", type(self.answer).__name__)
@@ -52,30 +55,44 @@ class Held:
 @functools.cache
 def held(lesson: str) -> tuple[Held, ...]:
     """The answers to a lesson's checks, each once, in the order of the tests. Of stubs and references: none."""
-    seen: dict[tuple[int, int], tuple[Held, Verdict]] = {}
+    seen: dict[tuple[int, int], Held] = {}
+    verdicts: dict[tuple[int, int], Verdict] = {}
     run, references = Check.run, {id(check.reference) for check in every_check().values()}
+
+    def write_down(check: Check, answer: Callable, right: bool, tried: bool) -> None:
+        if id(answer) not in references:
+            seen.setdefault((id(check), id(answer)), Held(check, answer, right, tried))
+
+    def asserted(check: Check, *, right: list[Callable], wrong: dict[str, tuple[Callable, str]]) -> None:
+        for answer in right:
+            write_down(check, answer, True, True)
+        for answer, _ in wrong.values():
+            write_down(check, answer, False, True)
 
     def written_down(check: Check, answer: Callable, *, seed: int = 0) -> Verdict:
         if id(answer) in references:
             return Verdict(True, "", answer, "passed", check.exercise, check.title, "reference")
-        if getattr(answer, "__module__", "") == "check_helpers":
-            return run(check, answer, seed=seed)
         key = id(check), id(answer)
-        if key not in seen:
-            verdict = run(check, answer, seed=seed)
-            seen[key] = Held(check, answer, verdict.passed), verdict
-        return seen[key][1]
+        if key not in verdicts:
+            verdicts[key] = run(check, answer, seed=seed)
+            write_down(check, answer, verdicts[key].passed, False)
+        return verdicts[key]
 
-    with torch.random.fork_rng(devices=[]):  # a notebook's draws stay as they are without this
-        with mock.patch.object(Check, "run", written_down):
-            for call in _calls(_module(ROOMS / lesson / "test_checks.py")):
-                try:
-                    call()
-                except AssertionError:
-                    continue  # the same verdict in each call is not what every test expects; the test itself will say
-        for check, answer in _in_tables(lesson, tables(lesson)):
-            written_down(check, answer)
-    return tuple(one for one, _ in seen.values())
+    table = tables(lesson)
+    for name in table.RIGHT:
+        asserted(every_check()[f"{lesson}.{name}"], right=table.RIGHT[name], wrong=table.WRONG[name])
+    module = _module(ROOMS / lesson / "test_checks.py")
+    with (
+        torch.random.fork_rng(devices=[]),  # a notebook's draws stay as they are without this
+        mock.patch.object(Check, "run", written_down),
+        mock.patch.object(module, "assert_check", asserted),
+    ):
+        for call in _calls(module):
+            try:
+                call()
+            except AssertionError:
+                continue  # the same verdict in each call is not what every test expects; the test itself will say
+    return tuple(seen.values())
 
 
 def _module(path: Path) -> ModuleType:
@@ -107,13 +124,6 @@ def _sets(mark: pytest.Mark) -> list[dict]:
     names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     rows = [(value,) if len(names) == 1 else tuple(value) for value in values]
     return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _in_tables(lesson: str, table: ModuleType) -> list[tuple[Check, Callable]]:
-    checks = every_check()
-    right = [(name, answer) for name, answers in table.RIGHT.items() for answer in answers]
-    wrong = [(name, answer) for name, answers in table.WRONG.items() for answer, _ in answers.values()]
-    return [(checks[f"{lesson}.{name}"], answer) for name, answer in [*right, *wrong]]
 
 
 def tables(lesson: str) -> ModuleType:

@@ -64,6 +64,8 @@ READY = """async () => {
     return (await Promise.race([kernel.info, soon])) !== null;
 }"""
 
+PICTURE = "img => [img.getAttribute('src').slice(0, 60), img.complete && img.naturalWidth > 1]"
+
 
 class DidNotStart(Exception):
     """A server or a browser that does not start. Nothing of the course has run yet."""
@@ -78,7 +80,9 @@ class Opened:
     foreign: list[str] = field(default_factory=list)  # requests to other machines
 
     def run_all(self, seconds: float = 120) -> None:
-        """Run all cells and wait until the last has ended. Fails with the error's text when a cell raises."""
+        """Run all cells and wait until the last has ended. Fails with the error's text when a cell raises, and where a
+        picture of the text is not there."""
+        assert all(there for _, there in self.pictures()), self.pictures()
         self.page.evaluate(
             """() => {
                 window.ranAll = null;
@@ -89,6 +93,11 @@ class Opened:
         self.page.wait_for_function("window.ranAll !== null", timeout=1000 * seconds)
         errors = self.page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg")
         assert errors.count() == 0, errors.all_inner_texts()
+
+    def pictures(self) -> list[tuple[str, bool]]:
+        """The pictures of the text: the beginning of their address, and whether each has a natural width."""
+        self.wait_for("[...document.querySelectorAll('.jp-MarkdownOutput img')].every(image => image.complete)")
+        return [tuple(one.evaluate(PICTURE)) for one in self.page.locator(".jp-MarkdownOutput img").all()]
 
     def run(self, code: str) -> None:
         """Run code in the kernel, beside the cells."""

@@ -573,11 +573,16 @@ def _sample_many(inputs: Tensors, outputs: Tensors) -> str | None:
     if len(support.unique()) < 0.6 * len(class_of):
         return "The same images of a class are always the support: draw the samples at random too."
     last = counts.cumsum(0) - 1
+    if _mostly(last, support) and not _mostly(last, queries):
+        return "The queries are always the first of the images that are left: draw them at random too, as the support."
     if not bool(torch.isin(last, drawn).all()):
         return "The last sample of some class is never drawn: classes may differ in size, use the size of each."
-    if float(torch.isin(last, queries).double().mean()) < 0.5:
-        return "The queries are always the first of the images that are left: draw them at random too, as the support."
     return None
+
+
+def _mostly(samples: Tensor, drawn: Tensor) -> bool:
+    """Whether half of the samples, or more, were drawn."""
+    return float(torch.isin(samples, drawn).double().mean()) >= 0.5
 
 
 def _neighbours(numbers: Tensor, round_of: int | None = None) -> bool:
