@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-SHOWN, LEAST_MINUTES = 25, 1.0
+SHOWN, LEAST_MINUTES = 40, 1.0
 
 
 def pytest_terminal_summary(terminalreporter):
