@@ -173,6 +173,34 @@ def test_a_new_notebook_joins_without_edits(tmp_path):
     assert text.count("99 · Something new") == 3  # among the notebooks, in its section, in no week of the plan
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("difficulty 2 of 5", "difficulty 2", r"no heading has the form `### Exercise 05\.1: title \(core, difficulty"),
+        (
+            "def my_hessian_vector",
+            "def your_hessian_vector",
+            r"exercise:05\.1 defines no function my_…: write its stub",
+        ),
+        (
+            "hessian_vector = checks.hessian_vector(my_hessian_vector).answer",
+            "",
+            r"write `hessian_vector = checks\.NAME",
+        ),
+        ("checks.hessian_vector(my_", "checks.product(my_", r"lessons/by_hand/checks\.py has no such Check"),
+    ],
+)
+def test_half_an_exercise_is_told_in_one_line_and_not_passed_on(old, new, said, tmp_path):
+    (path,) = places.notebooks().glob("05_*.ipynb")
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / path.name).write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(CourseError, match=said) as error:
+        guide.read(tmp_path)
+    assert path.name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_tidy_writes_the_guide(tmp_path, monkeypatch):
     for name in ("docs", "notebooks"):
         (tmp_path / name).mkdir()
