@@ -91,7 +91,7 @@ def test_a_notebook_joins_by_what_it_imports(tmp_path):
     nbformat.write(notebook, tmp_path / "18_new.ipynb")
     assert held_answers.lessons(tmp_path) == {"18": "price"}
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "19_empty.ipynb")
-    with pytest.raises(AssertionError, match="19_empty.ipynb imports no checks: write `from"):
+    with pytest.raises(AssertionError, match=r"19_empty\.ipynb imports no checks: write `from"):
         held_answers.lessons(tmp_path)
 
 
