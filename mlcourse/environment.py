@@ -402,15 +402,19 @@ def open_lab(python, options):
     return become(python, "-m", "mlcourse", "lab", *(["--notebook", number] if number else []))
 
 
+# which read NB
+SHARED_TESTS = ["tests/lessons/test_hints.py", "tests/lessons/test_more_answers.py", "tests/notebooks"]
+
+
 def selected(number):
-    """The paths that `make test NB=05` tests: the notebook itself, its lesson's room, the harness."""
+    """The paths that `make test NB=05` tests: the notebook itself, its lesson's room, what all share of both."""
     notebooks = sorted((ROOT / "notebooks").glob(f"{number}*.ipynb"))
     if not notebooks:
         there = ", ".join(path.stem[:2] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))) or "none"
         raise Problem(f"NB={number}: there is no such notebook; there are {there}")
     lesson = re.search(r"from mlcourse\.lessons\.(\w+) import", notebooks[0].read_text(encoding="utf-8"))
     rooms = [ROOT / "tests" / "lessons" / lesson[1]] if lesson else []
-    return [path.relative_to(ROOT).as_posix() for path in [*rooms, *notebooks]] + ["tests/notebooks"]
+    return [path.relative_to(ROOT).as_posix() for path in [*rooms, *notebooks]] + SHARED_TESTS
 
 
 def make_site(python, options):

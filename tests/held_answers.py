@@ -19,16 +19,28 @@ from unittest import mock
 import pytest
 import torch
 
+from mlcourse import files, places
+from mlcourse.classroom import course
 from mlcourse.lessons import every_check
 from mlcourse.teaching.checks import Check, Verdict
 
 ROOMS = Path(__file__).parent / "lessons"
-LESSONS = {
-    "00": "start_here", "01": "losses", "02": "episodes", "03": "compare", "04": "metanets", "05": "by_hand",
-    "06": "maml", "07": "price", "08": "implicit", "09": "searching", "10": "optimizers", "11": "chaos",
-    "12": "honest", "13": "segmentation", "14": "detection", "15": "faces",
-    "16": "transfer", "17": "capstone",
-}  # fmt: skip
+
+
+def lessons(folder: Path) -> dict[str, str]:
+    """Each notebook's lesson by its number, {"05": "by_hand"}: the room whose checks the notebook imports."""
+    found = {}
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        code = [cell.source for cell in files.read_notebook(path).cells if cell.cell_type == "code"]
+        room = course.LESSON.search("\n".join(code))
+        assert room, (
+            f"{path.name} imports no checks: write `from mlcourse.lessons.<lesson> import checks` in its first cell"
+        )
+        found[path.name[:2]] = room[1]
+    return found
+
+
+LESSONS = lessons(places.notebooks())
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,15 @@ def held(lesson: str) -> tuple[Held, ...]:
     return tuple(seen.values())
 
 
+WHAT = {
+    "test_checks.py": "it tests each check by `assert_check`, as tests/lessons/by_hand/test_checks.py does",
+    "more_answers.py": "it holds RIGHT and WRONG, further answers to each exercise, as tests/lessons/by_hand/"
+    "more_answers.py does",
+}
+
+
 def _module(path: Path) -> ModuleType:
+    assert path.is_file(), f"tests/lessons/{path.parent.name}/{path.name} is missing: {WHAT[path.name]}"
     name = f"held_{path.parent.name}_{path.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcourse import environment
+from mlcourse import environment, places
 from mlcourse.environment import Problem
 
 SCRIPT = Path(environment.__file__)
@@ -212,7 +212,8 @@ def test_nb_selects_the_notebook_its_checks_and_the_harness(clone, monkeypatch):
         (clone / "notebooks" / name).write_text("from mlcourse.lessons.by_hand import checks")
     monkeypatch.setattr(environment, "ROOT", clone)
     chosen = [Path(path).as_posix() for path in environment.selected("05")]
-    assert chosen == ["tests/lessons/by_hand", "notebooks/05_a.ipynb", "tests/notebooks"]
+    assert chosen == ["tests/lessons/by_hand", "notebooks/05_a.ipynb", *environment.SHARED_TESTS]
+    assert [path for path in chosen[2:] if not (places.repository() / path).exists()] == []
     with pytest.raises(Problem, match="there are 05, 06"):
         environment.selected("07")
 

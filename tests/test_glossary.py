@@ -40,7 +40,8 @@ def test_the_page_is_made_from_the_table(maker):
 def test_each_notebook_links_the_page_beside_it(maker):
     assert (ROOT / "notebooks" / "glossary.md") in maker.PAGES
     for path, text in maker.lessons().items():
-        assert "](glossary.md)" in text, path.name
+        link = "[glossary](glossary.md)"
+        assert "](glossary.md)" in text, f"{path.name} has no link to the glossary: write {link} under References"
 
 
 def test_each_term_stands_once_in_one_short_sentence_and_is_used(maker):
@@ -57,7 +58,8 @@ def test_each_term_stands_once_in_one_short_sentence_and_is_used(maker):
 def test_what_a_lesson_introduces_stands_in_the_glossary(maker):
     known = {name.lower() for row in maker.rows() for name in maker.names(row)}
     for path, text in maker.lessons().items():
-        assert undefined(text, known) == [], path.name
+        missing = undefined(text, known)
+        assert not missing, f"{path.name} introduces {missing}: write a row for each in docs/glossary.yaml"
 
 
 def test_the_search_finds_introduced_terms(maker):

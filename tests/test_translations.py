@@ -26,7 +26,11 @@ def faults(page, readme):
     """What is wrong with a translation, in words."""
     found = []
     if lessons(page) != lessons(readme):
-        found.append("the lessons are others, or in another order, than in README.md")
+        odd = {file for _, file in set(lessons(page)) ^ set(lessons(readme))}
+        which = f" ({', '.join(sorted(odd))})" if odd else ""
+        found.append(
+            f"the lessons are others, or in another order, than in README.md{which}: enter them in both syllabi"
+        )
     found += [f"README.md has no command {line!r}" for line in sorted(commands(page) - commands(readme))]
     if "](README.md)" not in page:
         found.append("there is no link to README.md")
@@ -49,6 +53,7 @@ def test_readme_links_each_translation():
     ("old", "new", "named"),
     [
         ("| 05 |", "| 15 |", "the lessons are others"),
+        ("(notebooks/05_", "(notebooks/95_", "hand.ipynb): enter them in both"),
         ("make lab ", "make lap ", "no command 'make lap'"),
         ("`mlcourse doctor`", "`mlcourse doctors`", "mlcourse doctors"),
         ("](README.md)", "](README)", "no link"),

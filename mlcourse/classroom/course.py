@@ -9,6 +9,7 @@ from mlcourse import files, places
 from mlcourse.errors import CourseError
 
 HEADING = re.compile(r"^#+ Exercise (\d\d\.\d+): .*\((core|stretch), difficulty (\d) of 5, (\d+) min\)", re.MULTILINE)
+FORM = "### Exercise {}: title (core, difficulty 2 of 5, 6 min)"  # what HEADING reads, for whoever writes one
 LESSON = re.compile(r"from mlcourse\.lessons\.(\w+) import \(?[\w\s,]*\bchecks\b")
 
 
@@ -60,7 +61,7 @@ def notebooks(folder: Path | None = None) -> dict[str, Notebook]:
 
 
 def read(path: Path) -> Notebook:
-    """Read one notebook of the course."""
+    """Read one notebook of the course. Raises CourseError for an exercise without its stub or its check."""
     every = files.read_notebook(path).cells
     kinds = {told[1]: told[2] for cell in every for told in HEADING.finditer(cell.source)}
     cells = [cell for cell in every if cell.cell_type == "code"]
@@ -72,13 +73,18 @@ def read(path: Path) -> Notebook:
     for tags, source in tagged:
         for tag in tags:
             if lesson and tag.startswith("exercise:"):
-                name = next(one for one in functions(source) if one.startswith("my_"))
-                check = re.search(rf"checks\.(\w+)\({name}\)", text)[1]
-                solution = solutions.get(name.replace("my_", "solution_", 1), "")
                 number = tag.split(":")[1]
-                notebook.exercises.append(
-                    Exercise(number, name, f"{lesson[1]}.{check}", source, solution, kinds.get(number, "core"))
-                )
+                name = next((one for one in functions(source) if one.startswith("my_")), None)
+                if name is None:
+                    raise CourseError(
+                        f"{path.name}: the cell tagged {tag} defines no function my_…: write its stub there"
+                    )
+                check = re.search(rf"checks\.(\w+)\({name}\)", text)
+                if check is None:
+                    line = f"{name.removeprefix('my_')} = checks.NAME({name}).answer"
+                    raise CourseError(f"{path.name}: no cell checks {name}: write `{line}` in a cell after its stub")
+                solution, kind = solutions.get(name.replace("my_", "solution_", 1), ""), kinds.get(number, "core")
+                notebook.exercises.append(Exercise(number, name, f"{lesson[1]}.{check[1]}", source, solution, kind))
     notebook.exercises.sort(key=lambda one: int(one.number.split(".")[1]))
     for name, check in re.findall(r"^(\w+) = checks\.(\w+)\(my_\w+\)\.answer", text, re.MULTILINE):
         notebook.given[name] = f"{lesson[1]}.{check}"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mlcourse import files
 from mlcourse.classroom import course, handout
+from mlcourse.errors import CourseError
 from mlcourse.lessons import every_check
 from mlcourse.teaching import claims
 from mlcourse.teaching.checks import Check
@@ -169,7 +170,14 @@ def _entry(path: Path, checks: dict[str, Check]) -> Entry:
     claimed = any("claim" in cell.metadata.get("tags", []) for cell in notebook.cells)
     tasks = []
     for one in course.read(path).exercises:
-        check, (kind, difficulty, minutes) = checks[one.check], told.get(one.number, ("core", "–", "–"))
+        if one.check not in checks:
+            room, name = one.check.split(".")
+            raise CourseError(
+                f"{path.name} calls checks.{name}, and mlcourse/lessons/{room}/checks.py has no such Check"
+            )
+        if one.number not in told:
+            raise CourseError(f"{path.name}: no heading has the form `{course.FORM.format(one.number)}`, or stretch")
+        check, (kind, difficulty, minutes) = checks[one.check], told[one.number]
         tasks.append(Task(one.number, check.title, kind, difficulty, minutes, one.name, diagnoses(check)))
     return Entry(
         path.name,

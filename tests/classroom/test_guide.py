@@ -123,7 +123,10 @@ def test_a_plan_of_days_ends_in_time_also_when_every_lesson_takes_longer(entries
         return handout.schedule([handout.Lesson("", "", known[n].minutes + more, 0) for n in numbers])[-1][0]
 
     left = [number for number in plan.numbers if number != plan.first_to_drop]
-    assert last(plan.numbers, 0) == days
+    longer = (
+        f"{name} takes {last(plan.numbers, 0)} days: its notebooks are the track Core of README.md; choose another one"
+    )
+    assert last(plan.numbers, 0) == days, longer
     assert last(plan.numbers, guide.SPARE) > days
     assert last(left, guide.SPARE) == days
     assert not any(plan.first_to_drop in known[number].needs for number in left)
@@ -171,6 +174,34 @@ def test_a_new_notebook_joins_without_edits(tmp_path):
     assert "| **Open with** | Why this? |" in text
     assert "none yet: write a section ## 99 in docs/questions.md" in text
     assert text.count("99 · Something new") == 3  # among the notebooks, in its section, in no week of the plan
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("difficulty 2 of 5", "difficulty 2", r"no heading has the form `### Exercise 05\.1: title \(core, difficulty"),
+        (
+            "def my_hessian_vector",
+            "def your_hessian_vector",
+            r"exercise:05\.1 defines no function my_…: write its stub",
+        ),
+        (
+            "hessian_vector = checks.hessian_vector(my_hessian_vector).answer",
+            "",
+            r"write `hessian_vector = checks\.NAME",
+        ),
+        ("checks.hessian_vector(my_", "checks.product(my_", r"lessons/by_hand/checks\.py has no such Check"),
+    ],
+)
+def test_half_an_exercise_is_told_in_one_line_and_not_passed_on(old, new, said, tmp_path):
+    (path,) = places.notebooks().glob("05_*.ipynb")
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / path.name).write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(CourseError, match=said) as error:
+        guide.read(tmp_path)
+    assert path.name in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_tidy_writes_the_guide(tmp_path, monkeypatch):
@@ -773,7 +804,10 @@ def flattened(value) -> list[float]:
 
 
 def test_each_question_of_the_exam_has_an_oracle():
-    assert set(exam()) == {*ANSWERS, "12.2"}
+    asked, held = set(exam()), {*ANSWERS, "12.2"}
+    assert asked == held, (
+        f"write a case in ANSWERS for {sorted(asked - held)}; docs/questions.md lacks {sorted(held - asked)}"
+    )
     known = {path.name[:2] for path in places.notebooks().glob("[0-9][0-9]_*.ipynb")}
     assert set(guide.questions(DOCS / guide.QUESTIONS)) <= known
 

@@ -4,23 +4,29 @@
 An empty part says that the slip is a rare one: then the check says how far it is off, and claims no cause.
 """
 
+import harness
 import held_answers
+import nbformat
 import pytest
 from check_helpers import seeds
 
+from mlcourse.classroom import course
 from mlcourse.lessons import every_check
 from mlcourse.teaching.checks import Unnamed
 
 CHECKS = every_check()
 LESSONS = list(held_answers.LESSONS.values())
+CHOSEN = [held_answers.LESSONS[path.name[:2]] for path in harness.notebooks()]  # all, or the one that NB=05 names
 
 
-def rows(table: str) -> list[tuple]:
+def rows(table: str, lessons: list[str]) -> list[tuple]:
     """(check, answer) of RIGHT, (check, name, answer, words) of WRONG."""
     found = []
-    for lesson in LESSONS:
+    for lesson in lessons:
         for name, answers in getattr(held_answers.tables(lesson), table).items():
-            check = CHECKS[f"{lesson}.{name}"]
+            check = CHECKS.get(f"{lesson}.{name}")
+            if check is None:
+                continue  # test_every_exercise_has_more_answers names it
             if table == "RIGHT":
                 found += [(check, answer) for answer in answers]
             else:
@@ -33,21 +39,33 @@ def told(value) -> str | None:
     return getattr(value, "exercise", value if isinstance(value, str) else None)
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@pytest.mark.parametrize("lesson", CHOSEN)
 def test_every_exercise_has_more_answers(lesson):
     names = {name.split(".")[1] for name in CHECKS if name.startswith(f"{lesson}.")}
     table = held_answers.tables(lesson)
-    assert set(table.RIGHT) == set(table.WRONG) == names
+    for kind, answers in (("RIGHT", table.RIGHT), ("WRONG", table.WRONG)):
+        missing, unknown = sorted(names - set(answers)), sorted(set(answers) - names)
+        where = f"tests/lessons/{lesson}/more_answers.py"
+        assert not missing, f"{where}: {kind} has no answers to {', '.join(missing)}, names of checks of this lesson"
+        assert not unknown, f"{where}: {kind} names {', '.join(unknown)}, and the lesson has no such check"
 
 
-@pytest.mark.parametrize(("check", "answer"), rows("RIGHT"), ids=told)
+@pytest.mark.parametrize("lesson", CHOSEN)
+def test_the_notebook_asks_for_each_check_of_its_lesson(lesson):
+    (number,) = (number for number, name in held_answers.LESSONS.items() if name == lesson)
+    asked = {one.number: one.check for one in course.notebooks()[number].exercises}
+    held = {check.exercise: name for name, check in CHECKS.items() if name.startswith(f"{lesson}.")}
+    assert held == asked, f"the checks of mlcourse/lessons/{lesson} are not those that notebook {number} calls"
+
+
+@pytest.mark.parametrize(("check", "answer"), rows("RIGHT", CHOSEN), ids=told)
 def test_right_answers_pass(check, answer):
     for seed in seeds(check):
         verdict = check.run(answer, seed=seed)
         assert verdict.passed, verdict.diagnosis
 
 
-@pytest.mark.parametrize(("check", "slip", "answer", "words"), rows("WRONG"), ids=told)
+@pytest.mark.parametrize(("check", "slip", "answer", "words"), rows("WRONG", CHOSEN), ids=told)
 def test_wrong_answers_fail_and_hear_their_cause(check, slip, answer, words):
     for seed in seeds(check):
         verdict = check.run(answer, seed=seed)
@@ -58,7 +76,25 @@ def test_wrong_answers_fail_and_hear_their_cause(check, slip, answer, words):
 
 
 def test_there_are_enough_and_most_slips_have_a_name():
-    right, wrong = rows("RIGHT"), rows("WRONG")
+    right, wrong = rows("RIGHT", LESSONS), rows("WRONG", LESSONS)
     assert len(right) >= 60
     assert len(wrong) >= 100
     assert sum(bool(words) for *_, words in wrong) >= 0.8 * len(wrong)
+
+
+def test_a_notebook_joins_by_what_it_imports(tmp_path):
+    cells = [
+        "x = 1",
+        "try:\n    from mlcourse.lessons.price import checks, pictures\nexcept ModuleNotFoundError:\n    raise",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    nbformat.write(notebook, tmp_path / "18_new.ipynb")
+    assert held_answers.lessons(tmp_path) == {"18": "price"}
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "19_empty.ipynb")
+    with pytest.raises(AssertionError, match=r"19_empty\.ipynb imports no checks: write `from"):
+        held_answers.lessons(tmp_path)
+
+
+def test_a_lesson_without_more_answers_is_told_what_to_write():
+    with pytest.raises(AssertionError, match=r"tests/lessons/nowhere/more_answers\.py is missing: it holds RIGHT and"):
+        held_answers.tables("nowhere")

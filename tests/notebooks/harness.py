@@ -20,6 +20,7 @@ import nbformat
 from PIL import Image
 
 from mlcourse import places
+from mlcourse.classroom import course
 from mlcourse.teaching import claims, minutes
 
 CORE = {"00", "01", "02", "03", "05", "06", "12", "13", "14", "15", "17"}
@@ -318,32 +319,30 @@ def stops_without_the_package(lesson):
 
 @rule
 def has_exercises(lesson):
-    """Three exercises or more, numbered NN.1, NN.2, ..., each with a heading that says difficulty and minutes."""
+    """Three exercises or more, numbered NN.1, NN.2, ..., each under a heading that says difficulty and minutes."""
     found = [tag for cell in lesson.code for tag in tags(cell) if tag.startswith("exercise:")]
     if len(found) < MIN_EXERCISES:
         yield f"{len(found)} exercises: {MIN_EXERCISES} or more"
     wanted = [f"exercise:{lesson.number}.{k}" for k in range(1, len(found) + 1)]
     if sorted(found) != wanted:
         yield f"the exercises are tagged {', '.join(found)}: {', '.join(wanted)} in order"
-    headings = [line for cell in lesson.prose for line in cell.source.splitlines() if line.startswith("#")]
-    for tag in found:
-        number = tag.split(":")[1]
-        if not any(number in line and "xercise" in line for line in headings):
-            yield f"no heading says Exercise {number}"
-    for cell in lesson.prose:
-        if re.search(r"^#+ .*Exercise", cell.source, re.MULTILINE) and not re.search(r"\d+ ?min", cell.source):
-            yield f"`{cell.source.splitlines()[0]}` does not say its minutes"
+    headed = {told[1] for cell in lesson.prose for told in course.HEADING.finditer(cell.source)}
+    for number in (tag.split(":")[1] for tag in found):
+        if number not in headed:
+            yield f"no heading has the form `{course.FORM.format(number)}`, or stretch"
 
 
 @rule
 def has_typed_stubs(lesson):
-    """Each stub defines one function my_..., typed, with shapes in its docstring, that returns `...`."""
+    """Each stub defines one function my_..., alone, typed, with shapes in its docstring, that returns `...`."""
     for cell in lesson.tagged("exercise:"):
         stubs = functions(cell, "my_")
         if len(stubs) != 1:
             yield f"an exercise cell defines {len(stubs)} functions my_...: exactly one ({cell.source[:40]!r})"
             continue
         stub = stubs[0]
+        if len(parse(cell).body) > 1:
+            yield f"the cell of {stub.name} holds more than the stub, and an answer replaces it: import before"
         last = stub.body[-1]
         if not (isinstance(last, ast.Return) and isinstance(last.value, ast.Constant) and last.value.value is ...):
             yield f"{stub.name} does not return `...`"

@@ -83,7 +83,7 @@ def tiny():
     claim = {"claim": dict(CLAIM)}
     for k, kind in ((1, "core"), (2, "core"), (3, "stretch")):
         cells += [
-            new_markdown_cell(f"## Exercise 07.{k}: add ({kind}, difficulty 1, 5 min)\n\n{HINT}"),
+            new_markdown_cell(f"## Exercise 07.{k}: add ({kind}, difficulty 1 of 5, 5 min)\n\n{HINT}"),
             code(STUB.format(k=k), f"exercise:07.{k}"),
             code(f"sum_{k} = checks.sums(my_sum_{k}).answer"),
         ]

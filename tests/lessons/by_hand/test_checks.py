@@ -6,7 +6,6 @@ import pytest
 import torch
 from check_helpers import SEEDS, assert_check
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.by_hand import checks
 from mlcourse.lessons.by_hand.implementations import curved_task, order
 from mlcourse.meta_gradients import estimators
@@ -535,11 +534,6 @@ def test_references_pass_many_problems():
         for seed in range(5, 20):
             assert check.run(check.reference, seed=seed).passed
     assert checks.detector.reference is order
-
-
-def test_the_module_is_reached_as_notebooks_do():
-    names = {name for name in every_check() if name.startswith("by_hand.")}
-    assert names == {f"by_hand.{name}" for name in ("hessian_vector", "by_hand", "detector", "rate_gradient")}
 
 
 @pytest.mark.parametrize("h", [1e-3, 1e-4, 1e-5, 1e-6])

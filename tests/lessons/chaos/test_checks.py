@@ -6,7 +6,6 @@ import pytest
 import torch
 from check_helpers import SEEDS, assert_check
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.chaos import checks, unroll_examples
 from mlcourse.meta_optimization import evolution
 
@@ -406,11 +405,6 @@ def test_the_references_pass_for_many_seeds():
     for check in (checks.es_gradient, checks.pes_window, checks.report, checks.es_variance, checks.choose):
         for seed in range(5, 25):
             assert check.run(check.reference, seed=seed).passed
-
-
-def test_the_module_is_reached_as_notebooks_do():
-    names = {name for name in every_check() if name.startswith("chaos.")}
-    assert names == {f"chaos.{name}" for name in ("es_gradient", "pes_window", "report", "es_variance", "choose")}
 
 
 def test_a_number_that_is_no_place_in_a_list_is_refused():

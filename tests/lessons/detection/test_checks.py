@@ -7,7 +7,6 @@ import torchvision
 from check_helpers import assert_check
 from torch.nn import functional as F
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.detection import checks
 
 
@@ -490,9 +489,3 @@ def test_precision_and_recall_are_those_of_scikit_learn():
         ours, our_recall = checks.precision_recall.reference(given["hits"], int(hits.sum()))
         np.testing.assert_allclose(ours.numpy(), precision[:-1][::-1][-len(hits) :])
         np.testing.assert_allclose(our_recall.numpy(), recall[:-1][::-1][-len(hits) :])
-
-
-def test_the_table_of_checks_holds_all_five():
-    names = ("box_iou", "match", "suppress", "precision_recall", "interpolate")
-    held = {name for name in every_check() if name.startswith("detection.")}
-    assert held == {f"detection.{name}" for name in names}

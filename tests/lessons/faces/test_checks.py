@@ -9,7 +9,6 @@ from check_helpers import assert_check
 from sklearn.metrics import roc_curve
 from torch.nn import functional as F
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.faces import checks
 from mlcourse.vision import verification
 
@@ -396,9 +395,3 @@ def test_the_formula_is_what_independent_comparisons_give():
     fired = torch.rand(200_000, 20, generator=generator) < 0.03
     measured = float(fired.any(1).double().mean())
     assert float(checks.fpir.reference(torch.tensor(0.03), 20)) == pytest.approx(measured, abs=0.004)
-
-
-def test_the_table_of_checks_holds_all_five():
-    assert {name for name in every_check() if name.startswith("faces.")} == {
-        f"faces.{name}" for name in ("error_rates", "cosface_logits", "pair_weights", "identify", "fpir")
-    }

@@ -8,7 +8,6 @@ import pytest
 import torch
 from check_helpers import SEEDS, assert_check
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.honest import checks
 
 F64 = torch.float64
@@ -521,13 +520,6 @@ def test_every_kind_of_three_intervals_is_asked():
         ((_, given), *_) = checks.sentence.problems(seed)
         kinds = sorted(tuple(side(pair) for pair in row) for row in given["intervals"].tolist())
         assert kinds == sorted(checks.KINDS)
-
-
-def test_the_table_of_checks_holds_all_six():
-    assert {name for name in every_check() if name.startswith("honest.")} == {
-        f"honest.{name}"
-        for name in ("paired", "wrong_share", "cluster_interval", "balance", "calibration_error", "sentence")
-    }
 
 
 @pytest.mark.parametrize("name", ["paired", "wrong_share", "cluster_interval", "balance", "calibration_error"])

@@ -5,7 +5,6 @@ import torch
 from check_helpers import SEEDS, assert_check
 from torch.func import grad, hessian, jacrev
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.implicit import checks
 from mlcourse.meta_gradients import linear_solvers
 from mlcourse.teaching.checks import Check
@@ -534,11 +533,6 @@ def test_references_pass_many_problems():
 def test_an_input_that_is_changed_is_noticed():
     # the right-hand side is a copy: writing into it is the learner's own affair, and the numbers tell
     assert not checks.conjugate_gradient.run(cg_in_place).passed
-
-
-def test_the_module_is_reached_as_notebooks_do():
-    names = {name for name in every_check() if name.startswith("implicit.")}
-    assert names == {f"implicit.{name}" for name in ("conjugate_gradient", "hypergradient", "neumann", "meta_gradient")}
 
 
 def test_a_fixed_threshold_is_not_precise_enough_for_the_lesson():

@@ -9,7 +9,6 @@ from check_helpers import SEEDS, assert_check
 from mlcourse import datasets, inner
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
-from mlcourse.lessons import every_check
 from mlcourse.lessons.maml import checks
 from mlcourse.lessons.maml.fixed_labels import FixedLabels
 from mlcourse.teaching import least_squares
@@ -583,11 +582,6 @@ def test_references_pass_many_problems():
         if isinstance(check, Check):
             for seed in range(5, 20):
                 assert check.run(check.reference, seed=seed).passed
-
-
-def test_the_module_is_reached_as_notebooks_do():
-    names = {"maml.meta_step", "maml.adapt_head", "maml.rate_gradient", "maml.ceiling"}
-    assert {name for name in every_check() if name.startswith("maml.")} == names
 
 
 def test_a_loss_that_is_no_tensor_is_refused_as_the_lesson_would():

@@ -7,7 +7,6 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.metanets import checks
 from mlcourse.teaching.checks import Check
 
@@ -524,9 +523,3 @@ def test_references_pass_many_problems():
         if isinstance(check, Check):
             for seed in range(5, 20):
                 assert check.run(check.reference, seed=seed).passed
-
-
-def test_the_module_is_reached_as_notebooks_do():
-    names = {name for name in every_check() if name.startswith("metanets.")}
-    exercises = ("run_written", "written_head", "modulate", "mask", "augmented", "read_memory")
-    assert names == {f"metanets.{name}" for name in exercises}

@@ -8,7 +8,6 @@ import torch
 from check_helpers import SEEDS, assert_check
 from torch.func import grad
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.searching import checks, noisy_quadratic
 from mlcourse.meta_optimization import search
 from mlcourse.teaching.checks import Check
@@ -255,12 +254,6 @@ def test_references_pass_many_problems():
         if isinstance(check, Check):
             for seed in range(5, 25):
                 assert check.run(check.reference, seed=seed).passed
-
-
-def test_the_module_is_reached_as_notebooks_do():
-    names = {name for name in every_check() if name.startswith("searching.")}
-    exercises = ("rate_hypergradient", "best_at", "weight_hypergradient", "expected_loss")
-    assert names == {f"searching.{name}" for name in exercises}
 
 
 def test_a_list_is_refused_as_the_lesson_would():

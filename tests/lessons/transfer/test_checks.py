@@ -6,7 +6,6 @@ from check_helpers import assert_check
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlcourse.lessons import every_check
 from mlcourse.lessons.transfer import checks
 from mlcourse.networks.conv4 import Conv4
 
@@ -396,8 +395,3 @@ def test_learnt_step():
 
 
 # ------------------------------------------------------------------ the whole
-
-
-def test_the_table_of_checks_holds_all_four():
-    held = {name for name in every_check() if name.startswith("transfer.")}
-    assert held == {f"transfer.{name}" for name in ("transfer_head", "training_flop", "soft_loss", "learnt_step")}
