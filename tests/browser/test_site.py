@@ -309,6 +309,14 @@ def test_paper_shows_what_a_widget_stands_at(site, opened):
     assert not panel.locator("button").is_visible()
 
 
+def test_the_two_columns_of_the_contents_do_not_touch(site, opened):
+    contents = on_paper(opened(site / f"{LESSON}.html", PAPER)).locator("#jb-print-toc .section-nav").first
+    asked = "one => ['columnCount', 'columnGap', 'fontSize'].map(name => getComputedStyle(one)[name])"
+    columns, gap, size = contents.evaluate(asked)
+    assert columns == "2"
+    assert float(gap.removesuffix("px")) > 2 * float(size.removesuffix("px"))
+
+
 def test_code_is_not_torn_apart_from_its_frame(site, opened):
     page = on_paper(opened(site / f"{LESSON}.html"))
     code = page.locator(".cell_input").first
