@@ -32,7 +32,7 @@ SETTINGS = {
     "templates_path": [str(THEME / "templates")],
     "html_static_path": ["_static"],
     "html_css_files": ["site.css"],
-    "html_js_files": [("stacks.js", {"defer": "defer"})],
+    "html_js_files": [(name, {"defer": "defer"}) for name in ("stacks.js", "print.js")],
     "html_theme": "sphinx_book_theme",
     "html_title": "Meta-learning for computer vision",
     "html_theme_options": {

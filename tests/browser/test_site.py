@@ -264,6 +264,99 @@ def test_a_solution_opens_by_a_click(site, opened):
     assert solution.locator("pre").is_visible()
 
 
+PAPER = 680  # the width of A4 between its margins, in the browser's points
+PRINT = """() => dispatchEvent(new Event("beforeprint"))"""
+PRINTED = """() => dispatchEvent(new Event("afterprint"))"""
+# what is wider than the paper: a bar cannot be moved there
+OVER = """() => [...document.querySelectorAll(".bd-article *")].filter(one => one.clientWidth
+    && !one.closest("svg, math, .stack-said, .sr-only") && getComputedStyle(one).display !== "inline"
+    && (one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > innerWidth + 1)
+).map(one => one.outerHTML.slice(0, 200))"""
+
+
+def on_paper(page):
+    page.emulate_media(media="print")
+    page.evaluate(PRINT)
+    return page
+
+
+@pytest.mark.parametrize("name", ["notebooks/00_start_here", LESSON, "docs/results", "methods/maml"])
+def test_nothing_is_cut_on_paper(site, opened, name):
+    assert on_paper(opened(site / f"{name}.html", PAPER)).evaluate(OVER) == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_is_folded_is_printed_and_a_dark_page_is_printed_light(site, opened, look):
+    page = opened(site / f"{LESSON}.html", look=look)
+    solution = page.locator("details:has-text('def solution_') pre").first
+    hint = page.locator(".bd-article details:has-text('Hint') > :not(summary)").first
+    on_paper(page)
+    assert solution.is_visible()
+    assert hint.is_visible()
+    assert solution.evaluate("one => getComputedStyle(one.closest('details').children[1]).animationName") == "none"
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.evaluate(PRINTED)
+    page.emulate_media(media="screen")
+    assert page.locator(".bd-article details[open]").count() == 0
+    assert page.evaluate("document.documentElement.dataset.theme") == look
+
+
+def test_paper_shows_what_a_widget_stands_at(site, opened):
+    page = on_paper(opened(site / f"{LESSON}.html"))
+    panel = page.locator(".stack-controls").first
+    assert panel.locator("output").first.is_visible()
+    assert not panel.locator("input").first.is_visible()
+    assert not panel.locator("button").is_visible()
+
+
+def test_the_two_columns_of_the_contents_do_not_touch(site, opened):
+    contents = on_paper(opened(site / f"{LESSON}.html", PAPER)).locator("#jb-print-toc .section-nav").first
+    asked = "one => ['columnCount', 'columnGap', 'fontSize'].map(name => getComputedStyle(one)[name])"
+    columns, gap, size = contents.evaluate(asked)
+    assert columns == "2"
+    assert float(gap.removesuffix("px")) > 2 * float(size.removesuffix("px"))
+
+
+def test_code_is_not_torn_apart_from_its_frame(site, opened):
+    page = on_paper(opened(site / f"{LESSON}.html"))
+    code = page.locator(".cell_input").first
+    assert code.evaluate("one => getComputedStyle(one).breakInside") == "avoid"
+    # what is longer than a page breaks inside; else its frame stays behind, empty
+    inner = "one => [...one.querySelectorAll('div, pre')].map(some => getComputedStyle(some).breakInside)"
+    assert set(code.evaluate(inner)) == {"auto"}
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_formula_stands_in_the_middle(site, opened, width):
+    page = opened(site / f"{LESSON}.html", width)
+    off = page.evaluate("""() => [...document.querySelectorAll("div.math > math")].map(math => {
+        const boxes = [math.firstElementChild, math.closest("div.math")].map(one => one.getBoundingClientRect());
+        const [inner, outer] = boxes;
+        return inner.width > outer.width ? 0 : (inner.left + inner.right - outer.left - outer.right) / 2;
+    })""")
+    assert len(off) > 3
+    assert max(map(abs, off)) < 8, off
+
+
+def test_a_printed_page_holds_what_was_folded(site, tmp_path):
+    from mlcourse.errors import CourseError
+    from mlcourse.site import pdf
+
+    try:
+        program = pdf.browser()
+    except CourseError as error:
+        pytest.skip(str(error))
+    (tmp_path / "a.webp").write_bytes(next((site / "_static" / "pictures").glob("*.webp")).read_bytes())
+    style, code = ((THEME / "static" / name).read_text(encoding="utf-8") for name in ("site.css", "print.js"))
+    body = '<article class="bd-article"><details><summary>more</summary><img src="a.webp" alt="a"></details></article>'
+    text = f'<!DOCTYPE html><meta charset="utf-8"><style>{style}</style>{body}<script>{code}</script>'
+    (tmp_path / "a.html").write_text(text, encoding="utf-8")
+    pdf.write(tmp_path / "a.html", tmp_path / "a.pdf", program)
+    content = (tmp_path / "a.pdf").read_bytes()
+    assert content.count(b"/Subtype /Image") >= 1
+    assert b"/MediaBox [0 0 594" in content or b"/MediaBox [0 0 595" in content  # A4
+
+
 def test_a_lesson_is_printed_with_its_pictures(site, tmp_path):
     from mlcourse.errors import CourseError
     from mlcourse.site import pdf
