@@ -91,8 +91,9 @@ def held(lesson: str) -> tuple[Held, ...]:
         return verdicts[key]
 
     table = tables(lesson)
-    for name in table.RIGHT:
-        asserted(every_check()[f"{lesson}.{name}"], right=table.RIGHT[name], wrong=table.WRONG[name])
+    for name in (name for name in table.RIGHT if name in table.WRONG):
+        if check := every_check().get(f"{lesson}.{name}"):  # test_every_exercise_has_more_answers names what is missing
+            asserted(check, right=table.RIGHT[name], wrong=table.WRONG[name])
     module = _module(ROOMS / lesson / "test_checks.py")
     with (
         torch.random.fork_rng(devices=[]),  # a notebook's draws stay as they are without this

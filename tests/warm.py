@@ -3,8 +3,8 @@
 A kernel spends about four seconds of a core on imports before a lesson's first cell has run, a command half of that,
 and the tests start hundreds of them. A fork has the modules, and nothing else of other forks: its own memory, its own
 name space, its own environment and folder. One thing all forks of a process share: the seed of Python's hashes, and so
-the order of sets. Kernels that start cold, each with a seed of its own, are tested by nbval, `mlcourse run` and
-`mlcourse lab`; what a command does before PyTorch is there is tested in processes that start cold.
+the order of sets. Kernels that start cold, each with a seed of its own, are tested by nbval, `mlcourse run` of 00
+and `mlcourse lab`; what a command does before PyTorch is there is tested in processes that start cold.
 
     python warm.py serve SOCKET         the process that is forked
     python warm.py ask SOCKET -f FILE    what Jupyter starts: it lives, and ends, with its kernel

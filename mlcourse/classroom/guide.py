@@ -176,7 +176,9 @@ def _entry(path: Path, checks: dict[str, Check]) -> Entry:
                 f"{path.name} calls checks.{name}, and mlcourse/lessons/{room}/checks.py has no such Check"
             )
         if one.number not in told:
-            raise CourseError(f"{path.name}: no heading has the form `{course.FORM.format(one.number)}`, or stretch")
+            raise CourseError(
+                f"{path.name}: no heading has the form `{course.FORM.format(one.number)}`, or with `stretch`"
+            )
         check, (kind, difficulty, minutes) = checks[one.check], told[one.number]
         tasks.append(Task(one.number, check.title, kind, difficulty, minutes, one.name, diagnoses(check)))
     return Entry(

@@ -64,6 +64,12 @@ READY = """async () => {
     return (await Promise.race([kernel.info, soon])) !== null;
 }"""
 
+# All pictures that the text of the notebook names are on the page, whether they are whole or broken
+SHOWN = """() => {
+    const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells;
+    const text = cells.filter(cell => cell.cell_type === 'markdown').map(cell => cell.getSource()).join('');
+    return document.querySelectorAll('.jp-MarkdownOutput img').length >= text.split('![').length - 1;
+}"""
 PICTURE = "img => [img.getAttribute('src').slice(0, 60), img.complete && img.naturalWidth > 1]"
 
 
@@ -80,9 +86,7 @@ class Opened:
     foreign: list[str] = field(default_factory=list)  # requests to other machines
 
     def run_all(self, seconds: float = 120) -> None:
-        """Run all cells and wait until the last has ended. Fails with the error's text when a cell raises, and where a
-        picture of the text is not there."""
-        assert all(there for _, there in self.pictures()), self.pictures()
+        """Run all cells and wait until the last has ended. Fails with the error's text when a cell raises."""
         self.page.evaluate(
             """() => {
                 window.ranAll = null;
@@ -196,6 +200,9 @@ class Lab:
         where = f"{self.opened}/{Path(path).name}?reset&token={self.token}"
         opened.page.goto(f"{self.address}/lab/tree/{where}", timeout=60_000)
         _until(lambda: opened.page.evaluate(READY), 90, "the kernel does not become ready (has the notebook one?)")
+        opened.wait_for(SHOWN)
+        pictures = opened.pictures()
+        assert all(there for _, there in pictures), pictures
         opened.run(f"import os; os.environ.update({variables | {'MLCOURSE_WORK': str(opened.work)}!r}); del os")
         stack.callback(_assert_offline, opened.foreign)
         return opened

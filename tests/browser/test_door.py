@@ -81,7 +81,7 @@ def test_the_address_opens_notebook_00_and_asks_nothing(door, tmp_path):
 
 
 def test_every_picture_of_every_copy_is_there(door):
-    """Of 00 as the door opens it. Of each other lesson its own test looks (`run_all`), in a copy; here is that the
+    """Of 00 as the door opens it. Of each other lesson its own test looks (`lab`), in a copy; here is that the
     learner's copies hold what that one holds."""
     course = door()
     course.page.locator(".jp-MarkdownOutput img").first.wait_for(timeout=30_000)
@@ -95,7 +95,7 @@ def test_every_picture_of_every_copy_is_there(door):
         shown = [cell for cell in written.cells if cell.cell_type == "markdown" and "![" in cell.source]
         assert any(cell.get("attachments") for cell in shown), path.name
         looked = Path(__file__).with_name(f"test_notebook_{number}.py")
-        assert number == "00" or ".run_all(" in looked.read_text(encoding="utf-8"), looked.name
+        assert number == "00" or "lab(places.notebooks()" in looked.read_text(encoding="utf-8"), looked.name
 
 
 def held(cell):

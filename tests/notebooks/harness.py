@@ -329,7 +329,7 @@ def has_exercises(lesson):
     headed = {told[1] for cell in lesson.prose for told in course.HEADING.finditer(cell.source)}
     for number in (tag.split(":")[1] for tag in found):
         if number not in headed:
-            yield f"no heading has the form `{course.FORM.format(number)}`, or stretch"
+            yield f"no heading has the form `{course.FORM.format(number)}`, or with `stretch`"
 
 
 @rule

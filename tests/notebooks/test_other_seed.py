@@ -1,7 +1,11 @@
 """`mlcourse run` at `smoke` with another seed: parameters work, no result hangs on one seed, golden cells hold.
 
-The fourth state, untouched, is what this run and nbval have in common. Here the kernels start warm; nbval's start cold.
+The fourth state, untouched, is what this run and nbval have in common. Here
+the kernels start warm, but the first lesson's; nbval's start cold.
 """
+
+import subprocess
+import sys
 
 import harness
 import nbformat
@@ -12,8 +16,12 @@ import warm
 @pytest.mark.parametrize("path", harness.notebooks(), ids=lambda path: path.stem)
 def test_runs(path, tmp_path):
     options = ["--budget", "smoke", "--seed", "20011", "--out", tmp_path]
-    kernels = {"JUPYTER_PATH": warm.jupyter_path("python3")}
-    answer = warm.command("run", path, *options, environment=kernels, seconds=900)
+    if path.name.startswith("00"):  # as a learner starts it
+        command = [sys.executable, "-m", "mlcourse", "run", path, *options]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    else:
+        kernels = {"JUPYTER_PATH": warm.jupyter_path("python3")}
+        answer = warm.command("run", path, *options, environment=kernels, seconds=900)
     assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
     assert (tmp_path / f"{path.stem}.html").is_file()
     executed = nbformat.read(tmp_path / path.name, as_version=4)

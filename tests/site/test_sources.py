@@ -101,7 +101,7 @@ def test_without_git_there_is_no_address(monkeypatch):
 def test_the_syllabus_has_measured_minutes():
     made = sources.measured(["00_start_here"])
     found = re.search(r"\| \[00\]\(\.\./notebooks/00_start_here\.ipynb\) \| ([\d.]+) \| ([\d.]+) GB \|", made)
-    record = json.loads((places.data() / "results" / "lessons.json").read_text())["00_start_here"]
+    record = json.loads((places.data() / "results" / "lessons.json").read_text(encoding="utf-8"))["00_start_here"]
     assert float(found[1]) == pytest.approx(record["seconds"] / 60, abs=0.051)
     assert float(found[2]) == pytest.approx(record["peak_mb"] / 1000, abs=0.051)
     assert "01_" not in made

@@ -28,19 +28,23 @@ _first = partial(first_mistake, rtol=RTOL)
 # ------------------------------------------------------------------ 17.1 normalised accuracy
 
 
+KINDS = ("one way", "several ways", "below chance", "worse than guessing")
+
+
 def _normalised_inputs(kind: str) -> Callable[[torch.Generator], Tensors]:
-    """Accuracies of episodes, and their ways. "one way"; "several ways"; "below chance": some episodes are."""
+    """Accuracies of episodes, and their ways. "one way"; "several ways"; "below chance": some episodes are;
+    "worse than guessing": all are."""
 
     def make(generator: torch.Generator) -> Tensors:
         if kind == "one way":
-            # not 6: there N − 1 for the number of classes, and 1/5 for chance in every episode, give the same
-            way = torch.tensor([3, 4, 5, 7, 8])[torch.randint(5, (), generator=generator)].repeat(5)
+            # Many: with few, N − 1 for the number of classes is what somebody may take for chance in every episode
+            way = torch.tensor([7, 8, 9, 12, 13])[torch.randint(5, (), generator=generator)].repeat(5)
         else:
             way = torch.tensor([2, 3, 5, 8, 20])[torch.randperm(5, generator=generator)]
         chance = 1 / way.double()
         better = uniform(generator, 0.15, 0.9, 5)
-        if kind == "below chance":
-            better[:2] = uniform(generator, -0.9, -0.3, 2) * chance[:2] / (1 - chance[:2])
+        below = {"below chance": 2, "worse than guessing": 5}.get(kind, 0)
+        better[:below] = uniform(generator, -0.9, -0.3, below) * (chance / (1 - chance))[:below]
         return {"accuracy": chance + better * (1 - chance), "way": way}
 
     return make
@@ -110,7 +114,7 @@ def _normalised_reference(accuracy: Tensor, way: Tensor) -> Tensor:
 normalised = Check(
     exercise="17.1",
     title="Normalised accuracy",
-    inputs={kind: _normalised_inputs(kind) for kind in ("one way", "several ways", "below chance")},
+    inputs={kind: _normalised_inputs(kind) for kind in KINDS},
     probe=_normalised_probe,
     judge=_normalised_judge,
     reference=_normalised_reference,

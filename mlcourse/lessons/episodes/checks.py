@@ -417,7 +417,8 @@ def _sample_inputs(generator: torch.Generator) -> Tensors:
     classes = _whole(generator, 6, 8)
     shot = _whole(generator, 2, 3)  # one image per class would hide labels in another order
     query = shot + _whole(generator, 1, 2)  # not as many: who exchanges the two is found out
-    counts = shot + query + 1 + torch.randint(0, 4, (classes,), generator=generator)
+    counts = shot + query + 1 + torch.randint(1, 4, (classes,), generator=generator)
+    counts[_whole(generator, 0, classes - 1)] = shot + query + 1  # one is the smallest: who takes its size is found out
     return {
         "counts": counts,
         "way": torch.tensor(_whole(generator, 3, 4)),
@@ -572,12 +573,41 @@ def _sample_many(inputs: Tensors, outputs: Tensors) -> str | None:
         return "The same images of a class are always the queries: draw these at random too."
     if len(support.unique()) < 0.6 * len(class_of):
         return "The same images of a class are always the support: draw the samples at random too."
-    last = counts.cumsum(0) - 1
-    if _mostly(last, support) and not _mostly(last, queries):
-        return "The queries are always the first of the images that are left: draw them at random too, as the support."
-    if not bool(torch.isin(last, drawn).all()):
+    return _sample_ends(counts, support, queries)
+
+
+def _sample_ends(counts: Tensor, support: Tensor, queries: Tensor) -> str | None:
+    """Whether the first and the last image of a class have their chance, in the support and among the queries."""
+    first, last = counts.cumsum(0) - counts, counts.cumsum(0) - 1
+    for name, part, other in (("queries", queries, support), ("support images", support, queries)):
+        for end, samples in (("first", last), ("last", first)):
+            # the other end is drawn, but not here: where it is never drawn, another cause is told below
+            if _mostly(samples, other) and _left_over(counts, part, other, end):
+                return f"The {name} are always the {end} of the images that are left: draw them at random too."
+    if not bool(torch.isin(last, torch.cat([support, queries], 1)).all()):
         return "The last sample of some class is never drawn: classes may differ in size, use the size of each."
+    for name, part in (("queries", queries), ("support", support)):
+        for end, samples in (("first", first), ("last", last)):
+            if not bool(torch.isin(samples, part).any()):
+                return f"The {end} image of a class is never in the {name}: each of its images must have its chance."
+            if not _mostly(samples, part):
+                return (
+                    f"The {end} image of most classes is never in the {name}: classes may differ in size, use the size "
+                    "of each."
+                )
     return None
+
+
+def _left_over(counts: Tensor, part: Tensor, other: Tensor, end: str) -> bool:
+    """Whether, in all tasks, `part` is what stands first, or last, among the images of a class that `other` leaves."""
+    ends = counts.cumsum(0).tolist()
+    for mine, taken in zip(part.tolist(), other.tolist(), strict=True):
+        for size, stop in zip(counts.tolist(), ends, strict=True):
+            left = [image for image in range(stop - size, stop) if image not in taken]
+            here = sorted(image for image in mine if stop - size <= image < stop)
+            if here != (left[: len(here)] if end == "first" else left[len(left) - len(here) :]):
+                return False
+    return True
 
 
 def _mostly(samples: Tensor, drawn: Tensor) -> bool:

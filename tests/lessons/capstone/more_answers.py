@@ -120,6 +120,11 @@ WRONG = {
         "median": (normalised(lambda a, n: ((a - 1 / n) / (1 - 1 / n)).median()), "This is the median"),
         "sum": (normalised(lambda a, n: ((a - 1 / n) / (1 - 1 / n)).sum()), "This is the sum"),
         "a constant chance": (normalised(lambda a, n: ((a - 0.2) / 0.8).mean()), ""),
+        "a constant chance of a quarter": (normalised(lambda a, n: ((a - 0.25) / 0.75).mean()), ""),
+        "no mean below 0": (
+            normalised(lambda a, n: ((a - 1 / n) / (1 - 1 / n)).mean().clamp(min=0)),
+            "count as 0 in your answer",
+        ),
     },
     "any_prototypes": {
         "unit prototypes": (prototypes(lambda z, m: F.normalize(m.T @ z, dim=1)), "the prototypes to length 1"),

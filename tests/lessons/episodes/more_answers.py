@@ -130,6 +130,28 @@ def first_of_the_rest(n, many, generator):
     return torch.tensor([int(order[0]), *rest])[:many]
 
 
+def parted(part, allowed, at_random=True):
+    """One part of a task has its images from allowed(free, n, smallest): those that the other part, drawn at random
+    before, leaves free, of n in the class, of `smallest` in the smallest class."""
+
+    def answer(data, way, shot, query, generator):
+        wanted, rows = {"support": shot, "queries": query}, {"support": [], "queries": []}
+        other = "queries" if part == "support" else "support"
+        for index in torch.randperm(data.classes, generator=generator)[:way].tolist():
+            images = data.of_class(index)
+            order = torch.randperm(len(images), generator=generator).tolist()
+            first, free = order[: wanted[other]], sorted(order[wanted[other] :])
+            left = allowed(free, len(images), int(data.counts.min()))
+            mixed = torch.randperm(len(left), generator=generator) if at_random else torch.arange(len(left))
+            rows[other].append(images[torch.tensor(first)])
+            rows[part].append(images[torch.tensor(left)[mixed[: wanted[part]]]])
+        labels = torch.arange(way)
+        support, queries = torch.cat(rows["support"]), torch.cat(rows["queries"])
+        return support, labels.repeat_interleave(shot), queries, labels.repeat_interleave(query)
+
+    return answer
+
+
 def drawn_twice(n, many, generator):
     return torch.randint(n, (many,), generator=generator)
 
@@ -207,6 +229,24 @@ WRONG = {
     },
     "sample_episode": {
         "first of the rest": (lambda *a: task(*a, pick=first_of_the_rest), "The queries are always the first"),
+        "last of the rest": (parted("queries", lambda free, *_: free[::-1], False), "The queries are always the last"),
+        "support first of the rest": (parted("support", lambda free, *_: free, False), "images are always the first"),
+        "support last of the rest": (
+            parted("support", lambda free, *_: free[::-1], False),
+            "images are always the last",
+        ),
+        "queries but the last": (
+            parted("queries", lambda free, n, _: [k for k in free if k < n - 1]),
+            "The last image of a class is never in the queries",
+        ),
+        "support but the first": (
+            parted("support", lambda free, *_: [k for k in free if k > 0]),
+            "The first image of a class is never in the support",
+        ),
+        "queries of the smallest size": (
+            parted("queries", lambda free, _, smallest: [k for k in free if k < smallest]),
+            "The last image of most classes is never in the queries",
+        ),
         "with replacement": (lambda *a: task(*a, pick=drawn_twice), "An image occurs twice"),
         "a window": (lambda *a: task(*a, pick=window), "The images of a class are always neighbours"),
         "neighbours": (task_of_neighbours, "The classes of a task are always neighbours"),
