@@ -266,7 +266,8 @@ GRADIENTS = {  # name → what it returns, tensors in any nesting
 }
 
 OTHERS = {  # public, and nothing of theirs is a derivative that a lost graph could turn into 0; or tested by name below
-    "evolution": "Particles Unroll advance both_sides draws_of leaves map_tree perturbations repeated slope stand start",
+    "evolution": "Particles Unroll advance both_sides draws_of leaves map_tree perturbations repeated slope stand "
+    "start",
     "hypergradients": "Bilevel",
     "implicit": "rows",
     "inner": "Recompute all_parameters by_every_name call gradient leaf "
