@@ -427,7 +427,7 @@ LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run(['
 
 
 # Minutes on two quiet cores: of the tests, and of all lessons (only those that changed are run by `make test`).
-TEST_MINUTES, LESSON_MINUTES = 20, 10
+TEST_MINUTES, LESSON_MINUTES = 40, 20
 SLOWEST = ["--durations=40", "--durations-min=4"]  # where the minutes go is printed, so that it can be mended
 
 
