@@ -12,7 +12,7 @@ import typer
 def search(
     method: Annotated[str, typer.Argument(help="a method of `mlcourse train`, trained on episodes")],
     dataset: Annotated[str, typer.Option(help="as of `mlcourse train`")] = "glyphs",
-    way: Annotated[int, typer.Option(help="classes per task")] = 5,
+    way: Annotated[int | None, typer.Option(help="classes per task (default: 5, or as many as there are)")] = None,
     shot: Annotated[int, typer.Option(help="support images per class")] = 1,
     recipe: Annotated[str, typer.Option(help="whose settings all trials share")] = "short",
     steps: Annotated[int, typer.Option(help="outer steps of a trial")] = 500,
@@ -30,39 +30,59 @@ def search(
     is worse than the median of the others after as many steps is stopped.
     """
     from mlcourse import devices, learners, threads, training
-    from mlcourse.commands import data
+    from mlcourse.commands import data, fitting
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
     from mlcourse.errors import CourseError, RanAway
     from mlcourse.meta_optimization import search as searching
     from mlcourse.protocols.results import train_command
 
     for name, value in {"way": way, "shot": shot, "steps": steps, "trials": trials}.items():
-        check_positive(name, value)
+        if value is not None:
+            check_positive(name, value)
     check_seed(seed)
-    plan = learners.recipe(method, recipe, way)
+    plan = learners.recipe(method, recipe, way or fitting.DEFAULT_WAY)
     if learners.METHODS[method].learner.trains_on != "episodes":
         raise CourseError(
             f"{method} is trained on images; search for the rates of a method that is trained on episodes"
         )
     place = devices.pick(device)
     threads.limit()
-    train, val = (data.load(dataset, split, root=data_root) for split in ("train", "val"))
-    source = EpisodeSampler(train, plan.train_way or way, shot, plan.query or 15, device=place)
-    validation = EpisodeSampler(val, way, shot, 15, device=place)
+    fitted = fitting.fit_training(
+        lambda split: data.load(dataset, split, root=data_root),
+        lambda split: data.counts(dataset, split, root=data_root),
+        fixed_head=learners.METHODS[method].head and not plan.options.get("zero_head"),
+        recipe_way=plan.train_way,
+        recipe_query=plan.query,
+        way=way,
+        shot=shot,
+        query=None,
+        train_way=None,
+    )
+    if fitted.val is None:
+        raise CourseError(
+            f"a search is judged on validation classes, and {fitted.train.name} has fewer than {fitting.LEAST}: "
+            "add class folders"
+        )
+    for line in fitted.said:
+        print(line)
+    way = fitted.way
+    source = EpisodeSampler(fitted.train, fitted.train_way, shot, fitted.train_query, device=place)
+    validation = EpisodeSampler(fitted.val, fitted.validation_way, shot, fitted.query, device=place)
     space = {"rate": searching.LogUniform(plan.rate / 30, plan.rate * 30)}
     options = learners.options_of(method) | plan.options
     if options.get("inner_rate"):
         space["inner_rate"] = searching.LogUniform(options["inner_rate"] / 30, options["inner_rate"] * 30)
     first = {"rate": plan.rate} | ({"inner_rate": float(options["inner_rate"])} if "inner_rate" in space else {})
+    given = dict(plan.options)
+    if options.get("most_ways") is not None:  # a learner that has a label vector for each class
+        given["most_ways"] = max(way, fitted.train_way, options["most_ways"])
     pieces = 5 if steps % 5 == 0 else 1
 
     def objective(values, report):
         """The validation's error after `steps` steps; told five times, so that a bad trial may be stopped."""
         rate, inner = values["rate"], {name: value for name, value in values.items() if name != "rate"}
-        channels, size, _ = train.shape
-        learner = learners.build(
-            method, way=way, in_channels=channels, size=size, seed=seed, **plan.options | inner
-        ).to(place)
+        channels, size, _ = fitted.train.shape
+        learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, **given | inner).to(place)
         watched = Watched(validation, plan.validation_episodes, seed, report, steps // pieces)
         settings = {"steps": steps, "tasks": plan.tasks, "rate": rate, "schedule": plan.schedule, "seed": seed}
         settings |= {"validation": watched, "validate_every": steps // pieces, "progress": False}

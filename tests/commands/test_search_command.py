@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
-from mlcourse import learners
+from mlcourse import datasets, learners
 from mlcourse.commands import app
 from mlcourse.errors import CourseError
 from mlcourse.meta_optimization import search
@@ -85,11 +86,21 @@ def test_a_search_of_something_else_is_refused(changed, tmp_path):
     assert "holds a search of prototypical on glyphs, 5-way 1-shot, recipe smoke, 5 steps" in answer.stderr
 
 
-def test_what_a_learner_refuses_is_no_result_of_the_rates(tmp_path):
-    asked = ["search", "incontext", "--recipe", "smoke", "--way", "25", "--steps", "5", "--trials", "2"]
-    answer = CliRunner().invoke(app, [*asked, "--device", "cpu", "--database", str(tmp_path / "study.sqlite3")])
+def test_what_a_learner_refuses_is_no_result_of_the_rates(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise CourseError("these options do not fit")
+
+    monkeypatch.setattr(learners, "build", refuse)
+    answer = CliRunner().invoke(app, command(str(tmp_path / "study.sqlite3")))
     assert answer.exit_code == 2
-    assert "25" in answer.stderr
+    assert answer.stderr == "mlcourse: these options do not fit\n"
+
+
+def test_a_learner_with_a_vector_for_each_class_gets_enough_of_them(tmp_path):
+    asked = ["search", "incontext", "--recipe", "smoke", "--way", "25", "--steps", "5", "--trials", "1"]
+    answer = CliRunner().invoke(app, [*asked, "--device", "cpu", "--database", str(tmp_path / "study.sqlite3")])
+    assert answer.exit_code == 0, answer.output
+    assert "--way 25" in answer.stdout
 
 
 def test_processes_that_begin_at_once_in_a_database_by_url_all_begin(tmp_path):
@@ -120,6 +131,36 @@ def test_a_database_that_is_none_is_one_line_without_its_password(url, line):
     with pytest.raises(CourseError, match=line) as error:
         search.minimise(lambda values, report: 0.0, {"x": search.Uniform(0, 1)}, url, trials=1)
     assert "secret" not in str(error.value)
+
+
+def folder_of(place, classes, pictures=6):
+    """A folder of drawings with so many classes."""
+    glyphs = datasets.load("glyphs", "test").select(range(classes))
+    for index in range(classes):
+        (place / f"letter{index:02}").mkdir(parents=True)
+        for number, picture in enumerate(glyphs.of_class(index)[:pictures, 0]):
+            Image.fromarray(picture.numpy()).save(place / f"letter{index:02}" / f"{number}.png")
+    return str(place)
+
+
+def test_a_small_folder_is_searched_with_the_tasks_that_it_has(tmp_path, capsys):
+    """As `mlcourse train` does: fewer classes and queries where nobody asked, and a line says so."""
+    folder = folder_of(tmp_path / "mine", 12)
+    app(command(str(tmp_path / "a.sqlite3"), "--trials", "1", "--dataset", folder), standalone_mode=False)
+    told = capsys.readouterr().out
+    assert "since the test split of mine has 2 classes" in told
+    assert "queries in validation: 5 in place of 15" in told
+    assert "1 trials; the best" in told
+    words = shlex.split(told.splitlines()[-1].removeprefix("Next: mlcourse "))
+    assert words[words.index("--way") + 1] == "2"
+    app([*words, "--device", "cpu", "--out", str(tmp_path / "run")], standalone_mode=False)
+
+
+def test_a_folder_without_classes_to_validate_on_is_one_line(tmp_path):
+    folder = folder_of(tmp_path / "mine", 4)
+    answer = CliRunner().invoke(app, command(str(tmp_path / "a.sqlite3"), "--dataset", folder))
+    assert answer.exit_code == 2
+    assert "a search is judged on validation classes, and mine has fewer than 2" in answer.stderr
 
 
 def test_a_method_that_is_trained_on_images_is_one_line(capsys):

@@ -128,6 +128,16 @@ def test_the_table_of_tasks_is_all_that_the_commands_ask():
         assert isinstance(names, tuple)
 
 
+def test_evaluate_draws_as_the_run_was_trained_where_nothing_else_is_said(tmp_path):
+    run = tmp_path / "run"
+    words = ("train", "segmentation", "--recipe", "smoke", "--characters", 2, "--picture", "other", "--out", run)
+    done = command(*words)
+    assert done.exit_code == 0, done.output
+    for more, drawn in ((), "another picture of the class"), (("--picture", "same"), "the same picture"):
+        done = command("evaluate", run, "--episodes", 2, *more)
+        assert f"{drawn} as drawing" in done.stdout, done.output
+
+
 def test_a_folder_of_drawings_bright_on_dark_makes_scenes_without_its_damaged_ones(tmp_path):
     """Colours and size of the pictures do not matter; one that cannot be read is an error, or listed when asked."""
     glyphs = datasets.load("glyphs", "test").select(range(10))
