@@ -59,9 +59,11 @@ def site(
 
 def _build(out: Path, paths: list[Path], budget: Budget, cache: Path | None, program: str | None) -> None:
     """Execute, make the pages, put them into `out`, check them. Leaves with exit code 1 where they have a fault."""
-    from mlcourse.site import building, checking, pdf, sources
+    from mlcourse.site import building, checking, notebooks, pdf, sources
     from mlcourse.site.executed import default_cache, executed
 
+    for path in paths:  # before the minutes that the first one takes
+        notebooks.check_attached(files.read_notebook(path), path.stem)
     ran = {}
     for number, path in enumerate(paths, start=1):
         notebook, fresh = executed(path, budget, cache or default_cache())

@@ -8,12 +8,25 @@ from pathlib import Path
 import nbformat
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
+from mlcourse.errors import CourseError
 from mlcourse.site import pictures
 from mlcourse.site.markdown import Links
 
 FOLDED = ("solution",)  # tags of cells whose code one opens
 FRAME = {"injected-parameters"}  # what a run puts in, and nobody wrote
 ATTACHED = re.compile(r"\(attachment:([^)\s]+)\)")
+
+
+def check_attached(notebook: nbformat.NotebookNode, name: str) -> None:
+    """Raise CourseError for a picture that is not attached to the cell that shows it."""
+    for cell in notebook.cells:
+        for picture in ATTACHED.findall(cell.source) if cell.cell_type == "markdown" else ():
+            if not cell.get("attachments", {}).get(picture):
+                where = cell.source.strip().splitlines()[0][:40]
+                raise CourseError(
+                    f"{name} shows {picture}, which is not attached to its cell ({where!r}): drop the picture into the "
+                    "cell, or take its line out"
+                )
 
 
 def source(notebook: nbformat.NotebookNode, folder: Path, links: Links) -> nbformat.NotebookNode:

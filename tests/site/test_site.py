@@ -274,6 +274,19 @@ def test_a_notebook_that_fails_ends_the_command_in_one_line(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_picture_that_is_not_attached_is_told_before_anything_runs(tmp_path):
+    pytest.importorskip("myst_nb")
+    pytest.importorskip("sphinx_book_theme")
+    import nbformat
+
+    cell = nbformat.v4.new_markdown_cell("![A red sheet](attachment:a.png)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "bad.ipynb")  # without parameters: it cannot run
+    answer = CliRunner().invoke(app, ["site", str(tmp_path / "out"), str(tmp_path / "bad.ipynb"), "--budget", "smoke"])
+    assert answer.exit_code == 2
+    assert "bad shows a.png, which is not attached to its cell" in answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_workflow_publishes_what_the_command_makes():
     import yaml
 

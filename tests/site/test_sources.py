@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mlcourse import places
+from mlcourse.errors import CourseError
 from mlcourse.site import docstrings, methods, notebooks, pictures, sources
 from mlcourse.site.markdown import Links, slug
 
@@ -256,10 +257,19 @@ def test_outputs_take_one_form_and_solutions_are_folded(tmp_path, links):
     assert "widgets" not in made.metadata
 
 
+@pytest.mark.parametrize("attachments", [None, {}, {"b.png": {"image/png": png()}}, {"a.png": {}}])
+def test_a_picture_that_is_not_attached_is_one_line(attachments):
+    more = {} if attachments is None else {"attachments": attachments}
+    cell = nbformat.v4.new_markdown_cell("A sheet\n\n![A red sheet](attachment:a.png)", **more)
+    with pytest.raises(CourseError, match=r"01_a shows a\.png, which is not attached to its cell \('A sheet'\)"):
+        notebooks.check_attached(nbformat.v4.new_notebook(cells=[cell]), "01_a")
+
+
 def test_attached_pictures_keep_their_text(tmp_path, links):
     cell = nbformat.v4.new_markdown_cell(
         "![A red sheet](attachment:a.png)", attachments={"a.png": {"image/png": png()}}
     )
+    notebooks.check_attached(nbformat.v4.new_notebook(cells=[cell]), "01_a")
     made = notebooks.source(nbformat.v4.new_notebook(cells=[cell]), tmp_path, links)
     assert made.cells[0].source.startswith(f"![A red sheet](/{pictures.FOLDER}/")
     assert "attachments" not in made.cells[0]
