@@ -317,6 +317,17 @@ def test_the_two_columns_of_the_contents_do_not_touch(site, opened):
     assert float(gap.removesuffix("px")) > 2 * float(size.removesuffix("px"))
 
 
+def test_the_end_is_not_printed(site, opened):
+    page = opened(site / f"{LESSON}.html")
+    assert page.locator("#the-end").is_visible()
+    page = on_paper(page)
+    assert not page.locator("#the-end").is_visible()
+    listed = page.locator("#jb-print-toc a")
+    shown = [one.inner_text() for one in listed.all() if one.is_visible()]
+    assert len(shown) > 5
+    assert not any("The end" in one for one in shown)
+
+
 def test_code_is_not_torn_apart_from_its_frame(site, opened):
     page = on_paper(opened(site / f"{LESSON}.html"))
     code = page.locator(".cell_input").first
