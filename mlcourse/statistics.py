@@ -332,7 +332,7 @@ def _check_clusters(sizes: Tensor) -> None:
 
 def student_quantile(freedom: float) -> float:
     """How many standard errors Student's 95 % interval reaches to each side: 1.96 where the freedom is large."""
-    from scipy.special import stdtrit  # late: it takes a while; the rest of scipy.stats takes four times as long
+    from scipy.special import stdtrit  # late: it takes a while, and scipy.stats several times as long
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
