@@ -194,6 +194,9 @@ def _import() -> None:
         "torchvision",
         "torch.utils.flop_counter",
         "torch._dynamo",
+        "scipy.special",
+        "alembic.command",
+        "sqlalchemy.orm",
     ):
         importlib.import_module(name)
 

@@ -135,8 +135,8 @@ def _over_clusters(answers: Answers, of_episodes: float) -> float | None:
 
 def _ratio(rows: Tensor) -> Tensor:
     """Σ of the values' shares over Σ of the episodes' shares: the mean over (parts of) episodes."""
-    top, bottom = rows.sum(0)
-    return top / bottom
+    sums = rows.sum(0)
+    return sums[0] / sums[1]
 
 
 def _worst_tenth(values: Tensor) -> float:

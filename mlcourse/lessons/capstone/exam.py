@@ -87,8 +87,8 @@ class Answers:
 
 
 def _ratio(parts: Tensor) -> Tensor:
-    top, bottom = parts.sum(0)
-    return top / bottom
+    sums = parts.sum(0)
+    return sums[0] / sums[1]
 
 
 def examine(learner: nn.Module, images: ClassImages, *, number: int, seed: int) -> Answers:
