@@ -194,7 +194,7 @@ def _import() -> None:
         "torchvision",
         "torch.utils.flop_counter",
         "torch._dynamo",
-        "scipy.special",
+        "scipy.stats",
         "alembic.command",
         "sqlalchemy.orm",
     ):
