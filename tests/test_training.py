@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 import mlcourse
 from mlcourse import files, learners, training
+from mlcourse.commands import app
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError, CourseWarning
 from mlcourse.evaluation import Episodes, evaluate
@@ -42,6 +44,14 @@ def run(model, **changes):
 def same(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """What an uninterrupted run learns: to compare with, and not to be changed."""
+    model = learner()
+    run(model)
+    return model
 
 
 @pytest.mark.parametrize("method", ["prototypical", "maml"])
@@ -186,7 +196,7 @@ def interrupts_arrive():
 
 @pytest.mark.parametrize("where", ["sample", "validation"])
 @pytest.mark.usefixtures("interrupts_arrive")
-def test_an_interrupt_in_the_middle_of_a_step_resumes_to_the_same_numbers(tmp_path, where):
+def test_an_interrupt_in_the_middle_of_a_step_resumes_to_the_same_numbers(tmp_path, where, whole):
     """Ctrl-C comes when the generator has moved on and the parameters have not, or while a validation runs."""
 
     class Interrupted(EpisodeSampler):
@@ -199,8 +209,7 @@ def test_an_interrupt_in_the_middle_of_a_step_resumes_to_the_same_numbers(tmp_pa
                 signal.raise_signal(signal.SIGINT)
             return batch
 
-    whole, handler = learner(), signal.getsignal(signal.SIGINT)
-    run(whole)
+    handler = signal.getsignal(signal.SIGINT)
     interrupting = Interrupted(squares(split="train" if where == "sample" else "val"), 4, 1, 3)
     settings = {"steps": 8, "tasks": 2, "seed": 3, "validate_every": 3, "validation_episodes": 10, "progress": False}
     source, validation = (interrupting, sampler("val")) if where == "sample" else (sampler(), interrupting)
@@ -259,7 +268,7 @@ def test_a_truncated_checkpoint_is_one_clear_error(tmp_path):
         run(learner(), out=tmp_path / "run", resume=True)
 
 
-def test_no_space_left_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
+def test_no_space_left_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch, whole):
     real, calls = safetensors.torch.save_file, []
 
     def full(tensors, path, metadata):
@@ -278,8 +287,7 @@ def test_no_space_left_leaves_the_last_whole_checkpoint(tmp_path, monkeypatch):
         "log.jsonl",
     ]
     monkeypatch.setattr(safetensors.torch, "save_file", real)
-    whole, resumed = learner(), learner()
-    run(whole)
+    resumed = learner()
     run(resumed, out=tmp_path / "run", resume=True)
     assert same(whole, resumed)
 
@@ -373,18 +381,31 @@ def test_pre_training_on_images_uses_the_same_loop():
         assert any(torch.equal(image, other.float() / 255) for other in data.of_class(label))
 
 
-def train_command(out, *more):
-    arguments = ["train", "maml", "--dataset", "glyphs", "--recipe", "smoke", "--steps", "40", "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return [sys.executable, "-m", "mlcourse", *arguments, "--seed", "2", "--out", str(out), *more], environment
+@pytest.fixture
+def one_thread(monkeypatch):
+    """In this process and in those that it starts: two threads add up in another order."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
+STEPS = 24
+
+
+def train_words(out, *more):
+    words = ["train", "maml", "--dataset", "glyphs", "--recipe", "smoke", "--steps", str(STEPS), "--device", "cpu"]
+    return [*words, "--seed", "2", "--out", str(out), *more]
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_kill_and_resume_give_the_same_bits_as_an_uninterrupted_run(tmp_path):
-    command, environment = train_command(tmp_path / "whole")
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    """The killed one is a process of its own; the others need none, and importing takes longer than their steps."""
+    app(train_words(tmp_path / "whole"), standalone_mode=False)
 
-    command, environment = train_command(tmp_path / "killed")
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "mlcourse", *train_words(tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "killed" / "log.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 8):
@@ -392,17 +413,16 @@ def test_kill_and_resume_give_the_same_bits_as_an_uninterrupted_run(tmp_path):
     process.kill()  # SIGKILL where there are signals
     assert process.wait() in (-signal.SIGKILL if hasattr(signal, "SIGKILL") else 1, 1)
     done_before = log.read_text().count("\n")
-    assert 8 <= done_before < 40, "the process ended before it could be killed"
+    assert 8 <= done_before < STEPS, "the process ended before it could be killed"
 
-    command, environment = train_command(tmp_path / "killed", "--resume")
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    app(train_words(tmp_path / "killed", "--resume"), standalone_mode=False)
     tensors = [load_file(tmp_path / name / "learner.safetensors") for name in ("whole", "killed")]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 41))
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     first_run, second_run = ([line["step"] for line in lines if line["resumes"] == n] for n in (0, 1))
     assert len(first_run) >= 6, "the resumed process did nearly all the work itself"
-    assert second_run == list(range(len(first_run) + 1, 41))
+    assert second_run == list(range(len(first_run) + 1, STEPS + 1))
 
 
 # ------------------------------------------------------------------ nothing learnt is out of reach
@@ -428,6 +448,17 @@ def stopped_half_way(folder, steps=8, at=7):
     with pytest.raises(Stop):
         training.train(learner(), Stopping(squares(), 4, 1, 3), **settings)
     return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    return stopped_half_way(tmp_path_factory.mktemp("stopped") / "run")
+
+
+@pytest.fixture
+def half_way(stopped, tmp_path):
+    """A folder of one's own with what that run left."""
+    return shutil.copytree(stopped, tmp_path / "run")
 
 
 def without_lines(path, keep=2):
@@ -471,62 +502,52 @@ LOGS = {
 
 
 @pytest.mark.parametrize("damage", LOGS)
-def test_a_damaged_log_stops_nobody(tmp_path, damage):
-    whole = learner()
-    run(whole)
-    folder = stopped_half_way(tmp_path / "run")
-    LOGS[damage](folder / "log.jsonl")
+def test_a_damaged_log_stops_nobody(half_way, whole, damage):
+    LOGS[damage](half_way / "log.jsonl")
     resumed = learner(seed=1)
     if damage == "cut in a line":  # the sixth step's line: the checkpoint holds it
         with pytest.warns(UserWarning, match="lacks 1 of the 6 steps"):
-            history = run(resumed, out=folder, resume=True)
+            history = run(resumed, out=half_way, resume=True)
     else:
         with pytest.warns(UserWarning, match="lacks . of the 6 steps"):
-            history = run(resumed, out=folder, resume=True)
+            history = run(resumed, out=half_way, resume=True)
     assert same(whole, resumed)
     assert len(history.losses) == len(history.values) == 8
     assert all(math.isfinite(loss) for loss in history.losses[6:])
-    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (half_way / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-2:] == [7, 8]
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "empty", "another file"])
-def test_the_checkpoint_before_takes_over(tmp_path, damage):
-    whole = learner()
-    run(whole)
-    folder = stopped_half_way(tmp_path / "run")
-    path = folder / "checkpoint.safetensors"
+def test_the_checkpoint_before_takes_over(half_way, whole, damage):
+    path = half_way / "checkpoint.safetensors"
     if damage == "gone":
         path.unlink()
     else:
         path.write_bytes({"cut": path.read_bytes()[:700], "empty": b"", "another file": b"PK\x03\x04 a zip"}[damage])
     resumed = learner(seed=1)
     with pytest.warns(UserWarning, match=r"going on from checkpoint\.previous\.safetensors, step 3"):
-        run(resumed, out=folder, resume=True)
+        run(resumed, out=half_way, resume=True)
     assert same(whole, resumed)
 
 
-def test_a_checkpoint_of_an_older_version_goes_on(tmp_path):
+def test_a_checkpoint_of_an_older_version_goes_on(half_way, whole):
     """It knew neither `history` nor `resumes` nor the metric."""
-    whole = learner()
-    run(whole)
-    folder = stopped_half_way(tmp_path / "run")
-    tensors, about = files.load_tensors(folder / "checkpoint.safetensors")
+    tensors, about = files.load_tensors(half_way / "checkpoint.safetensors")
     for name in ("history", "resumes", "metric", "scaler"):
         del about[name]
-    files.save_tensors(folder / "checkpoint.safetensors", tensors, about)
+    files.save_tensors(half_way / "checkpoint.safetensors", tensors, about)
     resumed = learner(seed=1)
-    run(resumed, out=folder, resume=True)
+    run(resumed, out=half_way, resume=True)
     assert same(whole, resumed)
 
 
-def test_a_tensor_file_that_is_no_checkpoint_says_so(tmp_path):
-    folder = stopped_half_way(tmp_path / "run")
-    (folder / "checkpoint.previous.safetensors").unlink()
-    files.save_tensors(folder / "checkpoint.safetensors", {"x": torch.ones(2)}, {})
+def test_a_tensor_file_that_is_no_checkpoint_says_so(half_way):
+    (half_way / "checkpoint.previous.safetensors").unlink()
+    files.save_tensors(half_way / "checkpoint.safetensors", {"x": torch.ones(2)}, {})
     with pytest.raises(CourseError, match="is no checkpoint of a training"):
-        run(learner(), out=folder, resume=True)
+        run(learner(), out=half_way, resume=True)
 
 
 def test_the_log_reaches_the_disk_before_the_checkpoint_counts_it(tmp_path, monkeypatch):
@@ -538,16 +559,13 @@ def test_the_log_reaches_the_disk_before_the_checkpoint_counts_it(tmp_path, monk
     assert order.index("flushed") < order.index("checkpoint")
 
 
-def test_an_odd_metric_in_the_log_is_a_gap_and_no_fault(tmp_path):
-    whole = learner()
-    run(whole)
-    folder = stopped_half_way(tmp_path / "run")
-    path, odd = folder / "log.jsonl", ["null", "true", '"x"', "[1]", "1" + 400 * "0", "NaN"]
+def test_an_odd_metric_in_the_log_is_a_gap_and_no_fault(half_way, whole):
+    path, odd = half_way / "log.jsonl", ["null", "true", '"x"', "[1]", "1" + 400 * "0", "NaN"]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     texts = [f'{{"step": {one["step"]}, "loss": {one["loss"]}, "accuracy": {value}}}' for one, value in zip(lines, odd)]
     path.write_text("\n".join(texts) + "\n")
     resumed = learner(seed=1)
-    history = run(resumed, out=folder, resume=True)
+    history = run(resumed, out=half_way, resume=True)
     assert same(whole, resumed)
     assert [math.isnan(value) for value in history.values] == [True, False, True, True, True, True, False, False]
 
@@ -607,12 +625,11 @@ def test_a_run_goes_on_with_the_optimizer_that_it_had(tmp_path, first, then, wor
     assert len(run(learner(), out=tmp_path / "run", optimizer=MADE[first], steps=4, resume=True).losses) == 4
 
 
-def test_a_checkpoint_that_does_not_tell_its_optimizer_goes_on(tmp_path):
-    folder = stopped_half_way(tmp_path / "run")
-    tensors, about = files.load_tensors(folder / "checkpoint.safetensors")
+def test_a_checkpoint_that_does_not_tell_its_optimizer_goes_on(half_way):
+    tensors, about = files.load_tensors(half_way / "checkpoint.safetensors")
     assert about.pop("optimizer")["class"] == "Adam"
-    files.save_tensors(folder / "checkpoint.safetensors", tensors, about)
-    assert len(run(learner(seed=1), out=folder, resume=True).losses) == 8
+    files.save_tensors(half_way / "checkpoint.safetensors", tensors, about)
+    assert len(run(learner(seed=1), out=half_way, resume=True).losses) == 8
 
 
 # ------------------------------------------------------------------ metrics beside the first

@@ -112,6 +112,14 @@ def test_a_command_has_its_own_output_status_and_folder(tmp_path):
     assert "evaluate" in told.stdout
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_a_command_says_what_one_that_starts_cold_says_in_the_encoding_that_is_asked_for(encoding):
+    words, asked = ["run", "ü → notebook"], {"PYTHONIOENCODING": encoding}
+    told, first = command(*words, environment=asked), command(*words, environment=asked, cold=True)
+    assert (told.returncode, told.stdout, told.stderr) == (first.returncode, first.stdout, first.stderr)
+    assert {"utf-8": "ü →", "latin-1": "ü ->", "ascii": "-> notebook"}[encoding] in told.stderr
+
+
 def test_a_command_that_takes_too_long_is_ended(tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
         command("train", "maml", "--recipe", "short", "--out", "run", folder=tmp_path, seconds=20)

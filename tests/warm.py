@@ -51,12 +51,16 @@ def jupyter_path(kernel: str) -> str:
     return os.pathsep.join([str(Warm.start() / kernel), *before] if POSSIBLE else before)
 
 
-def command(*words, folder=None, environment=None, seconds: float = 300) -> subprocess.CompletedProcess:
-    """Run the program `mlcourse` in a process of its own. `environment` is added to that of the tests."""
+def command(*words, folder=None, environment=None, cold=False, seconds=300) -> subprocess.CompletedProcess:
+    """Run the program `mlcourse` in a process of its own; a cold one starts as a learner's does.
+
+    `environment` is added to that of the tests.
+    """
     words, environment = [str(word) for word in words], os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
-    if not POSSIBLE:
-        program, taken = [sys.executable, "-m", "mlcourse"], {"capture_output": True, "text": True, "timeout": seconds}
-        return subprocess.run([*program, *words], cwd=folder, env=environment, **taken)
+    encoding = environment.get("PYTHONIOENCODING", "utf-8")
+    if cold or not POSSIBLE:
+        program, taken = [sys.executable, "-m", "mlcourse"], {"capture_output": True, "timeout": seconds}
+        return subprocess.run([*program, *words], cwd=folder, env=environment, encoding=encoding, **taken)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, socket.socket(socket.AF_UNIX) as line:
         line.connect(str(Warm.start() / "socket"))
         line.settimeout(seconds)
@@ -65,7 +69,7 @@ def command(*words, folder=None, environment=None, seconds: float = 300) -> subp
             answer = line.recv(1)
         except TimeoutError:
             raise subprocess.TimeoutExpired(words, seconds) from None
-        said = [file.seek(0) or file.read().decode() for file in (out, err)]
+        said = [file.seek(0) or file.read().decode(encoding) for file in (out, err)]
     return subprocess.CompletedProcess(words, answer[0] if answer else 1, *said)
 
 
@@ -180,15 +184,18 @@ def _kill(process: int, how: int) -> None:
 
 
 def _import() -> None:
-    """What lessons import: the package, by way of all lessons, comes first, as it does in a notebook."""
+    """What lessons and commands import: the package, by way of all lessons, comes first, as it does in a notebook."""
     import importlib
     import pkgutil
 
     import mlcourse.lessons
+    from mlcourse.commands import COMMANDS, OF_TASKS
 
     for module in pkgutil.walk_packages(mlcourse.lessons.__path__, "mlcourse.lessons."):
         importlib.import_module(module.name)
     for name in (
+        *dict.fromkeys(place.partition(":")[0] for place in (COMMANDS | OF_TASKS).values()),
+        "papermill",
         "ipykernel.kernelapp",
         "matplotlib.pyplot",
         "torchvision",
@@ -199,6 +206,21 @@ def _import() -> None:
         "sqlalchemy.orm",
     ):
         importlib.import_module(name)
+    _do_once()
+
+
+def _do_once() -> None:
+    """Read words of a command, and make a page: what they need is imported and read only then."""
+    import typer
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    from mlcourse.commands import pages
+
+    command = typer.Typer()
+    command.command()(lambda: None)
+    command([], standalone_mode=False)
+    cell = new_code_cell("1", outputs=[new_output("stream", text="1")])
+    pages.page(new_notebook(cells=[cell]), "any")
 
 
 def _fork(line: socket.socket, others: list[socket.socket], *pipe: int) -> int | None:
@@ -239,6 +261,7 @@ def _be(told: dict, files: list[int]) -> None:
         os.environ.update(told["environment"])
         os.environ.pop("JPY_PARENT_PID", None)  # this fork's parent is another process: it ends the fork
         os.chdir(told["folder"])
+        _speak(told["environment"].get("PYTHONIOENCODING"))
         sys.path[0] = ""  # the folder it runs in, as a process that starts cold has it
         {"kernel": _be_kernel, "command": _be_command}[told["be"]](told["options"])
         status = 0
@@ -251,6 +274,12 @@ def _be(told: dict, files: list[int]) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def _speak(encoding: str | None) -> None:
+    """Read and write in this encoding, which Python asks for when it starts."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr) if encoding else ():
+        stream.reconfigure(encoding=encoding, errors="backslashreplace" if stream is sys.stderr else "strict")
 
 
 def _be_kernel(options: list[str]) -> None:

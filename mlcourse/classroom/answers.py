@@ -8,8 +8,10 @@ import ast
 import builtins
 import re
 import symtable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache, wraps
+from typing import Any
 
 from mlcourse.classroom.course import Exercise, Notebook
 from mlcourse.classroom.notebooks import Cell, parse, plain
@@ -33,6 +35,19 @@ INNER = {
     "modules", "reference", "tb_frame", "gi_frame", "__loader__", "__spec__", "__getattribute__", "__mro__",
     "__bases__",
 }  # fmt: skip
+
+
+def _once(about: Callable[[ast.AST], Any]) -> Callable[[ast.AST], Any]:
+    """Keep with a statement what a function says of it: each exercise of a notebook asks again. Nobody changes it."""
+    name = f"_said_by{about.__name__}"
+
+    @wraps(about)
+    def kept(node: ast.AST) -> Any:
+        if name not in vars(node):
+            setattr(node, name, about(node))
+        return vars(node)[name]
+
+    return kept
 
 
 @dataclass
@@ -236,6 +251,7 @@ def _why_not(exercise: Exercise, cells: list[Cell]) -> str:
 # ---- what an answer needs ----
 
 
+@_once
 def _bound(node: ast.stmt) -> set[str]:
     """The names that a statement binds at the top of its cell."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -249,6 +265,7 @@ def _bound(node: ast.stmt) -> set[str]:
     return names
 
 
+@_once
 def _used(node: ast.stmt) -> set[str]:
     """The names that a statement takes from its cell's space: not the arguments and variables of its functions."""
     try:
@@ -266,12 +283,14 @@ def _used(node: ast.stmt) -> set[str]:
     return found
 
 
+@_once
 def _runs(node: ast.stmt) -> bool:
     """Whether a statement computes something at once, by a call."""
     define = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom)
     return not define and any(isinstance(one, ast.Call) for one in ast.walk(node))
 
 
+@_once
 def _called_now(node: ast.stmt) -> set[str]:
     """The names whose functions, or whose attributes' functions, a statement calls when it runs, not in later calls."""
     found, waiting = set(), [node]
@@ -299,8 +318,7 @@ def _needed(
 ) -> tuple[list[Part], dict[str, str]]:
     """The parts to run before the answer, and the answer; and the course's functions that it uses."""
     own = [cell for cell in cells if cell.tree is not None]
-    course = [Cell("code", source) for source in lesson.cells]
-    theirs = {ast.dump(node) for cell in course if cell.tree for node in cell.tree.body if _runs(node)}
+    course, theirs = _course_cells(tuple(lesson.cells))
     binding, changing = _bindings(own, course, chosen)
     keep: dict[int, set[int]] = {}  # places of statements, by the number of their cell; the course's cells as -1, -2, …
     given: dict[str, str] = {}
@@ -344,6 +362,13 @@ def _needed(
     return parts, given
 
 
+@lru_cache
+def _course_cells(sources: tuple[str, ...]) -> tuple[list[Cell], set[str]]:
+    """The course's cells, and what their statements are that compute something at once."""
+    cells = [Cell("code", source) for source in sources]
+    return cells, {ast.dump(node) for cell in cells if cell.tree for node in cell.tree.body if _runs(node)}
+
+
 def _bindings(own: list[Cell], course: list[Cell], chosen: _Candidate) -> tuple[dict[str, list], dict[str, list]]:
     """Where each name gets a value, and where its object is changed: (number of the cell, place of the statement)."""
     binding: dict[str, list[tuple[int, int]]] = {}
@@ -374,18 +399,25 @@ def _changed(node: ast.AST, imported: set[str] = frozenset()) -> set[str]:
 
     A function called alone from a module (`imported`) changes nothing of the module: `torch.manual_seed(0)`.
     """
-    found, waiting = set(), [node]
+    always, called = _changes(node)
+    return (always | (called - imported)) - {""}
+
+
+@_once
+def _changes(node: ast.AST) -> tuple[set[str], set[str]]:
+    """The names whose objects a statement changes by itself, and those of which it calls a function alone."""
+    always, called, waiting = set(), set(), [node]
     while waiting:
         one = waiting.pop()
         if isinstance(one, ast.Attribute | ast.Subscript) and isinstance(one.ctx, ast.Store | ast.Del):
-            found.add(_root(one))
+            always.add(_root(one))
         elif isinstance(one, ast.Expr) and isinstance(one.value, ast.Call):
-            called = one.value.func
-            if isinstance(called, ast.Attribute) and (root := _root(called)) not in imported:
-                found.add(root)
+            function = one.value.func
+            if isinstance(function, ast.Attribute):
+                called.add(_root(function))
         if one is node or not isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             waiting += ast.iter_child_nodes(one)
-    return found - {""}
+    return always, called
 
 
 def _root(node: ast.expr) -> str:
@@ -395,6 +427,7 @@ def _root(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+@_once
 def _changed_by(function: ast.FunctionDef) -> set[str]:
     """The cell's names that a call of a function gives a value, or changes."""
     told = {name for one in ast.walk(function) if isinstance(one, ast.Global) for name in one.names}
@@ -437,7 +470,7 @@ def _looks(answer: Answer, chosen: _Candidate, lesson: Notebook) -> list[str]:
     solution = next((one for one in _tree(exercise.solution).body if isinstance(one, ast.FunctionDef)), None)
     if solution is not None and _length(solution) > ALIKE and _essence(chosen.node) == _essence(solution):
         said.append("It equals the course's solution to the letter.")
-    imports = _imports([*lesson.cells, exercise.solution], nodes)
+    imports = _course_imports(tuple(lesson.cells)) | _imports([_tree(exercise.solution), *nodes])
     allowed = _course_names([_tree(exercise.solution), _tree(exercise.stub)], imports)
     foreign = sorted(_course_names(nodes, imports) - allowed)
     if foreign:
@@ -492,10 +525,15 @@ def _texts(node: ast.AST) -> Iterator[str]:
     yield from (one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str))
 
 
-def _imports(course: list[str], nodes: list[ast.stmt]) -> dict[str, str]:
+@lru_cache
+def _course_imports(sources: tuple[str, ...]) -> dict[str, str]:
+    return _imports([_tree(source) for source in sources])
+
+
+def _imports(nodes: list[ast.AST]) -> dict[str, str]:
     """What each imported name stands for: {"estimators": "mlcourse.meta_gradients.estimators"}."""
     found: dict[str, str] = {}
-    for node in [*(_tree(source) for source in course), *nodes]:
+    for node in nodes:
         for one in ast.walk(node):
             if isinstance(one, ast.Import):
                 found |= {

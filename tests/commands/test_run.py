@@ -1,15 +1,18 @@
-"""`mlcourse run`: parameters are checked, time is limited, a learner's progress is out of reach."""
+"""`mlcourse run`: parameters are checked, time is limited, a learner's progress is out of reach.
+
+The program and its kernels start warm (`warm.py`), but where a test is about their start, or about what they take.
+"""
 
 import errno
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import warm
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
@@ -31,9 +34,19 @@ def write(folder, *sources, name="01_small.ipynb", **options):
     return path
 
 
+@pytest.fixture(autouse=True)
+def _kernels(request, monkeypatch):
+    if "cold" not in request.fixturenames:
+        monkeypatch.setenv("JUPYTER_PATH", warm.jupyter_path("python3"))
+
+
+@pytest.fixture
+def cold():
+    """With it, kernels start as a learner's do, and are processes below this one: what they take is seen."""
+
+
 def command(*arguments, cwd, **options):
-    line = [sys.executable, "-m", "mlcourse", "run", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=300, **options)
+    return warm.command("run", *arguments, folder=cwd, **options)
 
 
 def printed(path):
@@ -111,6 +124,7 @@ def test_names(tmp_path):
 # -------------------------------------------------------------------------------- running
 
 
+@pytest.mark.usefixtures("cold")
 def test_command_writes_notebook_page_and_table(tmp_path):
     source = (
         "import os\nprint(SEED, BUDGET, os.environ['MLCOURSE_BUDGET'], DATASET, 'mine' in os.environ['MLCOURSE_WORK'])"
@@ -118,8 +132,9 @@ def test_command_writes_notebook_page_and_table(tmp_path):
     path = write(tmp_path, source, "import time; time.sleep(0.5)")
     before = path.read_bytes()
     options = ("--budget", "smoke", "--seed", "7", "-p", "DATASET=C:\\new\\data", "--out", tmp_path / "out")
-    answer = command(path, *options, cwd=tmp_path, env=os.environ | {"MLCOURSE_WORK": "mine"})
+    answer = command(path, *options, cwd=tmp_path, cold=True, environment={"MLCOURSE_WORK": "mine"})
     assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""  # a kernel does not warn of its own transport
     assert printed(tmp_path / "out" / path.name) == "7 smoke smoke C:\\new\\data False\n"
     assert "<html" in (tmp_path / "out" / "01_small.html").read_text(encoding="utf-8")
     assert path.read_bytes() == before
@@ -207,6 +222,7 @@ def test_kernel_that_does_not_start_is_tried_once_more(failures, starts, error, 
     assert bool(outcome.error) == bool(error)
 
 
+@pytest.mark.usefixtures("cold")
 def test_memory_is_seen(tmp_path):
     outcome = execute(write(tmp_path, "block = bytearray(300_000_000)\nimport time; time.sleep(0.6)"))
     assert outcome.peak_mb > 300
@@ -231,10 +247,10 @@ def test_outcome_says_which_cell_was_slow(tmp_path):
         ([], "smoke", "smoke 0"),
     ],
 )
-def test_the_budget_that_is_asked_for_runs(tmp_path, arguments, variable, ran):
+def test_the_budget_that_is_asked_for_runs(tmp_path, arguments, variable, ran, monkeypatch):
     path = write(tmp_path, "import os; print(BUDGET, SEED, os.environ['MLCOURSE_BUDGET'])")
-    clean = {name: value for name, value in os.environ.items() if name != "MLCOURSE_BUDGET"}
-    answer = command(path, *arguments, cwd=tmp_path, env=clean | ({"MLCOURSE_BUDGET": variable} if variable else {}))
+    monkeypatch.delenv("MLCOURSE_BUDGET", raising=False)
+    answer = command(path, *arguments, cwd=tmp_path, environment=variable and {"MLCOURSE_BUDGET": variable})
     assert answer.returncode == 0, answer.stderr
     assert printed(tmp_path / "runs" / "notebooks" / path.name).split() == [*ran.split(), ran.split()[0]]
 
@@ -482,7 +498,7 @@ def test_a_name_that_is_no_utf8(tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     path = write(folder, "print('reached')", name=os.fsdecode(b"caf\xe9.ipynb"))
-    answer = command(path, "--budget", "smoke", "--out", folder, cwd=tmp_path)
+    answer = command(path, "--budget", "smoke", "--out", folder, cwd=tmp_path, cold=True)
     assert "overwrite the notebook" in answer.stderr
     assert "caf\\xe9" in answer.stderr
     answer = command(path, "--budget", "smoke", "--out", folder / "out", cwd=tmp_path)
@@ -498,7 +514,7 @@ def test_relative_folders_mean_the_same_in_the_kernel(tmp_path):
     (tmp_path / "pictures").mkdir()
     path = write(tmp_path / "deep" / "er", "import os; print(DATASET, os.environ['MLCOURSE_DATA'], sep='\\n')")
     folders = {"MLCOURSE_DATA": "data/sets", "MLCOURSE_CACHE": "cache"}
-    answer = command(path, "-p", "DATASET=pictures", "--budget", "smoke", cwd=tmp_path, env=os.environ | folders)
+    answer = command(path, "-p", "DATASET=pictures", "--budget", "smoke", cwd=tmp_path, environment=folders)
     assert answer.returncode == 0, answer.stderr
     result = printed(tmp_path / "runs" / "notebooks" / path.name)
     assert result.split() == [str(tmp_path / "pictures"), str(tmp_path / "data" / "sets")]
@@ -605,19 +621,13 @@ def test_a_notebook_on_a_narrow_terminal(tmp_path, monkeypatch, stem, name):
     assert named == [name]
 
 
-def test_the_kernel_does_not_warn_of_its_own_transport(tmp_path):
-    answer = command(write(tmp_path, "1"), "--budget", "smoke", cwd=tmp_path)
-    assert answer.returncode == 0
-    assert answer.stderr == ""
-
-
 def test_a_relative_folder_of_data_means_the_folder_of_the_command(tmp_path):
     """The kernel works in the notebook's folder, where `photos` is another folder, or none."""
     (tmp_path / "photos {x} a%20b").mkdir()
     (tmp_path / "elsewhere").mkdir()
     path = write(tmp_path / "elsewhere", "import os\nprint(DATASET)\nprint(os.environ['MLCOURSE_DATA'])")
     options = ("--budget", "smoke", "-p", "DATASET=photos {x} a%20b", "--out", "out")
-    answer = command(path, *options, cwd=tmp_path, env=os.environ | {"MLCOURSE_DATA": "copies"})
+    answer = command(path, *options, cwd=tmp_path, environment={"MLCOURSE_DATA": "copies"})
     assert answer.returncode == 0, answer.stderr
     found = printed(tmp_path / "out" / path.name).splitlines()
     assert found == [str(tmp_path / "photos {x} a%20b"), str(tmp_path / "copies")]
