@@ -18,17 +18,79 @@ def test_sgd_step():
     )
 """
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from unittest import mock
 
+import torch
+from torch import Tensor
+
+from mlcourse.lessons import every_check
 from mlcourse.teaching.checks import Check, Verdict
 
 SEEDS = range(5)
 CALLS = 5
+RIGHT: dict[tuple, dict[str, Tensor]] = {}  # probe, reference, problem → the reference's outputs, of this whole process
+PROBLEMS: dict[tuple, list] = {}  # check, seed → its problems
+MOST = 5000  # so many are kept: the five calls of all lessons; a sweep over 200 calls must not fill the memory
 
 
 def seeds(check: Check) -> range:
     """The seeds of the first calls that a learner makes: on their problems each answer is tried."""
     return range(check.first_seed, check.first_seed + CALLS)
+
+
+@contextlib.contextmanager
+def references_kept() -> Iterator[None]:
+    """While it is on, a check makes a seed's problems once, and asks its reference once for each of them.
+
+    The tests try some twenty answers on the same problems, each up to four times. What the reference gives is kept by
+    the numbers of the problem, so a problem that came out otherwise is asked anew. Everything is copied out, so no
+    answer reaches what is kept. An answer that is the reference itself is called each time: the check hands it to the
+    probe as an answer.
+    """
+    with contextlib.ExitStack() as stack:
+        for check in every_check().values():
+            stack.enter_context(mock.patch.object(check, "probe", _reference_kept(check, check.probe)))
+            stack.enter_context(mock.patch.object(check, "problems", functools.partial(_problems_kept, check)))
+        yield
+
+
+def _make_room(kept: dict) -> None:
+    if len(kept) >= MOST:
+        kept.clear()
+
+
+def _problems_kept(check: Check, seed: int) -> list[tuple[str, dict[str, Tensor]]]:
+    key = id(check), id(check.inputs), check.repeats, seed  # the lessons' checks live as long as the process
+    if key not in PROBLEMS:
+        _make_room(PROBLEMS)
+        PROBLEMS[key] = Check.problems(check, seed)
+    return [(name, {part: value.clone() for part, value in given.items()}) for name, given in PROBLEMS[key]]
+
+
+def _reference_kept(check: Check, probe: Callable) -> Callable:
+    if hasattr(probe, "keeps_the_reference"):
+        return probe
+
+    @functools.wraps(probe)
+    def call(answer: Callable, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if answer is not check.reference:
+            return probe(answer, inputs)
+        numbers = ((name, one.dtype, one.shape, one.numpy().tobytes()) for name, one in inputs.items())
+        key = probe, answer, torch.is_grad_enabled(), torch.get_default_dtype(), *numbers
+        if key not in RIGHT:
+            before = torch.get_rng_state()
+            outputs = {name: value.detach().clone() for name, value in probe(answer, inputs).items()}
+            if not torch.equal(before, torch.get_rng_state()):
+                return outputs  # it has drawn: the next call must draw, too
+            _make_room(RIGHT)
+            RIGHT[key] = outputs
+        return {name: value.clone() for name, value in RIGHT[key].items()}
+
+    call.keeps_the_reference = True
+    return call
 
 
 def assert_check(check: Check, *, right: list[Callable], wrong: dict[str, tuple[Callable, str]]) -> None:

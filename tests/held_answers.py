@@ -18,6 +18,7 @@ from unittest import mock
 
 import pytest
 import torch
+from check_helpers import references_kept
 
 from mlcourse import files, places
 from mlcourse.classroom import course
@@ -97,6 +98,7 @@ def held(lesson: str) -> tuple[Held, ...]:
     module = _module(ROOMS / lesson / "test_checks.py")
     with (
         torch.random.fork_rng(devices=[]),  # a notebook's draws stay as they are without this
+        references_kept(),
         mock.patch.object(Check, "run", written_down),
         mock.patch.object(module, "assert_check", asserted),
     ):

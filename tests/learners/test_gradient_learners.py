@@ -470,7 +470,7 @@ def test_reptile_draws_its_batches_from_the_generator():
 
 def settled(**options):
     """A smooth network, small and strongly anchored, whose inner optimum is reached."""
-    made = {"inner_steps": 300, "inner_rate": 0.1, "strength": 4.0, "iterations": 40} | options
+    made = {"inner_steps": 80, "inner_rate": 0.1, "strength": 4.0, "iterations": 40} | options
     return smooth(ImplicitMAML, "group", **made)
 
 

@@ -4,15 +4,17 @@
 An empty part says that the slip is a rare one: then the check says how far it is off, and claims no cause.
 """
 
+import check_helpers
 import harness
 import held_answers
 import nbformat
 import pytest
+import torch
 from check_helpers import seeds
 
 from mlcourse.classroom import course
 from mlcourse.lessons import every_check
-from mlcourse.teaching.checks import Unnamed
+from mlcourse.teaching.checks import Check, Unnamed
 
 CHECKS = every_check()
 LESSONS = list(held_answers.LESSONS.values())
@@ -98,3 +100,62 @@ def test_a_notebook_joins_by_what_it_imports(tmp_path):
 def test_a_lesson_without_more_answers_is_told_what_to_write():
     with pytest.raises(AssertionError, match=r"tests/lessons/nowhere/more_answers\.py is missing: it holds RIGHT and"):
         held_answers.tables("nowhere")
+
+
+def one_check(reference, probe=lambda answer, inputs: {"twice": answer(inputs["x"])}):
+    return Check(
+        exercise="99.1",
+        title="Twice",
+        inputs=lambda generator: {"x": torch.randn(3, generator=generator, dtype=torch.float64)},
+        probe=probe,
+        judge=lambda inputs, outputs: None if torch.equal(outputs["twice"], 2 * inputs["x"]) else "not twice",
+        reference=reference,
+    )
+
+
+def test_what_the_tests_keep_of_a_check_no_answer_can_change(monkeypatch):
+    """`references_kept`: the reference is asked once for each problem, and what is kept is what it gave."""
+    calls = []
+
+    def reference(x):
+        calls.append(x)
+        return 2 * x
+
+    check = one_check(reference)
+    monkeypatch.setattr(check_helpers, "every_check", lambda: {"lesson.twice": check})
+
+    def in_place(x):
+        return x.mul_(2)
+
+    with check_helpers.references_kept():
+        for _ in range(3):
+            assert check.run(lambda x: x + x, seed=1).passed
+            assert check.run(in_place, seed=1).found_by == "inputs"
+            assert check.run(lambda x: x[:2], seed=1).found_by == "outputs"
+            assert check.run(lambda x: -x, seed=1).diagnosis == "not twice."
+            right = check.probe(reference, check.problems(1)[0][1])["twice"]
+            right.zero_()  # a copy: the next answers are compared with the same as these
+            check.problems(1)[0][1]["x"].zero_()
+        assert len(calls) == check.repeats
+        assert check.run(reference, seed=1).passed
+        assert len(calls) == 2 * check.repeats, "the reference as an answer is called"
+        for (_, kept), (_, fresh) in zip(check.problems(1), Check.problems(check, 1), strict=True):
+            assert torch.equal(kept["x"], fresh["x"])
+            assert torch.equal(check.probe(reference, kept)["twice"], 2 * fresh["x"])
+    assert check.run(lambda x: x + x, seed=1).passed
+    assert len(calls) > 2 * check.repeats, "outside nothing is kept"
+
+
+def test_a_reference_that_draws_is_not_kept(monkeypatch):
+    calls = []
+
+    def reference(x):
+        calls.append(torch.rand(()))
+        return 2 * x
+
+    check = one_check(reference)
+    monkeypatch.setattr(check_helpers, "every_check", lambda: {"lesson.twice": check})
+    with check_helpers.references_kept():
+        for _ in range(2):
+            assert check.run(lambda x: x + x, seed=1).passed
+    assert len({float(one) for one in calls}) == 2 * check.repeats

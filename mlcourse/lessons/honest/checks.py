@@ -282,11 +282,13 @@ def _cluster_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         return None
     if _near_ends(got.flip(0), means):
         return "The upper end stands first. Return the lower end, then the upper one."
-    by = [v[c == k] for k in range(int(c.max()) + 1)]
-    equal = [sum(float(by[k].mean()) for k in row) / len(row) for row in draws.tolist()]
-    once = [float(torch.cat([by[k] for k in set(row)]).mean()) for row in draws.tolist()]
-    singles = [float(v[row].mean()) for row in draws]
-    firsts = [float(torch.stack([by[k][0] for k in row]).mean()) for row in draws.tolist()]
+    values, rows = v.tolist(), draws.tolist()  # plain numbers: a loop over tensors takes ten times as long
+    by = [v[c == k].tolist() for k in range(int(c.max()) + 1)]
+    totals, counts = [sum(one) for one in by], [len(one) for one in by]
+    equal = [sum(totals[k] / counts[k] for k in row) / len(row) for row in rows]
+    once = [sum(totals[k] for k in set(row)) / sum(counts[k] for k in set(row)) for row in rows]
+    singles = [sum(values[k] for k in row) / len(row) for row in rows]
+    firsts = [sum(by[k][0] for k in row) / len(row) for row in rows]
     mean, spread = sum(means) / len(means), float(_spread(torch.tensor(means, dtype=F64)))
     whole = float(v.mean())
     normal = torch.tensor([mean - 1.96 * spread, mean + 1.96 * spread], dtype=F64)

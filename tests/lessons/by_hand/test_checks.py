@@ -1,5 +1,6 @@
 """The checks of notebook 05 against right answers written differently, and against mistakes that learners make."""
 
+import functools
 import zlib
 
 import pytest
@@ -287,13 +288,19 @@ def test_the_oracle_is_the_derivative():
 # ------------------------------------------------------------------ 05.3 the detector
 
 
+CURVED = curved_task()
+
+
+@functools.cache
+def exact_and_first(task, *theta):
+    """By differences, and first-order: once for each task, not for each program that a detector judges."""
+    start = torch.tensor(theta, dtype=torch.float64)
+    return estimators.by_differences(start, task), gradient(task.outer_loss, path(start, task)[-1])
+
+
 def numbers(meta_gradient, theta, task):
     """Given, exact and first-order."""
-    return (
-        meta_gradient(theta, task),
-        estimators.by_differences(theta, task),
-        gradient(task.outer_loss, path(theta, task)[-1]),
-    )
+    return meta_gradient(theta, task), *exact_and_first(task, *theta.tolist())
 
 
 def close(a, b, tolerance=1e-4):
@@ -301,7 +308,7 @@ def close(a, b, tolerance=1e-4):
 
 
 def detector_by_directions(meta_gradient):
-    theta, task = curved_task()
+    theta, task = CURVED
     f = lambda at: estimators.meta_loss(at, task)  # noqa: E731
     g = meta_gradient(theta, task)
     if gradient_error(f, theta, g, torch.Generator().manual_seed(0)) < 1e-5:
@@ -311,11 +318,15 @@ def detector_by_directions(meta_gradient):
     return "first-order" if slope < 1e-5 else "wrong"
 
 
+TWO = torch.tensor([0.5, -1.0], dtype=torch.float64)
+OWN = Task(lambda p: (p**4).sum() + p[0] * p[1], lambda p: ((p - 1) ** 2).sum() + p.prod(), steps=2, rate=0.05)
+FLAT = Task(lambda p: 3 * p[0] - 2 * p[1], lambda p: ((p - 1) ** 2).sum(), steps=2, rate=0.1)
+WITHOUT_STEPS = Task(CURVED[1].inner_loss, CURVED[1].outer_loss, steps=0)
+
+
 def detector_on_own_task(meta_gradient):
     """Two weights, two steps, float64, entries one by one."""
-    theta = torch.tensor([0.5, -1.0], dtype=torch.float64)
-    task = Task(lambda p: (p**4).sum() + p[0] * p[1], lambda p: ((p - 1) ** 2).sum() + p.prod(), steps=2, rate=0.05)
-    given, exact, first = numbers(meta_gradient, theta, task)
+    given, exact, first = numbers(meta_gradient, TWO, OWN)
     labels = [("second-order", exact), ("first-order", first)]
     return next((name for name, value in labels if torch.allclose(given, value, rtol=1e-5, atol=1e-7)), "wrong")
 
@@ -323,9 +334,10 @@ def detector_on_own_task(meta_gradient):
 def detector_on(steps, inner_loss, theta=(0.5, -1.0), tolerance=1e-5):
     """Right on its own task, where some wrong gradients are right, too."""
 
+    start = torch.tensor(theta, dtype=torch.float64)
+    task = Task(inner_loss, lambda p: ((p - 1) ** 2).sum() + p.prod(), steps=steps, rate=0.1)
+
     def detector(meta_gradient):
-        start = torch.tensor(theta, dtype=torch.float64)
-        task = Task(inner_loss, lambda p: ((p - 1) ** 2).sum() + p.prod(), steps=steps, rate=0.1)
         given, exact, first = numbers(meta_gradient, start, task)
         near = [(given - one).norm() < tolerance * one.norm() for one in (exact, first)]
         return "second-order" if near[0] else "first-order" if near[1] else "wrong"
@@ -338,47 +350,44 @@ def coupled(p):
 
 
 def detector_flat(meta_gradient):
-    theta = torch.tensor([0.5, -1.0], dtype=torch.float64)
-    task = Task(lambda p: 3 * p[0] - 2 * p[1], lambda p: ((p - 1) ** 2).sum(), steps=2, rate=0.1)
-    given, exact, first = numbers(meta_gradient, theta, task)
+    given, exact, first = numbers(meta_gradient, TWO, FLAT)
     return "second-order" if close(given, exact) else "first-order" if close(given, first) else "wrong"
 
 
 def detector_without_steps(meta_gradient):
-    theta, task = curved_task()
-    given, exact, first = numbers(meta_gradient, theta, Task(task.inner_loss, task.outer_loss, steps=0))
+    given, exact, first = numbers(meta_gradient, CURVED[0], WITHOUT_STEPS)
     return "first-order" if close(given, first) else "second-order" if close(given, exact) else "wrong"
 
 
 def detector_of_signs(meta_gradient):
-    given, exact, _ = numbers(meta_gradient, *curved_task())
+    given, exact, _ = numbers(meta_gradient, *CURVED)
     return "second-order" if given @ exact > 0 else "wrong"
 
 
 def detector_of_two_kinds(meta_gradient):
-    given, exact, _ = numbers(meta_gradient, *curved_task())
+    given, exact, _ = numbers(meta_gradient, *CURVED)
     return "second-order" if close(given, exact) else "first-order"
 
 
 def detector_swapped(meta_gradient):
-    given, exact, first = numbers(meta_gradient, *curved_task())
+    given, exact, first = numbers(meta_gradient, *CURVED)
     return "first-order" if close(given, exact) else "second-order" if close(given, first) else "wrong"
 
 
 def detector_too_strict(meta_gradient):
-    given, exact, first = numbers(meta_gradient, *curved_task())
+    given, exact, first = numbers(meta_gradient, *CURVED)
     return "second-order" if torch.equal(given, exact) else "first-order" if close(given, first) else "wrong"
 
 
 def detector_with_the_slope_at_theta(meta_gradient):
-    theta, task = curved_task()
+    theta, task = CURVED
     given, exact, _ = numbers(meta_gradient, theta, task)
     at_theta = gradient(task.outer_loss, theta)
     return "second-order" if close(given, exact) else "first-order" if close(given, at_theta) else "wrong"
 
 
 def detector_constant(meta_gradient):
-    meta_gradient(*curved_task())
+    meta_gradient(*CURVED)
     return "second-order"
 
 
@@ -387,7 +396,7 @@ def detector_blind(meta_gradient):
 
 
 def detector_of_zeros(meta_gradient):
-    given, _, first = numbers(meta_gradient, *curved_task())
+    given, _, first = numbers(meta_gradient, *CURVED)
     return "first-order" if close(given, first) else "second-order" if given.any() else "wrong"
 
 

@@ -123,11 +123,17 @@ def share_against(sums, truth):
     return ((1 - sums.sign() * truth.sign()) / 2).mean()
 
 
+def means_of_draws(values, clusters, draws):
+    """The clusters are looked up once, not for each draw."""
+    by = [values[clusters == k] for k in range(draws.shape[1])]
+    return torch.stack([torch.cat([by[k] for k in row]).mean() for row in draws.tolist()])
+
+
 def interval_of(low, high):
     """The interval from one percentile to another."""
 
     def interval(values, clusters, draws):
-        means = torch.stack([torch.cat([values[clusters == k] for k in row]).mean() for row in draws])
+        means = means_of_draws(values, clusters, draws)
         return means.quantile(low), means.quantile(high)
 
     return interval
@@ -164,23 +170,15 @@ WRONG = {
         "1 and 99": (interval_of(0.01, 0.99), "the percentiles 1 and 99"),
         "2.5 and 98": (interval_of(0.025, 0.98), ""),
         "2.5 %": (
-            lambda v, c, w: tuple(
-                torch.stack([torch.cat([v[c == k] for k in row]).mean() for row in w]).quantile(q)
-                for q in (0.0125, 0.9875)
-            ),
+            lambda v, c, w: tuple(means_of_draws(v, c, w).quantile(q) for q in (0.0125, 0.9875)),
             "97.5 % and more",
         ),
         "whole ± spread": (
-            lambda v, c, w: tuple(
-                v.mean() + sign * 1.96 * torch.stack([torch.cat([v[c == k] for k in row]).mean() for row in w]).std()
-                for sign in (-1, 1)
-            ),
+            lambda v, c, w: tuple(v.mean() + sign * 1.96 * means_of_draws(v, c, w).std() for sign in (-1, 1)),
             "1.96 standard deviations of the draws",
         ),
         "68 %": (
-            lambda v, c, w: tuple(
-                torch.stack([torch.cat([v[c == k] for k in row]).mean() for row in w]).quantile(q) for q in (0.16, 0.84)
-            ),
+            lambda v, c, w: tuple(means_of_draws(v, c, w).quantile(q) for q in (0.16, 0.84)),
             "",
         ),
     },

@@ -176,7 +176,7 @@ def test_four_tasks_by_hand():
 
 
 def cluster_by_loop(values, clusters, draws):
-    means = torch.stack([torch.cat([values[clusters == k] for k in row]).mean() for row in draws])
+    means = cluster_means(values, clusters, draws)
     return means.quantile(0.025), means.quantile(0.975)
 
 
@@ -193,7 +193,8 @@ def cluster_by_sorting(values, clusters, draws):
 
 
 def cluster_means(values, clusters, draws):
-    return torch.stack([torch.cat([values[clusters == k] for k in row]).mean() for row in draws])
+    by = [values[clusters == k] for k in range(draws.shape[1])]  # once, not for each draw
+    return torch.stack([torch.cat([by[k] for k in row]).mean() for row in draws.tolist()])
 
 
 def cluster_with(change, of=cluster_means):
