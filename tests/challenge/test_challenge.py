@@ -86,13 +86,13 @@ def call(*arguments):
 def test_the_example_has_a_card_which_is_the_same_twice(tmp_path, nothing_left):
     lines = [line for line in EXAMPLE.read_text(encoding="utf-8").splitlines() if line.strip()]
     assert len(lines) <= 26, "a submission has about 20 lines, and some imports"
-    first = call(EXAMPLE, "--episodes", 3, "--budget", 5e9, "--out", tmp_path / "a", "--seed", 7)
+    first = call(EXAMPLE, "--episodes", 3, "--budget", 2.5e9, "--out", tmp_path / "a", "--seed", 7)
     assert first.exit_code == 0, first.output
-    card = run_submission(EXAMPLE, seed=7, episodes=3, budget=Budget(training=5e9))
+    card = run_submission(EXAMPLE, seed=7, episodes=3, budget=Budget(training=2.5e9))
     card.write(tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert contents(tmp_path / "a").keys() == {"card.json", "card.png"}
-    assert 0 < card.training_flop < 5e9, "the stream of tasks ends before the budget does"
+    assert 0 < card.training_flop < 2.5e9, "the stream of tasks ends before the budget does"
     assert card.weights == "meta_fit"
     told = json.loads((tmp_path / "a" / "card.json").read_text(encoding="utf-8"))
     assert told["score"]["value"] == pytest.approx(card.score.value, abs=1e-6)

@@ -120,7 +120,8 @@ def test_kernel_missing():
 
 
 def test_ipykernel_missing(tmp_path):
-    answer = run_doctor("--json", PYTHONPATH=str(fake(tmp_path, ipykernel="raise ImportError('no ipykernel')")))
+    absent = {"ipykernel": "raise ImportError('no ipykernel')", "torch": "raise ImportError('it takes long')"}
+    answer = run_doctor("--json", PYTHONPATH=str(fake(tmp_path, **absent)))
     assert state_of(answer, "Jupyter kernel")["state"] == "off"
 
 
