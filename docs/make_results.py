@@ -147,8 +147,8 @@ OTHER = "fast weights of another episode"
 TWIN = "the same slow network trained with a prototype head by the same recipe"
 PAIRED = """
 Differences on the same episodes, 95 % intervals over episodes: each of the {count} learners that were compared is
-{pixels:.1f} points or more above pixels and {untrained:.1f} or more above an untrained network of seed 1 (lowest lower
-ends).
+{pixels:.1f} points or more above pixels and {untrained:.1f} or more above an untrained network of seed 1 (the
+smallest lower end of the intervals).
 Meta-Networks, seeds {seeds}: accuracy minus that of {against} points. {verdict}
 """
 
@@ -208,11 +208,12 @@ SPEED = """
 ## Speed
 
 One second-order MAML step, how many times faster than the plain loop: one task after another by `functional_call` and
-`autograd.grad`. All are 5-way. W1: 1-shot, 32 tasks, one inner step, 28 × 28 pixels, 1 query per class (q1) or 15
-(q15); W2: 5-shot, 15 queries, 4 tasks, 5 inner steps; W3: as W2 on colour pictures of 84 × 84; MLP: two layers of 40,
-25 tasks, 5 inner steps. Median of {rounds} interleaved rounds, smallest and largest in brackets; 2 cores, allocator
-tuned (`devices.keep_freed_memory`); all gradients agree to {error:.0e} of their norm in float64. The machine, memory,
-growth and the default allocator are in `data/results/bench_maml.json`; `mlcourse bench maml` measures yours.
+`autograd.grad`. "Side by side" is the package's way. All are 5-way. W1: 1-shot, 32 tasks, one inner step, 28 × 28
+pixels, 1 query per class (q1) or 15 (q15); W2: 5-shot, 15 queries, 4 tasks, 5 inner steps; W3: as W2 on colour pictures
+of 84 × 84; MLP: two layers of 40, 25 tasks, 5 inner steps. Median of {rounds} interleaved rounds, smallest and largest
+in brackets; 2 cores, allocator tuned (`devices.keep_freed_memory`); all gradients agree to {error:.0e} of their norm in
+float64. The machine, memory, growth and the default allocator are in `data/results/bench_maml.json`; `mlcourse bench maml`
+measures yours.
 """
 
 
@@ -242,11 +243,17 @@ def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
     return [(one, protocols.rows(one, results)) for one, results in every if results]
 
 
+ONCE = "One training each: these are ranks of networks, not of methods (notebook 12 shows why)."
+READ = """Over episodes: what other tasks of the same pictures would give. Over the data: what other scripts, alphabets
+or classes would give. Whose paired interval holds 0 shares a rank."""
+
+
 def comparison(protocol: protocols.Protocol, rows: list[protocols.Row]) -> list[str]:
     """A protocol in README: the picture, the table in short, and who has not run."""
     lines, name = table.forest_lines(rows), f"docs/forest-{protocol.name}"
     text = forest.alt(lines, title=protocol.name)
-    made = [table.cells(protocol, row) for row in rows if row.run]
+    ran = [row for row in rows if row.run]
+    made = [table.cells(protocol, row) for row in ran]
     waiting = [row.title for row in rows if not row.run]
     return [
         "",
@@ -258,6 +265,8 @@ def comparison(protocol: protocols.Protocol, rows: list[protocols.Row]) -> list[
         f"| {' | '.join(SHORT)} |",
         f"|{'---|' * len(SHORT)}",
         *(f"| {' | '.join(one[column] for column in SHORT)} |" for one in made),
+        "",
+        *textwrap.wrap(f"{ONCE} {READ}" if all(len(row.results) < 2 for row in ran) else READ, 120),
         *(["", *textwrap.wrap(f"Not run yet: {'; '.join(waiting)}.", 120, break_on_hyphens=False)] if waiting else []),
     ]
 

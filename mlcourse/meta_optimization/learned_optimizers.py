@@ -71,7 +71,7 @@ class Rule(nn.Module, ABC):
 
 
 class SGD(Rule):
-    """m ← μm + g, φ ← φ − αm.
+    """b ← μb + g, φ ← φ − αb.
 
     rate: α. momentum: μ. schedule(t): a factor on the rate at step t.
     """

@@ -39,6 +39,7 @@ def test_a_protocol_has_its_table_its_picture_and_who_has_not_run(made, rows):
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     for row, line in zip(table, cells[1:]):
         assert f"| {100 * row.accuracy:.2f} | ± {100 * (row.over_episodes.upper - row.accuracy):.2f} |" in line
+    assert "One training each: these are ranks of networks, not of methods" in text
     assert lines[-1] == "Not run yet: MAML (second order)."
     alt = re.search(r'alt="([^"]+)"', text)[1]
     for row in table[:2]:
