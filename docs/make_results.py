@@ -212,8 +212,8 @@ One second-order MAML step, how many times faster than the plain loop: one task 
 pixels, 1 query per class (q1) or 15 (q15); W2: 5-shot, 15 queries, 4 tasks, 5 inner steps; W3: as W2 on colour pictures
 of 84 × 84; MLP: two layers of 40, 25 tasks, 5 inner steps. Median of {rounds} interleaved rounds, smallest and largest
 in brackets; 2 cores, allocator tuned (`devices.keep_freed_memory`); all gradients agree to {error:.0e} of their norm in
-float64. The machine, memory, growth and the default allocator are in `data/results/bench_maml.json`; `mlcourse bench maml`
-measures yours.
+float64. The machine, memory, growth and the default allocator are in `data/results/bench_maml.json`; `mlcourse bench
+maml` measures yours.
 """
 
 

@@ -20,6 +20,8 @@ def test_sgd_step():
 
 import contextlib
 import functools
+import pickle
+import random
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -32,7 +34,7 @@ from mlcourse.teaching.checks import Check, Verdict
 SEEDS = range(5)
 CALLS = 5
 RIGHT: dict[tuple, dict[str, Tensor]] = {}  # probe, reference, problem → the reference's outputs, of this whole process
-PROBLEMS: dict[tuple, list] = {}  # check, seed → its problems
+PROBLEMS: dict[tuple, tuple] = {}  # check, seed → whose problems, and the problems
 MOST = 5000  # so many are kept: the five calls of all lessons; a sweep over 200 calls must not fill the memory
 
 
@@ -63,11 +65,17 @@ def _make_room(kept: dict) -> None:
 
 
 def _problems_kept(check: Check, seed: int) -> list[tuple[str, dict[str, Tensor]]]:
-    key = id(check), id(check.inputs), check.repeats, seed  # the lessons' checks live as long as the process
-    if key not in PROBLEMS:
+    key = id(check), check.repeats, seed
+    kept = PROBLEMS.get(key)
+    if kept is None or kept[0] is not check or kept[1] is not check.inputs:  # a number of a dead one is given again
         _make_room(PROBLEMS)
-        PROBLEMS[key] = Check.problems(check, seed)
-    return [(name, {part: value.clone() for part, value in given.items()}) for name, given in PROBLEMS[key]]
+        kept = PROBLEMS[key] = check, check.inputs, Check.problems(check, seed)
+    return [(name, {part: value.clone() for part, value in given.items()}) for name, given in kept[2]]
+
+
+def _dice() -> bytes:
+    """The state of every generator that a reference may draw from without being given one."""
+    return pickle.dumps((torch.get_rng_state().tolist(), random.getstate()))
 
 
 def _reference_kept(check: Check, probe: Callable) -> Callable:
@@ -81,9 +89,9 @@ def _reference_kept(check: Check, probe: Callable) -> Callable:
         numbers = ((name, one.dtype, one.shape, one.numpy().tobytes()) for name, one in inputs.items())
         key = probe, answer, torch.is_grad_enabled(), torch.get_default_dtype(), *numbers
         if key not in RIGHT:
-            before = torch.get_rng_state()
+            before = _dice()
             outputs = {name: value.detach().clone() for name, value in probe(answer, inputs).items()}
-            if not torch.equal(before, torch.get_rng_state()):
+            if before != _dice():
                 return outputs  # it has drawn: the next call must draw, too
             _make_room(RIGHT)
             RIGHT[key] = outputs

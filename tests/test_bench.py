@@ -85,6 +85,14 @@ def test_command_reports_all(tmp_path, monkeypatch):
     assert "torch" in report["machine"]["versions"]
 
 
+@pytest.mark.parametrize(
+    ("what", "asked"), [("kept_bytes", {"way": bench.FAST}), ("gradient_errors", {"ways": [bench.FAST]})]
+)
+def test_a_process_of_its_own_answers_as_this_one(what, asked):
+    there = bench.elsewhere(what, tuned=False, threads=1, workload=asdict(TINY), device="cpu", **asked)
+    assert there == pytest.approx(bench.TASKS[what](workload=TINY, device=CPU, **asked), abs=1e-12)
+
+
 def test_command_shows_tables_and_growth(monkeypatch):
     monkeypatch.setattr(bench, "elsewhere", _here)
     monkeypatch.setattr(bench, "convolution_peak", lambda device: 1e9)

@@ -38,7 +38,10 @@ INNER = {
 
 
 def _once(about: Callable[[ast.AST], Any]) -> Callable[[ast.AST], Any]:
-    """Keep with a statement what a function says of it: each exercise of a notebook asks again. Nobody changes it."""
+    """Keep with a statement what a function says of it: each exercise of a notebook asks again.
+
+    What it says is shared by all who ask: to be read, not to be changed.
+    """
     name = f"_said_by{about.__name__}"
 
     @wraps(about)

@@ -15,6 +15,7 @@ from mlcourse.commands.segmentation import (
     characters_of,
     levels_of,
     same_picture,
+    trained_picture,
 )
 from mlcourse.errors import CourseError
 
@@ -136,7 +137,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     protocol = given["protocol"] or (about.get("protocol") if dataset == about.get("dataset") else None)
     levels = levels_of(given["characters"]) if given["characters"] else (about.get("characters") or 17,)
     shot = about.get("shot", 1) if given["shot"] is None else given["shot"]
-    split, same = given["split"] or "test", same_picture(given["picture"] or about.get("picture"))
+    split, same = given["split"] or "test", same_picture(given["picture"] or trained_picture(about, scenes))
     where = {"root": given["data_root"], "download": given["download"], "skip_damaged": given["skip_damaged"]}
     images = characters_of(dataset, split, protocol=protocol, **where)
     rows = []

@@ -60,7 +60,8 @@ def evaluate(
         str | None, typer.Option(help="of scenes: published or grey (default: as the run, else published)")
     ] = None,
     picture: Annotated[
-        str | None, typer.Option(help="of scenes: whether the drawing is of the same picture or of an other one")
+        str | None,
+        typer.Option(help="of scenes: what the drawing shows, same or other (default: as the run, else as the scenes)"),
     ] = None,
     skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help=SKIP_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only; accuracy and ci95 are in [0, 1]")] = False,

@@ -60,8 +60,9 @@ def search(
     )
     if fitted.val is None:
         raise CourseError(
-            f"a search is judged on validation classes, and {fitted.train.name} has fewer than {fitting.LEAST}: "
-            "add class folders"
+            f"a search is judged on validation classes, and {fitted.train.name} has fewer than {fitting.LEAST} with "
+            f"{shot + 1} pictures (--shot {shot}, and one to ask about): add pictures, or class folders (8 in all are "
+            "enough)"
         )
     for line in fitted.said:
         print(line)

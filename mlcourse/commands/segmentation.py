@@ -128,7 +128,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     protocol = given["protocol"] or (about.get("protocol") if dataset == about.get("dataset") else None)
     levels = levels_of(given["characters"]) if given["characters"] else tuple(about.get("characters") or (4, 32))
     shot = about.get("shot", 1) if given["shot"] is None else given["shot"]
-    split, same = given["split"] or "test", same_picture(given["picture"] or about.get("picture"))
+    split, same = given["split"] or "test", same_picture(given["picture"] or trained_picture(about, scenes))
     where = {"root": given["data_root"], "download": given["download"], "skip_damaged": given["skip_damaged"]}
     images = characters_of(dataset, split, protocol=protocol, **where)
     rows = []
@@ -161,6 +161,11 @@ def characters_of(dataset: str, split: str, **how: Any) -> ClassImages:
     from mlcourse.commands import data
 
     return data.load(dataset, split, **how, shape=None if dataset in datasets.NAMES else ONE_INK)
+
+
+def trained_picture(about: dict[str, Any], scenes: str) -> str | None:
+    """What a run's drawings showed; None for other scenes than those of the run, which have a default of their own."""
+    return about.get("picture") if scenes == about.get("scenes") else None
 
 
 def same_picture(picture: str | None) -> bool | None:

@@ -4,7 +4,9 @@ import base64
 import html
 import re
 from pathlib import Path
+from urllib.parse import quote, unquote
 
+import mistune
 import nbformat
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
@@ -14,17 +16,21 @@ from mlcourse.site.markdown import Links
 
 FOLDED = ("solution",)  # tags of cells whose code one opens
 FRAME = {"injected-parameters"}  # what a run puts in, and nobody wrote
-ATTACHED = re.compile(r"\(attachment:([^)\s]+)\)")
+SHOWN = re.compile(r"""<img\b[^>]*?\bsrc=["']?attachment:([^"'>]*)""")
+# a page as a reader sees it, code apart; "harmful" is what mistune calls the addresses of attachments
+HTML = mistune.create_markdown(renderer=mistune.HTMLRenderer(escape=False, allow_harmful_protocols=True))
 
 
 def check_attached(notebook: nbformat.NotebookNode, name: str) -> None:
     """Raise CourseError for a picture that is not attached to the cell that shows it."""
     for cell in notebook.cells:
-        for picture in ATTACHED.findall(cell.source) if cell.cell_type == "markdown" else ():
-            if not cell.get("attachments", {}).get(picture):
+        if cell.cell_type != "markdown":
+            continue
+        for shown in map(unquote, SHOWN.findall(HTML(cell.source))):
+            if not cell.get("attachments", {}).get(shown):
                 where = cell.source.strip().splitlines()[0][:40]
                 raise CourseError(
-                    f"{name} shows {picture}, which is not attached to its cell ({where!r}): drop the picture into the "
+                    f"{name} shows {shown}, which is not attached to its cell ({where!r}): drop the picture into the "
                     "cell, or take its line out"
                 )
 
@@ -53,12 +59,13 @@ def source(notebook: nbformat.NotebookNode, folder: Path, links: Links) -> nbfor
 
 def _prose(cell: nbformat.NotebookNode, folder: Path, links: Links) -> None:
     attached = cell.pop("attachments", {})
-
-    def file(found: re.Match) -> str:
-        content = next(iter(attached[found[1]].values()))
-        return f"(/{pictures.kept(base64.b64decode(content), folder)})"
-
-    cell.source = links.rewritten(ATTACHED.sub(file, cell.source), "notebooks")
+    for name in sorted(attached, key=len, reverse=True):  # a name may begin as another one
+        kept = pictures.kept(base64.b64decode(next(iter(attached[name].values()))), folder)
+        for written in (name, quote(name)):
+            cell.source = re.sub(rf"""(src=["']?)attachment:{re.escape(written)}""", rf"\g<1>../{kept}", cell.source)
+            for form in (f"<attachment:{written}>", f"attachment:{written}"):
+                cell.source = cell.source.replace(form, f"/{kept}")
+    cell.source = links.rewritten(cell.source, "notebooks")
 
 
 def _code(cell: nbformat.NotebookNode, folder: Path) -> None:

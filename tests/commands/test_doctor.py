@@ -122,7 +122,9 @@ def test_kernel_missing():
 def test_ipykernel_missing(tmp_path):
     absent = {"ipykernel": "raise ImportError('no ipykernel')", "torch": "raise ImportError('it takes long')"}
     answer = run_doctor("--json", PYTHONPATH=str(fake(tmp_path, **absent)))
-    assert state_of(answer, "Jupyter kernel")["state"] == "off"
+    finding = state_of(answer, "Jupyter kernel")
+    assert finding["state"] == "off"
+    assert "no ipykernel" in json.dumps(finding)
 
 
 def test_kernel_of_another_python(tmp_path, monkeypatch):

@@ -160,7 +160,8 @@ def test_a_folder_without_classes_to_validate_on_is_one_line(tmp_path):
     folder = folder_of(tmp_path / "mine", 4)
     answer = CliRunner().invoke(app, command(str(tmp_path / "a.sqlite3"), "--dataset", folder))
     assert answer.exit_code == 2
-    assert "a search is judged on validation classes, and mine has fewer than 2" in answer.stderr
+    assert "validation classes, and mine has fewer than 2 with 2 pictures (--shot 1" in answer.stderr
+    assert "class folders (8 in all are enough)" in answer.stderr
 
 
 def test_a_method_that_is_trained_on_images_is_one_line(capsys):

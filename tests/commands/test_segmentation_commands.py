@@ -133,8 +133,18 @@ def test_evaluate_draws_as_the_run_was_trained_where_nothing_else_is_said(tmp_pa
     words = ("train", "segmentation", "--recipe", "smoke", "--characters", 2, "--picture", "other", "--out", run)
     done = command(*words)
     assert done.exit_code == 0, done.output
-    for more, drawn in ((), "another picture of the class"), (("--picture", "same"), "the same picture"):
+    cases = {(): "another picture of the class", ("--picture", "same"): "the same picture"}
+    for more, drawn in cases.items():
         done = command("evaluate", run, "--episodes", 2, *more)
+        assert f"{drawn} as drawing" in done.stdout, done.output
+
+
+def test_other_scenes_than_those_of_the_run_have_their_own_default(trained):
+    """The run's drawings show the scene's picture; grey scenes ask with another one, unless one says otherwise."""
+    assert files.read_json(trained / "config.json")["picture"] == "same"
+    cases = {(): "another picture of the class", ("--picture", "same"): "the same picture"}
+    for more, drawn in cases.items():
+        done = command("evaluate", trained, "--episodes", 2, "--scenes", "grey", *more)
         assert f"{drawn} as drawing" in done.stdout, done.output
 
 

@@ -4,6 +4,8 @@
 An empty part says that the slip is a rare one: then the check says how far it is off, and claims no cause.
 """
 
+import random
+
 import check_helpers
 import harness
 import held_answers
@@ -146,11 +148,22 @@ def test_what_the_tests_keep_of_a_check_no_answer_can_change(monkeypatch):
     assert len(calls) > 2 * check.repeats, "outside nothing is kept"
 
 
-def test_a_reference_that_draws_is_not_kept(monkeypatch):
+def test_the_problems_of_a_check_that_is_gone_are_nobody_elses(monkeypatch):
+    """A check, or what it draws, may get the number in memory of one that is gone."""
+    for size in range(2, 30):
+        check = one_check(lambda x: 2 * x)
+        check.inputs = lambda generator, size=size: {"x": torch.randn(size, generator=generator, dtype=torch.float64)}
+        monkeypatch.setattr(check_helpers, "every_check", lambda check=check: {"lesson.twice": check})
+        with check_helpers.references_kept():
+            assert {len(given["x"]) for _, given in check.problems(1)} == {size}
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(()), random.random])
+def test_a_reference_that_draws_is_not_kept(monkeypatch, draw):
     calls = []
 
     def reference(x):
-        calls.append(torch.rand(()))
+        calls.append(draw())
         return 2 * x
 
     check = one_check(reference)

@@ -265,6 +265,36 @@ def test_a_picture_that_is_not_attached_is_one_line(attachments):
         notebooks.check_attached(nbformat.v4.new_notebook(cells=[cell]), "01_a")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![A red sheet](attachment:a%20b.png)",
+        "![A red sheet](<attachment:a b.png>)",
+        '![A red sheet](attachment:a%20b.png "red")',
+        '<img alt="A red sheet" src="attachment:a b.png">',
+        "![A red sheet][1]\n\n[1]: attachment:a%20b.png",
+    ],
+)
+def test_every_way_to_show_an_attached_picture_becomes_its_file(tmp_path, links, text):
+    cell = nbformat.v4.new_markdown_cell(text, attachments={"a b.png": {"image/png": png()}})
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebooks.check_attached(notebook, "01_a")
+    made = notebooks.source(notebook, tmp_path, links).cells[0].source
+    assert "attachment:" not in made
+    assert f"/{pictures.FOLDER}/" in made
+    cell = nbformat.v4.new_markdown_cell(text, attachments={"other.png": {"image/png": png()}})
+    with pytest.raises(CourseError, match=r"01_a shows a b\.png"):
+        notebooks.check_attached(nbformat.v4.new_notebook(cells=[cell]), "01_a")
+
+
+@pytest.mark.parametrize(
+    "text", ["Write `![a](attachment:a.png)`.", "```\n![a](attachment:a.png)\n```", "an attachment: a.png"]
+)
+def test_what_only_tells_how_a_picture_is_shown_shows_none(text):
+    cell = nbformat.v4.new_markdown_cell(text)
+    notebooks.check_attached(nbformat.v4.new_notebook(cells=[cell]), "01_a")
+
+
 def test_attached_pictures_keep_their_text(tmp_path, links):
     cell = nbformat.v4.new_markdown_cell(
         "![A red sheet](attachment:a.png)", attachments={"a.png": {"image/png": png()}}
