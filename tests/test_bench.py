@@ -68,7 +68,6 @@ def test_command_reports_all(tmp_path, monkeypatch):
     real = bench.elsewhere
     own = ("times", "peak_memory")
     monkeypatch.setattr(bench, "elsewhere", lambda what, **told: (real if what in own else _here)(what, **told))
-    monkeypatch.setattr(bench, "installed", lambda: [bench.LOOP, bench.FAST])
     path = tmp_path / "bench.json"
     arguments = ["bench", "maml", "--workload", "W1-q1", "--rounds", "2", "--no-growth", "--device", "cpu"]
     done = CliRunner().invoke(app, [*arguments, "--json", "--out", str(path)])

@@ -6,14 +6,15 @@ What was asked for is never changed: where it cannot be, one line names the valu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
     from mlcourse.datasets import ClassImages
+    from mlcourse.learners.methods import Recipe
 
 LEAST = 2  # classes of a task: with one there is nothing to tell apart
 DEFAULT_WAY, DEFAULT_QUERY = 5, 15
@@ -107,14 +108,18 @@ class Training:
     validation_way: int
     said: list[str]
 
+    def label_vectors(self, options: Mapping[str, Any]) -> dict[str, int]:
+        """For a learner (its `options`) with a vector for each label: enough of them for training and validation."""
+        most = options.get("most_ways")
+        return {} if most is None else {"most_ways": max(self.way, self.train_way, most)}
+
 
 def fit_training(
     load: Callable[[str], ClassImages],
     counts: Callable[[str], dict[str, int]],
     *,
-    fixed_head: bool,
-    recipe_way: int | None,
-    recipe_query: int | None,
+    method: str,
+    plan: Recipe,
     way: int | None,
     shot: int,
     query: int | None,
@@ -122,10 +127,13 @@ def fit_training(
 ) -> Training:
     """Fit a recipe to the splits of a data set.
 
-    load, counts: of a split, as in `mlcourse.datasets`. fixed_head: whether the network ends in `way` logits. recipe_…:
-    what the recipe says. way, query, train_way: what was asked for (None: nothing).
+    load, counts: of a split, as in `mlcourse.datasets`. method, plan: its name, and its recipe. way, query, train_way:
+    what was asked for (None: nothing).
     Raises CourseError for what was asked for and cannot be.
     """
+    from mlcourse.learners import METHODS
+
+    fixed_head = METHODS[method].head and not plan.options.get("zero_head")  # the network ends in `way` logits
     fit = Fit()
     train = fit.large_enough(load("train"), shot)
     asked_way, way = way, _way(fit, train, list(counts("test").values()), way, shot)
@@ -137,9 +145,9 @@ def fit_training(
                 f"{train_way}"
             )
     else:
-        ways = fit.classes(train, Wish("train way", "--train-way", train_way, recipe_way or way))
-    asked = None if recipe_query else query
-    queries = fit.queries(train, shot, Wish("training queries", "--query", asked, recipe_query or DEFAULT_QUERY))
+        ways = fit.classes(train, Wish("train way", "--train-way", train_way, plan.train_way or way))
+    asked = None if plan.query else query
+    queries = fit.queries(train, shot, Wish("training queries", "--query", asked, plan.query or DEFAULT_QUERY))
     query_wish = Wish("queries in validation", "--query", query, DEFAULT_QUERY)
     val = _validation(fit, load, counts, shot, train.name)
     if val is None:

@@ -50,9 +50,8 @@ def search(
     fitted = fitting.fit_training(
         lambda split: data.load(dataset, split, root=data_root),
         lambda split: data.counts(dataset, split, root=data_root),
-        fixed_head=learners.METHODS[method].head and not plan.options.get("zero_head"),
-        recipe_way=plan.train_way,
-        recipe_query=plan.query,
+        method=method,
+        plan=plan,
         way=way,
         shot=shot,
         query=None,
@@ -74,9 +73,7 @@ def search(
     if options.get("inner_rate"):
         space["inner_rate"] = searching.LogUniform(options["inner_rate"] / 30, options["inner_rate"] * 30)
     first = {"rate": plan.rate} | ({"inner_rate": float(options["inner_rate"])} if "inner_rate" in space else {})
-    given = dict(plan.options)
-    if options.get("most_ways") is not None:  # a learner that has a label vector for each class
-        given["most_ways"] = max(way, fitted.train_way, options["most_ways"])
+    given = plan.options | fitted.label_vectors(options)
     pieces = 5 if steps % 5 == 0 else 1
 
     def objective(values, report):

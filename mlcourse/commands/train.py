@@ -99,9 +99,8 @@ def train(
                 dataset, split, **at, download=download, drawn=drawn, hands=2 if split == "train" else 0
             ),
             lambda split: data.counts(dataset, split, **at),
-            fixed_head=learners.METHODS[method].head and not plan.options.get("zero_head"),
-            recipe_way=plan.train_way,
-            recipe_query=plan.query,
+            method=method,
+            plan=plan,
             way=way,
             shot=shot,
             query=query,
@@ -117,9 +116,7 @@ def train(
         if "inner_rate" not in has:
             raise CourseError(f"{method} has no inner rate: leave --inner-rate out")
         options["inner_rate"] = inner_rate
-    most = has.get("most_ways")
-    if most is not None:  # a learner that has a label vector for each class, in training and in validation
-        options["most_ways"] = max(way, fitted.train_way, most)
+    options |= fitted.label_vectors(has)
     if of_images:
         options["classes"] = fitted.train.classes
     channels, size, _ = fitted.train.shape

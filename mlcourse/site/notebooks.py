@@ -16,9 +16,19 @@ from mlcourse.site.markdown import Links
 
 FOLDED = ("solution",)  # tags of cells whose code one opens
 FRAME = {"injected-parameters"}  # what a run puts in, and nobody wrote
-SHOWN = re.compile(r"""<img\b[^>]*?\bsrc=["']?attachment:([^"'>]*)""")
-# a page as a reader sees it, code apart; "harmful" is what mistune calls the addresses of attachments
+ATTACHED = "attachment:"
+# prose as a page shows it; "harmful" is what mistune calls the addresses of attachments
 HTML = mistune.create_markdown(renderer=mistune.HTMLRenderer(escape=False, allow_harmful_protocols=True))
+
+
+def shown(source: str) -> list[str]:
+    """The addresses of the pictures that a text shows; what stands in code shows none."""
+    return [unquote(place) for place in re.findall(r"""<img\b[^>]*?\bsrc=["']?([^"'>]*)""", HTML(source))]
+
+
+def _names(source: str) -> set[str]:
+    """The names of the attached pictures that a text shows."""
+    return {place.removeprefix(ATTACHED) for place in shown(source) if place.startswith(ATTACHED)}
 
 
 def check_attached(notebook: nbformat.NotebookNode, name: str) -> None:
@@ -26,11 +36,11 @@ def check_attached(notebook: nbformat.NotebookNode, name: str) -> None:
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
             continue
-        for shown in map(unquote, SHOWN.findall(HTML(cell.source))):
-            if not cell.get("attachments", {}).get(shown):
+        for picture in sorted(_names(cell.source)):
+            if not cell.get("attachments", {}).get(picture):
                 where = cell.source.strip().splitlines()[0][:40]
                 raise CourseError(
-                    f"{name} shows {shown}, which is not attached to its cell ({where!r}): drop the picture into the "
+                    f"{name} shows {picture}, which is not attached to its cell ({where!r}): drop the picture into the "
                     "cell, or take its line out"
                 )
 
@@ -59,11 +69,11 @@ def source(notebook: nbformat.NotebookNode, folder: Path, links: Links) -> nbfor
 
 def _prose(cell: nbformat.NotebookNode, folder: Path, links: Links) -> None:
     attached = cell.pop("attachments", {})
-    for name in sorted(attached, key=len, reverse=True):  # a name may begin as another one
+    for name in sorted(_names(cell.source), key=len, reverse=True):  # a name may begin as another one
         kept = pictures.kept(base64.b64decode(next(iter(attached[name].values()))), folder)
         for written in (name, quote(name)):
-            cell.source = re.sub(rf"""(src=["']?)attachment:{re.escape(written)}""", rf"\g<1>../{kept}", cell.source)
-            for form in (f"<attachment:{written}>", f"attachment:{written}"):
+            cell.source = re.sub(rf"""(src=["']?){ATTACHED}{re.escape(written)}""", rf"\g<1>../{kept}", cell.source)
+            for form in (f"<{ATTACHED}{written}>", f"{ATTACHED}{written}"):
                 cell.source = cell.source.replace(form, f"/{kept}")
     cell.source = links.rewritten(cell.source, "notebooks")
 

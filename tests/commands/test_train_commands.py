@@ -329,7 +329,7 @@ def test_ones_own_pictures_work_with_one_command(method, classes, pictures, tmp_
         assert any(line.startswith("no validation, the last step is kept: mine has 0 classes") for line in out)
     if method == "prototypical" and classes < 20:
         assert any(re.match(r"train way: \d in place of 10, since the train split of mine has", line) for line in out)
-    code, out, err = in_this_process(capsys, "evaluate", run, "--episodes", 4, "--json")
+    code, out, err = in_this_process(capsys, "evaluate", run, "--episodes", 20, "--json")
     assert code == 0, err
     result = json.loads(out[-1])
     assert (result["way"], result["query"]) == (config["way"], min(15, pictures - 1))

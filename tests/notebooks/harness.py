@@ -13,21 +13,18 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
-import mistune
 import nbformat
 from PIL import Image
 
 from mlcourse import places
 from mlcourse.classroom import course
+from mlcourse.site import notebooks as of_site
 from mlcourse.teaching import claims, minutes
 
 CORE = {"00", "01", "02", "03", "05", "06", "12", "13", "14", "15", "17"}
 MAX_LINES, MAX_BYTES, MIN_EXERCISES, MIN_GOLDEN, MIN_ALT = 20, 400_000, 3, 3, 10
 GOLDEN = "nbval-check-output"
-# prose as a page shows it; "harmful" is what mistune calls the addresses of attachments
-HTML = mistune.create_markdown(renderer=mistune.HTMLRenderer(escape=False, allow_harmful_protocols=True))
 
 
 # -------------------------------------------------------------------------------- finding and reading
@@ -512,7 +509,7 @@ def carries_its_pictures(lesson):
     """Every picture in prose is attached to its cell: a path is broken in a learner's copy and in a page."""
     for cell in lesson.prose:
         attached = cell.get("attachments", {})
-        shown = [unquote(place) for place in re.findall(r"<img\b[^>]*?\bsrc=[\"']?([^\"'>]*)", HTML(cell.source))]
+        shown = of_site.shown(cell.source)
         for place in shown:
             if place.removeprefix("attachment:") == place or place.removeprefix("attachment:") not in attached:
                 yield f"the picture {place[:60]} is not attached to its cell"

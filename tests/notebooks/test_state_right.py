@@ -5,28 +5,21 @@ result hang on one seed? Right answers with the lesson's own seed are those of `
 its own seed, nbval runs each notebook. Here the kernels start warm, but the first lesson's; nbval's start cold.
 """
 
-import subprocess
-import sys
-
 import harness
 import nbformat
 import pytest
 import warm
-from states import PATHS
+from states import OTHER_SEED, PATHS
 
-SEED = "20011"
 SAY = "from mlcourse.teaching import progress\nprint(*sorted(entry['exercise'] for entry in progress.passes()))"
 
 
 def run(path, folder):
     """Run a notebook with `mlcourse run` at `smoke`, with another seed; return the notebook with its outputs."""
-    command = ["run", path, "--budget", "smoke", "--seed", SEED, "--out", folder]
-    if path.name.startswith("00"):  # as a learner starts it
-        cold = [sys.executable, "-m", "mlcourse", *command]
-        answer = subprocess.run(cold, capture_output=True, text=True, timeout=900)
-    else:
-        kernels = {"JUPYTER_PATH": warm.jupyter_path("python3")}
-        answer = warm.command(*command, environment=kernels, seconds=900)
+    words = ["run", path, "--budget", "smoke", "--seed", OTHER_SEED, "--out", folder]
+    cold = path.name.startswith("00")  # as a learner starts it
+    kernels = {} if cold else {"JUPYTER_PATH": warm.jupyter_path("python3")}
+    answer = warm.command(*words, cold=cold, environment=kernels, seconds=900)
     assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
     assert (folder / f"{path.stem}.html").is_file()
     return nbformat.read(folder / path.name, as_version=4)

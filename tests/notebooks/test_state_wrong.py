@@ -9,9 +9,7 @@ import re
 import harness
 import nbformat
 import pytest
-from states import PATHS, passes, run_edition
-
-SEED = 20011
+from states import OTHER_SEED, PATHS, passes, run_edition
 
 
 @pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
@@ -27,6 +25,6 @@ def test_runs_and_passes_nothing(path, tmp_path):
 def with_seed(notebook):
     """The notebook with another SEED in its parameters."""
     (cell,) = [cell for cell in notebook.cells if "parameters" in harness.tags(cell)]
-    cell.source, changed = re.subn(r"^SEED = \d+", f"SEED = {SEED}", cell.source, flags=re.MULTILINE)
+    cell.source, changed = re.subn(r"^SEED = \d+", f"SEED = {OTHER_SEED}", cell.source, flags=re.MULTILINE)
     assert changed == 1
     return notebook
