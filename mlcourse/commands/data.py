@@ -47,12 +47,14 @@ def load(
     download: bool = False,
     drawn: bool = False,
     hands: int = 0,
+    turned: bool = False,
     shape: tuple[int, int, int] | None = None,
     skip_damaged: bool = False,
 ) -> ClassImages:
     """A split of a data set, as `datasets.load` gives it.
 
     drawn: send each picture through the drawing pad's pipeline, and add as many variants by other `hands`.
+    turned: take the quarter turns of a class as further classes, also where the data set does not by default.
     shape: convert the pictures to this shape (C, H, W), such as that of the data that a learner was trained on.
     skip_damaged: of a folder, use the pictures that can be read, and write a line to stderr for each that cannot.
     """
@@ -60,7 +62,7 @@ def load(
     from mlcourse.datasets import sound_folders
     from mlcourse.teaching.pad import strokes
 
-    place = {"protocol": protocol, "root": root, "download": download}
+    place = {"protocol": protocol, "root": root, "download": download, "rotations": True if turned else None}
     # Scaled once, from the file to the size that is asked for; glyphs have one size only.
     size = shape[1] if shape and shape[1] == shape[2] and dataset != "glyphs" else None
     if skip_damaged:
@@ -69,7 +71,8 @@ def load(
         for line in left_out:
             say(f"left out of {split}: {line}")
         if drawn:
-            images = strokes.as_drawings(images, hands=hands)  # no class of a folder turns
+            images = strokes.as_drawings(images, hands=hands)
+        images = images.with_rotations() if turned else images
     elif drawn:
         # Lines are traced once, in the largest pictures that there are, and then turned: turning first is the same.
         images, turns = datasets.upright(dataset, split, size=105 if dataset == "omniglot" else None, **place)

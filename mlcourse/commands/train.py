@@ -61,6 +61,14 @@ def train(
     distort: Annotated[
         float, typer.Option(help="how strongly training pictures of characters are distorted, 0 (not) to 3")
     ] = 0,
+    turned: Annotated[
+        bool,
+        typer.Option(
+            "--turned",
+            help="quarter turns of the training classes are further classes (always so in omniglot by vinyals, and "
+            "in glyphs for each character that stays unlike the others)",
+        ),
+    ] = False,
     start: Annotated[
         Path | None,
         typer.Option(help="a run whose network it begins with, as meta-baseline does with one that was pre-trained"),
@@ -96,7 +104,13 @@ def train(
     with together.in_turn():  # what the first process fetches or prepares, the others find
         fitted = fitting.fit_training(
             lambda split: data.load(
-                dataset, split, **at, download=download, drawn=drawn, hands=2 if split == "train" else 0
+                dataset,
+                split,
+                **at,
+                download=download,
+                drawn=drawn,
+                hands=2 if split == "train" else 0,
+                turned=turned and split == "train",
             ),
             lambda split: data.counts(dataset, split, **at),
             method=method,
@@ -161,6 +175,8 @@ def train(
         settings["within_groups"] = True
     if distort:
         settings["distort"] = distort
+    if turned:
+        settings["turned"] = True
     steps = plan.steps if steps is None else steps
     plan = replace(plan, tasks=tasks or plan.tasks, rate=plan.rate if rate is None else rate)
     one_step = f"{fitted.train_way}-way {shot}-shot"

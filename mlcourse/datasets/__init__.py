@@ -66,16 +66,17 @@ def upright(
     *,
     protocol: str | None = None,
     root: str | Path | None = None,
+    rotations: bool | None = None,
     size: int | None = None,
     download: bool = False,
 ) -> tuple[ClassImages, Tensor]:
-    """One split before any class is turned, and which classes `load` turns by default: bool [classes].
+    """One split before any class is turned, and which classes `load` turns: bool [classes].
 
     `images.with_rotations(turns)` gives what `load` gives; whoever works on the pictures first has a quarter of the
     work. The options are those of `load`.
     """
     images, may_turn, turn = _upright(name_or_folder, split, protocol=protocol, root=root, size=size, download=download)
-    return images, may_turn & turn
+    return images, may_turn & (turn if rotations is None else rotations)
 
 
 def counts(

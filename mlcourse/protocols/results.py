@@ -36,7 +36,7 @@ COLUMNS = 4  # of reliability: answers, their confidences, those that are right,
 TRAINING = (
     "way", "shot", "query", "train_way", "train_query", "tasks", "rate", "schedule", "optimizer", "accumulate",
     "precision", "init", "validate_every", "validation_episodes", "validation_way",
-    "distort", "within_groups",
+    "distort", "turned", "within_groups",
 )  # fmt: skip
 BY_COMMAND = ("normalisation", "most_ways", "inner_rate")  # a learner's options that a command gives, not a recipe
 
@@ -396,6 +396,7 @@ def trained_on(about: dict[str, Any]) -> str | None:
     words = [dataset if dataset in datasets.NAMES else Path(dataset).name, about.get("protocol")]
     words += ["drawn"] if about.get("drawn") else []
     words += [f"distorted by {about['distort']:g}"] if about.get("distort") else []
+    words += ["turned"] if about.get("turned") else []
     words += ["within groups"] if about.get("within_groups") else []
     return " ".join(filter(None, words))
 
@@ -429,6 +430,7 @@ def made_by(about: dict[str, Any], learner: nn.Module) -> str | None:
         "distort": about.get("distort") or None,
         "device": about.get("device", "cpu").split(":")[0],
         "drawn": about.get("drawn") or None,
+        "turned": about.get("turned") or None,
         "within-groups": about.get("within_groups") or None,
     }
     return train_command(config["method"], given)

@@ -601,6 +601,30 @@ def test_distortion_and_tasks_within_groups_are_options_that_a_run_tells(tmp_pat
     assert not (tmp_path / "other").exists()
 
 
+def test_quarter_turns_are_further_classes_of_training_only_where_asked(tmp_path, capsys):
+    place = photos(tmp_path / "mine", 12, 6)
+    configs = {}
+    for name, more in (("as it is", []), ("turned", ["--turned"])):
+        words = ["train", "prototypical", "--dataset", place, "--recipe", "smoke", "--out", tmp_path / name, *more]
+        code, _, err = in_this_process(capsys, *words)
+        assert code == 0, err
+        configs[name] = json.loads((tmp_path / name / "config.json").read_text())
+    before, after = (configs[name]["classes"] for name in ("as it is", "turned"))
+    assert after["train"] == [f"{name}/rot{turn:03d}" for name in before["train"] for turn in (0, 90, 180, 270)]
+    assert after["val"] == before["val"]
+    assert configs["turned"]["turned"] is True
+    assert "turned" not in configs["as it is"]
+    assert in_this_process(capsys, "evaluate", tmp_path / "turned", "--episodes", 3)[0] == 0
+
+
+def test_drawn_pictures_turn_where_asked(monkeypatch):
+    monkeypatch.setattr(strokes, "as_drawings", lambda images, hands: images)  # tracing takes minutes
+    upright, may_turn = datasets.upright("glyphs", "test", rotations=True)
+    assert data.load("glyphs", "test", drawn=True).classes == upright.classes
+    assert data.load("glyphs", "test", drawn=True, turned=True).classes == upright.classes + 3 * int(may_turn.sum())
+    assert may_turn.any()
+
+
 def test_damaged_pictures_are_left_out_and_listed_when_asked(tmp_path, capsys):
     place = photos(tmp_path / "mine", 12, 8)
     damaged = sorted(place.rglob("*.png"))[::9]
