@@ -194,6 +194,22 @@ def load_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict]":
     return tensors, told
 
 
+def load_metadata(path: Path | str) -> dict:
+    """Only what `save_tensors` was told beside the tensors: they are neither read nor checked.
+
+    Raises CourseError, with its name, for a missing, damaged or foreign file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads((file.metadata() or {})["json"])
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise CourseError(f"{path} is no file of tensors that the course wrote, or damaged ({error})") from None
+    told.pop(CHECKSUM, None)
+    return told
+
+
 def _checksum(tensors: "dict[str, torch.Tensor]", metadata: dict) -> str:
     """SHA-256 of all tensors, their names, shapes and number formats, and of what is told of them."""
     import torch

@@ -162,10 +162,10 @@ def p_value(difference: Paired) -> float:
     if difference.ci95 == 0:
         return float(difference.difference == 0)
     if difference.few:
-        from scipy.stats import t  # late: it takes half a second
+        from scipy.special import stdtr  # late, and not scipy.stats, which takes half a second
 
         freedom = difference.episodes - 1
-        return 2 * float(t.sf(abs(difference.difference) / difference.ci95 * student_quantile(freedom), freedom))
+        return 2 * float(stdtr(freedom, -abs(difference.difference) / difference.ci95 * student_quantile(freedom)))
     return math.erfc(abs(difference.difference) / difference.ci95 * Z95 / math.sqrt(2))
 
 
@@ -331,9 +331,9 @@ def _check_clusters(sizes: Tensor) -> None:
 
 def student_quantile(freedom: float) -> float:
     """How many standard errors Student's 95 % interval reaches to each side: 1.96 where the freedom is large."""
-    from scipy.stats import t  # late: it takes half a second
+    from scipy.special import stdtrit  # late, and not scipy.stats, which takes half a second
 
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 # ------------------------------------------------------------------ how sure, against how often right

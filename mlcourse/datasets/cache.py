@@ -4,6 +4,8 @@ An entry is one safetensors file per source folder and options. It holds the dig
 file path, size, number on the disk, time of its content and time of its last change of any kind) and of its own bytes.
 If either differs, the entry is made anew: a cache is never trusted more than the files it stands for. A picture that
 another one replaces has another number or another time of change, also where size and time of content are made equal.
+
+Whoever adds an entry takes out those that nobody can read any more: of a folder that is gone, or of an older format.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mlcourse import files as whole_files
 from mlcourse import places
 from mlcourse.errors import CourseError, CourseWarning, printable
 
-FORMAT = 3  # raise it when decoding or scaling changes: old entries are then made anew
+FORMAT = 4  # raise it when decoding or scaling changes: old entries are then made anew
 
 
 def folder() -> Path:
@@ -63,7 +65,7 @@ def remember(name: str, root: Path, files: Sequence[str], options: dict, build: 
     if kept is not None:
         return kept
     images = build()
-    _write(path, {"images": images}, {"key": key, "sha256": _digest(images)})
+    _write(path, {"images": images}, {"key": key, "sha256": _digest(images), "root": os.path.realpath(root)})
     return images
 
 
@@ -101,6 +103,7 @@ def _write(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
     """Keep the entry, whole or not at all."""
     try:
         whole_files.save_tensors(path, tensors, about)
+        _forget_the_unreadable(path.parent)
     except (OSError, CourseError) as error:
         # A cache is a convenience: a full or read-only disk costs time at the next load, not the lesson.
         reason = printable(f"cannot keep decoded pictures in {path.parent} ({error})")
@@ -109,6 +112,20 @@ def _write(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
             CourseWarning,
             stacklevel=3,
         )
+
+
+def _forget_the_unreadable(place: Path) -> None:
+    """Remove entries of folders that are gone, and of older formats; nothing else that lies in the cache folder."""
+    for path in place.glob("*.safetensors"):
+        if not re.search(r"-[0-9a-f]{16}$", path.stem):
+            continue
+        try:
+            about = whole_files.load_metadata(path)
+            known = json.loads(about["key"])["format"]
+        except (CourseError, KeyError, TypeError, ValueError):  # damaged, or no entry at all
+            continue
+        if known < FORMAT or ("root" in about and not os.path.isdir(about["root"])):
+            path.unlink(missing_ok=True)
 
 
 def _digest(images: Tensor) -> str:

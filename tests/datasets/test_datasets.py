@@ -1,6 +1,7 @@
 """Loaders: what they return, that splits share nothing, that no order depends on the disk, and what bad data says."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mlcourse import datasets
+from mlcourse import datasets, files
 from mlcourse.datasets import ClassImages, cache, caltech101, class_folders, local, omniglot, pictures
 from mlcourse.errors import CourseError, CourseWarning
 
@@ -395,6 +396,37 @@ def test_a_changed_folder_is_decoded_anew(folder, monkeypatch):
     assert datasets.load(folder, "all").counts.tolist() == [3, 3, 3]
     assert len(calls) == 4
     assert len(list(cache.folder().iterdir())) == 1  # one entry for one folder, not one for each of its states
+
+
+def test_entries_that_nobody_can_read_are_forgotten_and_nothing_else(folder, tmp_path, monkeypatch):
+    gone, kept = tmp_path / "gone", tmp_path / "kept"
+    for copy in (gone, kept):
+        shutil.copytree(folder, copy)
+        datasets.load(copy, "all")
+    cache.remember_content("of-content", {"digest": "1"}, lambda: {"one": torch.ones(1)})
+    with monkeypatch.context() as earlier:
+        earlier.setattr(cache, "FORMAT", cache.FORMAT - 1)
+        datasets.load(folder, "all", size=11)
+    others = [
+        cache.folder() / name for name in ("notes.txt", "learner.safetensors", "learner-0123456789abcdef.safetensors")
+    ]
+    others[0].write_text("mine")
+    for other in others[1:]:
+        files.save_tensors(other, {"weight": torch.ones(2)}, {"mine": True})
+    (cache.folder() / "half-00123456789abcde.safetensors").write_bytes(b"half a file")
+    entries = {path.name for path in cache.folder().iterdir()}
+    shutil.rmtree(gone)
+    datasets.load(folder, "all")
+    after = {path.name for path in cache.folder().iterdir()}
+    assert {name.partition("-")[0] for name in entries - after} == {
+        "gone",
+        folder.name,
+    }  # the second: of an older format
+    assert len(entries - after) == 2
+    assert {name.partition("-")[0] for name in after - entries} == {folder.name}
+    calls = count_decodes(monkeypatch)
+    datasets.load(kept, "all")
+    assert calls == []
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "text", "empty", "folder"])
