@@ -5,8 +5,8 @@ which lessons to run again (`data/results/lessons.json`), and the site which exe
 """
 
 import ast
+import functools
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlcourse import files, places
@@ -32,14 +32,20 @@ def imported_modules(source: str, package: str = "mlcourse", root: Path | None =
     return seen
 
 
-def _imports(text: str, inside: str) -> Iterator[str]:
+@functools.cache  # by content, so never out of date: eighteen notebooks import mostly the same files
+def _imports(text: str, inside: str) -> tuple[str, ...]:
+    names: list[str] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = inside.split(".")[: len(inside.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    return tuple(names)
+
+
+_code = functools.cache(without_comments)
 
 
 def fingerprint(path: Path) -> str:
@@ -58,5 +64,5 @@ def fingerprint(path: Path) -> str:
     for file in sorted([*imported_modules(source), *stored]):
         digest.update(str(file.relative_to(places.repository()).as_posix()).encode())
         content = file.read_bytes()
-        digest.update(without_comments(content.decode()).encode() if file.suffix == ".py" else content)
+        digest.update(_code(content.decode()).encode() if file.suffix == ".py" else content)
     return digest.hexdigest()
