@@ -27,6 +27,8 @@ from torch import Tensor
 
 from mlcourse.errors import CourseError, check_number
 
+# With fewer values intervals are Student's: with 3 of them the normal one holds the truth in 82 of 100 cases.
+FEW = 100
 Z95 = 1.96  # of the normal distribution: episodes are many (hundreds), so Student's t would say the same
 LEVEL = 0.95
 LEAST_ALIKE = 4.0  # as many clusters of one size would be as even as these, at least

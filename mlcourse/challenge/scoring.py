@@ -16,7 +16,6 @@ from mlcourse import statistics
 from mlcourse.challenge.domains import Domain
 from mlcourse.episodes import Episode
 
-FEW = 100  # episodes: with fewer, intervals are Student's
 DRAWS = 1000  # of the bootstrap
 Answer = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, int]]
 
@@ -104,7 +103,9 @@ def total(parts: Sequence[Answers]) -> Score:
 
 def difference(a: Sequence[Answers], b: Sequence[Answers]) -> statistics.Paired:
     """a − b, paired episode by episode, over all domains."""
-    pairs = [statistics.paired(x.values, y.values, few=len(x.values) < FEW) for x, y in zip(a, b, strict=True)]
+    pairs = [
+        statistics.paired(x.values, y.values, few=len(x.values) < statistics.FEW) for x, y in zip(a, b, strict=True)
+    ]
     return statistics.Paired(
         _mean([one.difference for one in pairs]),
         _of_strata([one.ci95 for one in pairs]),
@@ -113,7 +114,7 @@ def difference(a: Sequence[Answers], b: Sequence[Answers]) -> statistics.Paired:
 
 
 def _interval(values: Tensor) -> tuple[float, float]:
-    return (statistics.student_interval if len(values) < FEW else statistics.mean_interval)(values)
+    return (statistics.student_interval if len(values) < statistics.FEW else statistics.mean_interval)(values)
 
 
 def _over_clusters(answers: Answers, of_episodes: float) -> float | None:

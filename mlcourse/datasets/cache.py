@@ -10,6 +10,7 @@ Whoever adds an entry takes out those that nobody can read any more: of a folder
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -125,7 +126,8 @@ def _forget_the_unreadable(place: Path) -> None:
         except (CourseError, KeyError, TypeError, ValueError):  # damaged, or no entry at all
             continue
         if known < FORMAT or ("root" in about and not os.path.isdir(about["root"])):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another process may be reading, or have removed it
+                path.unlink()
 
 
 def _digest(images: Tensor) -> str:

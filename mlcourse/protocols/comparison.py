@@ -20,8 +20,6 @@ from mlcourse.protocols.protocol import Protocol
 from mlcourse.protocols.results import Stored, title_of
 from mlcourse.statistics import Paired
 
-FEW = 100  # episodes: with fewer, intervals are Student's (with 3 of them the normal one holds the truth in 82 of 100)
-
 
 class Interval(NamedTuple):
     """An accuracy and its 95 % interval, in [0, 1]."""
@@ -112,7 +110,7 @@ class Pair(NamedTuple):
 
 
 def _few(per_episode: Tensor) -> bool:
-    return len(per_episode) < FEW
+    return len(per_episode) < statistics.FEW
 
 
 def _difference(a: Row, b: Row) -> Paired:

@@ -73,8 +73,9 @@ class Answers:
 
     @property
     def over_tasks(self) -> tuple[float, float]:
-        """The mean of `normalised`, and the half width of its interval over tasks."""
-        return statistics.mean_interval(self.normalised)
+        """The mean of `normalised`, and the half width of its interval over tasks; with few of them it is Student's."""
+        few = len(self.normalised) < statistics.FEW
+        return (statistics.student_interval if few else statistics.mean_interval)(self.normalised)
 
     @cached_property
     def over_data(self) -> float:
@@ -111,8 +112,8 @@ def examine(learner: nn.Module, images: ClassImages, *, number: int, seed: int) 
 
 
 def lead(a: Answers, b: Answers) -> statistics.Paired:
-    """The normalised accuracy of a minus that of b, on the same tasks."""
-    return statistics.paired(a.normalised, b.normalised)
+    """The normalised accuracy of a minus that of b, on the same tasks; with few of them the interval is Student's."""
+    return statistics.paired(a.normalised, b.normalised, few=len(a.normalised) < statistics.FEW)
 
 
 # ------------------------------------------------------------------ the leak

@@ -172,11 +172,11 @@ def _meta_loss_at(left: Axes, right: Axes, steps: int, rate: float) -> list:
 # ------------------------------------------------------------------ three slopes, one tangent
 
 
-DECAY = 0.2  # λ of the weight decay (λ/2)θ², which gives the outer loss a direct dependence on θ
+DECAY = 0.2  # ρ of the weight decay (ρ/2)θ², which gives the outer loss a direct dependence on θ
 
 
 def slopes(start: float, decay: float = DECAY) -> dict[str, float]:
-    """Three values for the derivative of L_outer + (λ/2)θ² at θ = start, T = 1: dφ/dθ taken as 0, as 1, as it is."""
+    """Three values for the derivative of L_outer + (ρ/2)θ² at θ = start, T = 1: dφ/dθ taken as 0, as 1, as it is."""
     pulls = [(task, task.a * (task.path(start)[-1] - task.c)) for task in TASKS]
     exact = sum((1 - quadratics.RATE * task.a) * pull for task, pull in pulls) / len(pulls)
     first_order = sum(pull for _, pull in pulls) / len(pulls)
@@ -211,7 +211,7 @@ SLOPE_LINES = {"direct term only": ":", "first-order": "--", "total": "-"}
 def _slopes_axes() -> Figure:
     fig, ax = figures.subplots(size=(7.6, 3.6))
     ax.plot(GRID, _decayed(GRID), color=OUTER, linewidth=4, alpha=0.6, marker="")
-    ax.set(xlim=(-EDGE, EDGE), ylim=(0, 1.2), xlabel="start θ", ylabel="outer loss + (λ/2)θ²")
+    ax.set(xlim=(-EDGE, EDGE), ylim=(0, 1.2), xlabel="start θ", ylabel="outer loss + (ρ/2)θ²")
     ax.set(xticks=range(-2, 3), yticks=(0, 0.5, 1))
     looks = {name: SLOPE_LOOKS[name] | {"linestyle": SLOPE_LINES[name]} for name in SLOPE_LOOKS}
     handles = [ax.plot([], [], label=name, **look)[0] for name, look in looks.items()]

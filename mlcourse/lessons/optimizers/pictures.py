@@ -154,10 +154,11 @@ def moves(rule: Rule, g: Tensor, m: Tensor, t: int, *, momenta: bool = True, tim
     All momenta of the rule equal m, √v and the root mean square over the tensor are 1, the value is 0. momenta, time:
     whether a learned rule sees these features; those that it does not see are 0. Takes SGD, Adam, MLPRule.
     """
-    if isinstance(rule, SGD):
-        return -rule.rate.detach() * (m / (1 - rule.momentum) if rule.momentum else g)
-    if isinstance(rule, Adam):
-        return -rule.rate.detach() * m
+    if isinstance(rule, SGD | Adam):
+        rate = rule.rate.detach() * (1.0 if rule.schedule is None else rule.schedule(t))
+        if isinstance(rule, Adam):
+            return -rate * m
+        return -rate * (m / (1 - rule.momentum) if rule.momentum else g)
     if not isinstance(rule, MLPRule):
         raise CourseError(f"{type(rule).__name__} has no map over g and m: what it does depends on its whole memory")
     g, m = g.to(rule.mlp[0].weight.dtype), m.to(rule.mlp[0].weight.dtype) * momenta

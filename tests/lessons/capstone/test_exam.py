@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 
 from mlcourse import datasets
 from mlcourse.evaluation import depends_on_company
@@ -38,6 +39,17 @@ def test_the_score_is_that_of_the_exercise_and_the_parts_add_up_to_it(characters
     assert bottom == pytest.approx(20)
     assert answers.over_data > answers.over_tasks[1] / 2
     assert exam.lead(answers, answers).difference == 0
+
+
+@pytest.mark.parametrize("number", [8, 100])
+def test_few_tasks_have_an_interval_by_students_t(characters, number):
+    """With 8 tasks the factor is 2.36, not 1.96: an interval that is too narrow would name a winner too often."""
+    a, b = (exam.examine(one, characters, number=number, seed=4) for one in (submission.Edges(), PixelNeighbours()))
+    factor = 1.96 if number == 100 else stats.t.ppf(0.975, number - 1)
+    gap = (a.normalised - b.normalised).double().numpy()
+    lead, (_, half) = exam.lead(a, b), a.over_tasks
+    assert lead.difference - lead.lower == pytest.approx(factor * stats.sem(gap), rel=1e-5)
+    assert half == pytest.approx(factor * stats.sem(a.normalised.double().numpy()), rel=1e-5)
 
 
 def test_too_few_clusters_have_no_interval(characters):

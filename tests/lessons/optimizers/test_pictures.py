@@ -41,8 +41,20 @@ def test_the_picture_follows_its_controls():
     assert_follows(partial(pictures.update_map, RULES), partial(pictures.update_map_text, RULES), VALUES)
 
 
+def late(t):
+    return 1 - t / 800
+
+
 @pytest.mark.parametrize(
-    "rule", [SGD(0.02), SGD(0.02, momentum=0.9), Adam(0.1, eps=0.0)], ids=["sgd", "momentum", "adam"]
+    "rule",
+    [
+        SGD(0.02),
+        SGD(0.02, momentum=0.9),
+        Adam(0.1, eps=0.0),
+        SGD(0.02, schedule=late),
+        Adam(0.1, eps=0.0, schedule=late),
+    ],
+    ids=["sgd", "momentum", "adam", "sgd with a schedule", "adam with a schedule"],
 )
 def test_the_map_of_a_rule_by_hand_is_its_update(rule):
     """A weight whose gradient has been constant for long: g = m, √v = |g| = 1 and Δ is what `update` does."""
