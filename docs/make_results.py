@@ -1,7 +1,7 @@
 """The results page docs/results.md and its summary in README.md: `python docs/make_results.py`, from data/results.
 
-Of each protocol that has results in data/results/PROTOCOL, README also gets the table in short and its forest plot, in
-docs/forest-PROTOCOL-light.svg and -dark.svg.
+Each protocol that has results in data/results/PROTOCOL has its table in short and its forest plot, in
+docs/forest-PROTOCOL-light.svg and -dark.svg: the protocols of IN_README there, all others on the results page.
 
 A test makes both anew and compares: no figure in them is typed by hand. Titles, papers and published figures of
 the methods are those that the methods' own files register.
@@ -11,6 +11,7 @@ import html
 import json
 import textwrap
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 
@@ -28,6 +29,7 @@ BENCH = ROOT / "data" / "results" / "bench_maml.json"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
 BEGIN = "<!-- results: begin (made by docs/make_results.py from data/results) -->"
 END = "<!-- results: end -->"
+IN_README = ("glyphs-5way-1shot", "omniglot-5way-1shot")
 UNTRAINED = "untrained-"
 SHORT = ("rank", "method", "accuracy", "over episodes", "over the data", "seeds", "normalisation", "steps")
 DARK = {"text.color": "white", "axes.labelcolor": "white", "xtick.color": "white", "ytick.color": "white"}
@@ -234,7 +236,12 @@ def page() -> str:
     """The whole results page."""
     results, bench = _sources()
     accuracy = rows(results["runs"], results["seconds_on_a_quiet_machine"])
-    return "\n".join([HEAD, *accuracy, *pairs(results["paired"]), *speed(bench), ""])
+    others = [(one, of_it) for one, of_it in compared() if one.name not in IN_README]
+    tables = [line for pair in others for line in comparison(*pair, folder="")]
+    if others:
+        note = notes(row for _, of_it in others for row in of_it)
+        tables = ["", "## Tables of the other protocols", "", *note, *tables]
+    return "\n".join([HEAD, *accuracy, *pairs(results["paired"]), *speed(bench), *tables, ""])
 
 
 def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
@@ -248,12 +255,20 @@ READ = """Over episodes: what other tasks of the same pictures would give. Over 
 or classes would give. Whose paired interval holds 0 shares a rank."""
 
 
-def comparison(protocol: protocols.Protocol, rows: list[protocols.Row]) -> list[str]:
-    """A protocol in README: the picture, the table in short, and who has not run."""
-    lines, name = table.forest_lines(rows), f"docs/forest-{protocol.name}"
+def notes(rows: Iterable[protocols.Row]) -> list[str]:
+    """How to read tables with these rows."""
+    once = all(len(row.results) < 2 for row in rows if row.run)
+    return textwrap.wrap(f"{ONCE} {READ}" if once else READ, 120)
+
+
+def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: str = "docs/") -> list[str]:
+    """A protocol: the picture, which lies in `folder` of the page, the table in short, and who has not run."""
+    lines, name = table.forest_lines(rows), f"{folder}forest-{protocol.name}"
     text = forest.alt(lines, title=protocol.name)
     ran = [row for row in rows if row.run]
     made = [table.cells(protocol, row) for row in ran]
+    abroad = any(row.first.trained_on and row.first.trained_on.split()[0] != protocol.dataset for row in ran)
+    columns = (*SHORT, "trained on") if abroad else SHORT
     waiting = [row.title for row in rows if not row.run]
     return [
         "",
@@ -262,11 +277,9 @@ def comparison(protocol: protocols.Protocol, rows: list[protocols.Row]) -> list[
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{name}-dark.svg">'
         f'<img src="{name}-light.svg" alt="{html.escape(text)}"></picture>',
         "",
-        f"| {' | '.join(SHORT)} |",
-        f"|{'---|' * len(SHORT)}",
-        *(f"| {' | '.join(one[column] for column in SHORT)} |" for one in made),
-        "",
-        *textwrap.wrap(f"{ONCE} {READ}" if all(len(row.results) < 2 for row in ran) else READ, 120),
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(one[column] for column in columns)} |" for one in made),
         *(["", *textwrap.wrap(f"Not run yet: {'; '.join(waiting)}.", 120, break_on_hyphens=False)] if waiting else []),
     ]
 
@@ -284,7 +297,9 @@ def draw(protocol: protocols.Protocol, rows: list[protocols.Row], folder: Path) 
 
 def updated(readme: str) -> str:
     """README with the summary of today."""
-    shown = [line for one in compared() for line in comparison(*one)]
+    shown = [(one, of_it) for one, of_it in compared() if one.name in IN_README]
+    note = ["", *notes(row for _, of_it in shown for row in of_it)] if shown else []
+    shown = [*note, *(line for pair in shown for line in comparison(*pair))]
     lines = "\n".join([BEGIN, "", *summary(*_sources()), *shown, "", END])
     return readme[: readme.index(BEGIN)] + lines + readme[readme.index(END) + len(END) :]
 

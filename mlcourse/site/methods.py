@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 
@@ -15,6 +16,14 @@ from mlcourse.site.markdown import Links, table
 MEASURED = ("README.md", "docs/results.md")  # whose tables docs/make_results.py makes from data/results
 
 
+class Measured(NamedTuple):
+    """A table of results: what it is of, the names of its columns, its rows."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+
+
 def write(folder: Path, notebooks: dict[str, nbformat.NotebookNode], links: Links) -> None:
     """Write a page for each method, and one that lists them all.
 
@@ -23,7 +32,7 @@ def write(folder: Path, notebooks: dict[str, nbformat.NotebookNode], links: Link
         notebooks: by name: where a method is taught is looked up in them.
         links: learns which files the pages show.
     """
-    measured = _tables([(places.repository() / name).read_text(encoding="utf-8") for name in MEASURED])
+    measured = tables([(places.repository() / name).read_text(encoding="utf-8") for name in MEASURED])
     rows = []
     for name, method in METHODS.items():
         files.write_text(folder / f"{file_of(name)}.md", page(name, method, notebooks, measured, links))
@@ -43,7 +52,7 @@ def file_of(name: str) -> str:
     return name.replace("+", "-plus")
 
 
-def page(name: str, method: Method, notebooks: dict, measured: list[list[list[str]]], links: Links) -> str:
+def page(name: str, method: Method, notebooks: dict, measured: list[Measured], links: Links) -> str:
     """The page of one method."""
     source = Path(inspect.getsourcefile(method.learner)).relative_to(places.repository()).as_posix()
     links.files.add(source)
@@ -95,27 +104,28 @@ def _taught(name: str, method: Method, notebooks: dict) -> str:
     return "\n".join(lines) or "No notebook uses it."
 
 
-def _measured(method: Method, measured: list[list[list[str]]]) -> str:
-    """The rows of the results' tables that are of this method."""
+def _measured(method: Method, measured: list[Measured]) -> str:
+    """The rows of the results' tables that are of this method, each table under what it is of."""
     found = []
-    for head, *rows in measured:
+    for caption, head, rows in measured:
         column = head.index("method")
         of_it = [row for row in rows if row[column] == method.title]
         if of_it:
-            found.append(table(head, of_it))
+            found.append(f"**{caption}**\n\n{table(head, of_it)}")
     where = "\nAll methods, with a forest plot and the settings: [results](../docs/results.md).\n"
     return "\n".join(found) + where if found else "Nothing yet; see [what was measured](../docs/results.md).\n"
 
 
-def _tables(texts: list[str]) -> list[list[list[str]]]:
-    """All tables that have a column `method` first or second, as rows of cells, the head first."""
-    found: list[list[list[str]]] = []
+def tables(texts: list[str]) -> list[Measured]:
+    """All tables that have a column `method` first or second."""
+    found: list[Measured] = []
     for text in texts:
-        for block in re.findall(r"(?:^\|.*\|\n?)+", text, re.MULTILINE):
-            lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in block.splitlines()]
+        for block in re.finditer(r"(?:^\|.*\|\n?)+", text, re.MULTILINE):
+            lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in block[0].splitlines()]
             head = [cell.strip("| ") for cell in lines[0]]
             if "method" in head[:2]:
-                found.append([head, *lines[2:]])
+                above = re.findall(r"^\*\*[^*]+\*\*: (.*?)(?: \(`.*)?$|^#+ (.*)$", text[: block.start()], re.MULTILINE)
+                found.append(Measured("".join(above[-1]) if above else "", head, lines[2:]))
     return found
 
 

@@ -39,7 +39,7 @@ def test_a_protocol_has_its_table_its_picture_and_who_has_not_run(made, rows):
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     for row, line in zip(table, cells[1:]):
         assert f"| {100 * row.accuracy:.2f} | ± {100 * (row.over_episodes.upper - row.accuracy):.2f} |" in line
-    assert "One training each: these are ranks of networks, not of methods" in text
+    assert "One training each: these are ranks of networks, not of methods" in " ".join(made.notes(table))
     assert lines[-1] == "Not run yet: MAML (second order)."
     alt = re.search(r'alt="([^"]+)"', text)[1]
     for row in table[:2]:
@@ -69,12 +69,16 @@ def test_results_of_the_course_come_into_readme_and_without_any_nothing_does(mad
     monkeypatch.setattr(protocols, "names", lambda: [tmp_path / "small.json"])
     monkeypatch.setattr(protocols, "folders", lambda one: (tmp_path / "results", tmp_path / "nowhere"))
     assert made.compared() == []
-    assert "forest-small" not in made.updated(readme)
+    assert "forest-small" not in made.updated(readme) + made.page()
     for row in table[:2]:
         protocols.save(row.first, tmp_path / "results" / f"{row.method}.json")
     (found,) = made.compared()
     assert [row.title for row in found[1]] == [row.title for row in table]
+    assert 'src="forest-small-light.svg"' in made.page()
+    assert "forest-small" not in made.updated(readme)
+    monkeypatch.setattr(made, "IN_README", ("small",))
     assert "docs/forest-small-light.svg" in made.updated(readme)
+    assert "forest-small" not in made.page()
     assert made.updated(made.updated(readme)) == made.updated(readme)
 
 

@@ -193,13 +193,17 @@ def test_the_page_of_a_method_is_made_of_what_it_registers(links):
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell("# 03 · Compare"), nbformat.v4.new_code_cell("PrototypicalNetwork(f)")]
     )
-    measured = [[["rank", "method"], ["1", "prototypical networks"], ["2", "matching networks"]]]
+    page = "## Tables\n\n| rank | method |\n|---|---|\n| 3 | prototypical networks |\n\n"
+    page += "**small**: nine letters (`mlcourse table small` has all columns)\n\n"
+    page += "| rank | method |\n|---|---|\n| 1 | prototypical networks |\n| 2 | matching networks |\n"
+    measured = methods.tables([page])
     method = methods.METHODS["prototypical"]
     made = methods.page("prototypical", method, {"03_learning_to_compare": notebook}, measured, links)
     assert method.paper.link in made
     assert "98.8 %" in made
     assert "[03 · Compare](../notebooks/03_learning_to_compare.ipynb): used in its code" in made
-    assert "| 1 | prototypical networks |" in made
+    assert re.search(r"\*\*Tables\*\*\n\n.*\n.*\n\| 3 \| prototypical networks \|", made)
+    assert re.search(r"\*\*nine letters\*\*\n\n.*\n.*\n\| 1 \| prototypical networks \|", made)
     assert "matching networks" not in made.split("## Measured here")[1]
     assert ":pyobject: PrototypicalNetwork" in made
     assert links.files == {"mlcourse/learners/prototypical.py"}
