@@ -29,6 +29,7 @@ BENCH = ROOT / "data" / "results" / "bench_maml.json"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
 BEGIN = "<!-- results: begin (made by docs/make_results.py from data/results) -->"
 END = "<!-- results: end -->"
+NO_RESULT = "No result in this protocol yet"
 IN_README = ("glyphs-5way-1shot", "omniglot-5way-1shot")
 UNTRAINED = "untrained-"
 SHORT = ("rank", "method", "accuracy", "over episodes", "over the data", "seeds", "normalisation", "steps")
@@ -43,7 +44,8 @@ No figure here is typed by hand. How to measure one again: the commands stand in
 
 ## Accuracy on Omniglot
 
-Omniglot, 1-shot, Vinyals split with rotations, trained for 5-way tasks from random weights by the recipe `short` (ANIL
+Omniglot, 1-shot, Vinyals split with rotations (each quarter turn of a character is a class of its own), trained for
+5-way tasks from random weights by the recipe `short` (ANIL
 with `batch`: half its steps, which validation classes preferred), the best step chosen on validation classes; 1,000
 test episodes, 15 queries per class. There are two 95 % intervals. "Over runs" says how much the result changes with
 another training (Student's t; only where there are several runs). "Over episodes" says how much it changes with other
@@ -53,6 +55,7 @@ the support images (support), or from all images at hand, queries too (batch). I
 Transductive: the queries of a task influence each other. `data/results/omniglot.json` has each run, the commands and
 the machine. Seconds: of one run on 2 quiet cores, where it was taken. Paper: 5-way and 20-way figures (%) of the
 method's own paper, after its longer training. `data/results/glyphs.json` has the same for the embedded characters.
+The tables of protocols have other trainings, so their figures differ a little.
 
 | method | 5-way | worst tenth of the 5-way tasks | 20-way | normalisation | training | paper |
 |---|---|---|---|---|---|---|"""
@@ -151,7 +154,8 @@ PAIRED = """
 Differences on the same episodes, 95 % intervals over episodes: each of the {count} learners that were compared is
 {pixels:.1f} points or more above pixels and {untrained:.1f} or more above an untrained network of seed 1 (the
 smallest lower end of the intervals).
-Meta-Networks, seeds {seeds}: accuracy minus that of {against} points. {verdict}
+Meta-Networks (slow network, fast weights: notebook 04), seeds {seeds}: accuracy minus that of {against} points.
+{verdict}
 """
 
 
@@ -240,7 +244,7 @@ def page() -> str:
     tables = [line for pair in others for line in comparison(*pair, folder="")]
     if others:
         note = notes(row for _, of_it in others for row in of_it)
-        tables = ["", "## Tables of the other protocols", "", *note, *tables]
+        tables = ["", "## Tables of the other protocols", "", *_wrapped(OTHERS), "", *note, *tables]
     return "\n".join([HEAD, *accuracy, *pairs(results["paired"]), *speed(bench), *tables, ""])
 
 
@@ -251,14 +255,34 @@ def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
 
 
 ONCE = "One training each: these are ranks of networks, not of methods (notebook 12 shows why)."
-READ = """Over episodes: what other tasks of the same pictures would give. Over the data: what other scripts, alphabets
-or classes would give. Whose paired interval holds 0 shares a rank."""
+READ = """*Over episodes* says how far the accuracy may lie from that of other tasks of the same pictures, *over the
+data* from that of other scripts, alphabets or classes (a picture says which). Methods share a rank where their
+difference on the same tasks has a 95 % interval over episodes that holds 0: on other data the order may be another
+one. Normalisation (in a picture in brackets): batch normalisation takes its statistics from the training (running),
+from the support images (support), or there is no network (none). Inductive: each query is answered alone. Vinyals
+split: the characters for training, validation and test are those of Vinyals et al. 2016. With rotations: each quarter
+turn of a character is a class of its own."""
+OTHERS = """A *protocol* is a fixed list of 1,000 test tasks: [what each one asks](../data/protocols/README.md), and
+how to add a row. Two stand in [README](../README.md#results); here are all others. Every trained network learned from
+5-way 1-shot tasks, also where a test has 20 ways or 5 shots. Guessing gives 20 % in 5-way tasks, 5 % in 20-way tasks.
+Where a table has baselines only, nobody has evaluated a trained network yet."""
+ABROAD = """The trained networks saw different data (*trained on*): where it differs, the order says nothing of the
+methods."""
+EARLIER = {
+    name: "Many of these methods were trained; their results, measured before there was a protocol, stand in [Accuracy "
+    f"on Omniglot]({page}#accuracy-on-omniglot)."
+    for name, page in (("omniglot-5way-1shot", "docs/results.md"), ("omniglot-20way-1shot", ""))
+}
 
 
 def notes(rows: Iterable[protocols.Row]) -> list[str]:
     """How to read tables with these rows."""
     once = all(len(row.results) < 2 for row in rows if row.run)
-    return textwrap.wrap(f"{ONCE} {READ}" if once else READ, 120)
+    return _wrapped(f"{ONCE} {READ}" if once else READ)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False)
 
 
 def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: str = "docs/") -> list[str]:
@@ -280,7 +304,8 @@ def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: 
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
         *(f"| {' | '.join(one[column] for column in columns)} |" for one in made),
-        *(["", *textwrap.wrap(f"Not run yet: {'; '.join(waiting)}.", 120, break_on_hyphens=False)] if waiting else []),
+        *(["", *_wrapped(ABROAD)] if len({row.first.trained_on for row in ran} - {None}) > 1 else []),
+        *(["", *_wrapped(f"{NO_RESULT}: {'; '.join(waiting)}. {EARLIER.get(protocol.name, '')}")] if waiting else []),
     ]
 
 

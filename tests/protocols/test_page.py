@@ -40,7 +40,7 @@ def test_a_protocol_has_its_table_its_picture_and_who_has_not_run(made, rows):
     for row, line in zip(table, cells[1:]):
         assert f"| {100 * row.accuracy:.2f} | ± {100 * (row.over_episodes.upper - row.accuracy):.2f} |" in line
     assert "One training each: these are ranks of networks, not of methods" in " ".join(made.notes(table))
-    assert lines[-1] == "Not run yet: MAML (second order)."
+    assert lines[-1] == f"{made.NO_RESULT}: MAML (second order)."
     alt = re.search(r'alt="([^"]+)"', text)[1]
     for row in table[:2]:
         assert f"{row.title} ({row.first.normalisation}) {100 * row.accuracy:.1f} %" in alt
