@@ -29,6 +29,7 @@ BENCH = ROOT / "data" / "results" / "bench_maml.json"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
 BEGIN = "<!-- results: begin (made by docs/make_results.py from data/results) -->"
 END = "<!-- results: end -->"
+TABLES = "<!-- results: tables -->"
 NO_RESULT = "No result in this protocol yet"
 IN_README = ("glyphs-5way-1shot", "omniglot-5way-1shot")
 UNTRAINED = "untrained-"
@@ -254,7 +255,7 @@ def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
     return [(one, protocols.rows(one, results)) for one, results in every if results]
 
 
-ONCE = "One training each: these are ranks of networks, not of methods (notebook 12 shows why)."
+ONCE = """A row with one training (*seeds*: 1) ranks a network, not a method (notebook 12 shows why)."""
 READ = """*Over episodes* says how far the accuracy may lie from that of other tasks of the same pictures, *over the
 data* from that of other scripts, alphabets or classes (a picture says which). Methods share a rank where their
 difference on the same tasks has a 95 % interval over episodes that holds 0: on other data the order may be another
@@ -262,22 +263,22 @@ one. Normalisation (in a picture in brackets): batch normalisation takes its sta
 from the support images (support), or there is no network (none). Inductive: each query is answered alone. Vinyals
 split: the characters for training, validation and test are those of Vinyals et al. 2016. With rotations: each quarter
 turn of a character is a class of its own."""
-OTHERS = """A *protocol* is a fixed list of 1,000 test tasks: [what each one asks](../data/protocols/README.md), and
-how to add a row. Two stand in [README](../README.md#results); here are all others. Every trained network learned from
-5-way 1-shot tasks, also where a test has 20 ways or 5 shots. Guessing gives 20 % in 5-way tasks, 5 % in 20-way tasks.
-Where a table has baselines only, nobody has evaluated a trained network yet."""
+OTHERS = """A *protocol* is a fixed list of test tasks: [what each one asks](../data/protocols), and how to add a row.
+Some stand in [README](../README.md); here are all others. A trained network was trained for 5-way 1-shot tasks (its
+training tasks may have more classes), also where a test has 20 ways or 5 shots. Guessing is right in one of as many
+cases as a task has ways. Where a table has baselines only, nobody has evaluated a trained network yet."""
 ABROAD = """The trained networks saw different data (*trained on*): where it differs, the order says nothing of the
 methods."""
-EARLIER = {
-    name: "Many of these methods were trained; their results, measured before there was a protocol, stand in [Accuracy "
-    f"on Omniglot]({page}#accuracy-on-omniglot)."
-    for name, page in (("omniglot-5way-1shot", "docs/results.md"), ("omniglot-20way-1shot", ""))
-}
+EARLIER = dict.fromkeys(
+    ("omniglot-5way-1shot", "omniglot-20way-1shot"),
+    "Many of these methods were trained: their results, measured before there was a protocol, stand on the results "
+    "page, under *Accuracy on Omniglot*.",
+)
 
 
 def notes(rows: Iterable[protocols.Row]) -> list[str]:
     """How to read tables with these rows."""
-    once = all(len(row.results) < 2 for row in rows if row.run)
+    once = any(len(row.results) < 2 for row in rows if row.run)
     return _wrapped(f"{ONCE} {READ}" if once else READ)
 
 
@@ -291,7 +292,8 @@ def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: 
     text = forest.alt(lines, title=protocol.name)
     ran = [row for row in rows if row.run]
     made = [table.cells(protocol, row) for row in ran]
-    abroad = any(row.first.trained_on and row.first.trained_on.split()[0] != protocol.dataset for row in ran)
+    data = {row.first.trained_on for row in ran} - {None}
+    abroad = len(data) > 1 or any(one.split()[0] != protocol.dataset for one in data)
     columns = (*SHORT, "trained on") if abroad else SHORT
     waiting = [row.title for row in rows if not row.run]
     return [
@@ -304,7 +306,7 @@ def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: 
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
         *(f"| {' | '.join(one[column] for column in columns)} |" for one in made),
-        *(["", *_wrapped(ABROAD)] if len({row.first.trained_on for row in ran} - {None}) > 1 else []),
+        *(["", *_wrapped(ABROAD)] if len(data) > 1 else []),
         *(["", *_wrapped(f"{NO_RESULT}: {'; '.join(waiting)}. {EARLIER.get(protocol.name, '')}")] if waiting else []),
     ]
 
@@ -323,7 +325,7 @@ def draw(protocol: protocols.Protocol, rows: list[protocols.Row], folder: Path) 
 def updated(readme: str) -> str:
     """README with the summary of today."""
     shown = [(one, of_it) for one, of_it in compared() if one.name in IN_README]
-    note = ["", *notes(row for _, of_it in shown for row in of_it)] if shown else []
+    note = ["", TABLES, "", *notes(row for _, of_it in shown for row in of_it)] if shown else []
     shown = [*note, *(line for pair in shown for line in comparison(*pair))]
     lines = "\n".join([BEGIN, "", *summary(*_sources()), *shown, "", END])
     return readme[: readme.index(BEGIN)] + lines + readme[readme.index(END) + len(END) :]

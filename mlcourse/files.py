@@ -186,7 +186,8 @@ def load_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict]":
             # (Windows would refuse to replace it).
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             told = json.loads((file.metadata() or {}).get("json", "{}"))
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, json.JSONDecodeError, OSError, RuntimeError) as error:
+        # (RuntimeError: PyTorch opens the file once more, and another process has removed it meanwhile)
         raise CourseError(f"{path} is damaged or truncated ({error}); delete it and train again") from None
     found = told.pop(CHECKSUM, None) if isinstance(told, dict) else None
     if found is not None and found != _checksum(tensors, told):
@@ -202,10 +203,12 @@ def load_metadata(path: Path | str) -> dict:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:  # which opens it once; PyTorch would once more
             told = json.loads((file.metadata() or {})["json"])
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
         raise CourseError(f"{path} is no file of tensors that the course wrote, or damaged ({error})") from None
+    if not isinstance(told, dict):
+        raise CourseError(f"{path} is no file of tensors that the course wrote: what it tells is no object")
     told.pop(CHECKSUM, None)
     return told
 

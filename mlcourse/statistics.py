@@ -52,6 +52,11 @@ def mean_interval(values: Values) -> tuple[float, float]:
     return values.mean().item(), Z95 * spread
 
 
+def interval(values: Values) -> tuple[float, float]:
+    """The mean of values [n], and the half-width of its 95 % interval: Student's where they are few, else normal."""
+    return (student_interval if len(values) < FEW else mean_interval)(values)
+
+
 def student_interval(values: Values) -> tuple[float, float]:
     """The mean of few independent values [n], and the half-width of its 95 % interval by Student's t; nan for n = 1."""
     values = _single(values)

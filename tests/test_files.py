@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from mlcourse import files
 from mlcourse.errors import CourseError
@@ -106,6 +107,20 @@ def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path):
     name = os.fsdecode(b"caf\xe9.json")
     files.write_json(tmp_path / name, {"path": name})
     assert files.read_json(tmp_path / name) == {"path": name}
+
+
+def test_a_file_that_is_removed_while_it_is_opened_is_one_line(tmp_path, monkeypatch):
+    """PyTorch opens a file of tensors a second time: another process may have removed it by then."""
+
+    def removed(*_, **__):
+        raise RuntimeError("unable to open file <x> in read-only mode: No such file or directory (2)")
+
+    path = tmp_path / "x.safetensors"
+    files.save_tensors(path, {"one": torch.ones(1)}, {"mine": 1})
+    assert files.load_metadata(path) == {"mine": 1}
+    monkeypatch.setattr("safetensors.safe_open", removed)
+    with pytest.raises(CourseError, match=r"x\.safetensors is damaged or truncated"):
+        files.load_tensors(path)
 
 
 def test_a_full_disk_is_named_with_the_file_and_leaves_the_old_one(tmp_path, monkeypatch):

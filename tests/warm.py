@@ -201,7 +201,7 @@ def _import() -> None:
         "torchvision",
         "torch.utils.flop_counter",
         "torch._dynamo",
-        "scipy.stats",
+        "scipy.special",
         "alembic.command",
         "sqlalchemy.orm",
     ):

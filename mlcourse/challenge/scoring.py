@@ -114,7 +114,7 @@ def difference(a: Sequence[Answers], b: Sequence[Answers]) -> statistics.Paired:
 
 
 def _interval(values: Tensor) -> tuple[float, float]:
-    return (statistics.student_interval if len(values) < statistics.FEW else statistics.mean_interval)(values)
+    return statistics.interval(values)
 
 
 def _over_clusters(answers: Answers, of_episodes: float) -> float | None:

@@ -194,12 +194,13 @@ def _seen(learner, about, dataset, images) -> list[str]:
     Raises CourseError where that is in the same folder: with few classes, one more or less moves others between splits.
     """
     from mlcourse.commands import data
+    from mlcourse.datasets.images import upright
 
     told = about.get("classes")
     if images.split not in ("val", "test") or not isinstance(told, dict):
         return []
     earlier = {"test": ("train", "val"), "val": ("train",)}[images.split]
-    known = {name for part in earlier for name in told.get(part) or ()}
+    known = {upright(name) for part in earlier for name in told.get(part) or ()}
     both = [name for name in images.names if name in known]
     if not both:
         return []

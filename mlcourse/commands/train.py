@@ -99,6 +99,8 @@ def train(
     of_images = learners.METHODS[method].learner.trains_on == "images"
     if of_images:
         _check_of_images(method, {"train-way": train_way, "distort": distort, "within-groups": within_groups})
+    if turned:
+        _check_turned(dataset, protocol, within_groups)
     together, place = training_run.begin(device)
     at = {"protocol": protocol, "root": data_root, "skip_damaged": skip_damaged}
     with together.in_turn():  # what the first process fetches or prepares, the others find
@@ -205,6 +207,20 @@ def _check_of_images(method: str, given: dict[str, Any]) -> None:
     for option, value in given.items():
         if value:
             raise CourseError(f"--{option} is for training on episodes, and {method} trains on images: leave it out")
+
+
+def _check_turned(dataset: str, protocol: str | None, within_groups: bool) -> None:
+    """Raise CourseError for --turned where it changes nothing, or makes tasks of the turns of one class."""
+    from mlcourse import datasets
+
+    if dataset == "glyphs" or (dataset == "omniglot" and protocol in (None, "vinyals")):
+        words = "vinyals in omniglot" if dataset == "omniglot" else dataset
+        raise CourseError(f"--turned changes nothing: the training classes of {words} are turned already; leave it out")
+    if within_groups and dataset not in datasets.NAMES:
+        raise CourseError(
+            "--turned and --within-groups: in a folder each class is a group, so a task would ask which turn of one "
+            "class a picture shows; leave one of them out"
+        )
 
 
 def _recipe(asked: str | None, budget: str | None) -> str:

@@ -5,7 +5,8 @@ file path, size, number on the disk, time of its content and time of its last ch
 If either differs, the entry is made anew: a cache is never trusted more than the files it stands for. A picture that
 another one replaces has another number or another time of change, also where size and time of content are made equal.
 
-Whoever adds an entry takes out those that nobody can read any more: of a folder that is gone, or of an older format.
+Whoever adds an entry takes out those that nobody can read any more: of an older format, or of a folder that is gone
+(after a week: it may be on a disk that is not plugged in, or on another machine).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +28,8 @@ from mlcourse import files as whole_files
 from mlcourse import places
 from mlcourse.errors import CourseError, CourseWarning, printable
 
-FORMAT = 4  # raise it when decoding or scaling changes: old entries are then made anew
+FORMAT = 4  # raise it when decoding, scaling or what an entry tells changes: old entries are then made anew
+WEEK = 7 * 24 * 3600
 
 
 def folder() -> Path:
@@ -102,9 +105,10 @@ def _read(path: Path, key: str) -> Tensor | None:
 
 def _write(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
     """Keep the entry, whole or not at all."""
+    with contextlib.suppress(OSError):  # first, since it may be what makes room
+        _forget_the_unreadable(path.parent)
     try:
         whole_files.save_tensors(path, tensors, about)
-        _forget_the_unreadable(path.parent)
     except (OSError, CourseError) as error:
         # A cache is a convenience: a full or read-only disk costs time at the next load, not the lesson.
         reason = printable(f"cannot keep decoded pictures in {path.parent} ({error})")
@@ -116,16 +120,20 @@ def _write(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
 
 
 def _forget_the_unreadable(place: Path) -> None:
-    """Remove entries of folders that are gone, and of older formats; nothing else that lies in the cache folder."""
+    """Remove entries of older formats, and of folders that are gone; nothing else that lies in the cache folder."""
     for path in place.glob("*.safetensors"):
         if not re.search(r"-[0-9a-f]{16}$", path.stem):
             continue
         try:
             about = whole_files.load_metadata(path)
             known = json.loads(about["key"])["format"]
-        except (CourseError, KeyError, TypeError, ValueError):  # damaged, or no entry at all
+            old = time.time() - path.stat().st_mtime > WEEK
+        except (CourseError, LookupError, TypeError, ValueError, RecursionError, OSError):
+            # damaged, gone meanwhile, or no entry at all
             continue
-        if known < FORMAT or ("root" in about and not os.path.isdir(about["root"])):
+        root = about.get("root")
+        gone = isinstance(root, str) and not os.path.isdir(root)
+        if (type(known) is int and known < FORMAT) or (gone and old):
             with contextlib.suppress(OSError):  # another process may be reading, or have removed it
                 path.unlink()
 

@@ -14,7 +14,13 @@ from torch.nn import functional
 from mlcourse.errors import CourseError
 
 QUARTER_TURNS = (0, 90, 180, 270)
+TURNED = "/rot"
 LUMA = (0.299, 0.587, 0.114)  # of red, green, blue
+
+
+def upright(name: str) -> str:
+    """The name of a class before it was turned: "Greek/character03" of "Greek/character03/rot090"."""
+    return name.rsplit(TURNED, 1)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +119,7 @@ class ClassImages:
             here = turn_of_image == quarter
             turned.images[here] = torch.rot90(turned.images[here], quarter, dims=(-2, -1))
         named = zip(turned.names, turn.tolist(), mask[source_class].tolist(), strict=True)
-        names = (f"{name}/rot{QUARTER_TURNS[k]:03d}" if rotates else name for name, k, rotates in named)
+        names = (f"{name}{TURNED}{QUARTER_TURNS[k]:03d}" if rotates else name for name, k, rotates in named)
         return replace(turned, names=tuple(names))
 
     def with_at_least(self, samples: int) -> tuple[ClassImages, tuple[str, ...]]:

@@ -61,8 +61,7 @@ class Row:
     @cached_property
     def over_episodes(self) -> Interval:
         """What other episodes of the same pictures would give: the interval that papers print."""
-        interval = statistics.student_interval if _few(self.per_episode) else statistics.mean_interval
-        value, half = interval(self.per_episode)
+        value, half = statistics.interval(self.per_episode)
         return Interval(value, value - half, value + half)
 
     @cached_property
@@ -109,13 +108,9 @@ class Pair(NamedTuple):
     p: float  # adjusted by Holm for all pairs of the table
 
 
-def _few(per_episode: Tensor) -> bool:
-    return len(per_episode) < statistics.FEW
-
-
 def _difference(a: Row, b: Row) -> Paired:
     """The paired difference of two rows, episode by episode."""
-    return statistics.paired(a.per_episode, b.per_episode, few=_few(a.per_episode))
+    return statistics.paired(a.per_episode, b.per_episode, few=len(a.per_episode) < statistics.FEW)
 
 
 def rows(protocol: Protocol, results: Sequence[Stored]) -> list[Row]:

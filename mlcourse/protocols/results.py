@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mlcourse import datasets, evaluation, statistics
 from mlcourse.datasets import ClassImages
+from mlcourse.datasets.images import upright
 from mlcourse.episodes import Episode, EpisodeSampler, WithinGroups
 from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS, Recipe, options_of, recipe
@@ -29,7 +30,6 @@ from mlcourse.protocols import embedded, flop
 from mlcourse.protocols.protocol import UNTRAINED, Protocol, content_digest, without_pictures
 
 VALIDATION_EPISODES = 200
-ROTATION = "/rot"
 WHEN = ("before", "after")  # the temperature
 COLUMNS = 4  # of reliability: answers, their confidences, those that are right, losses
 # What a run's config tells of its training, besides the data, the budget, the steps and the seed.
@@ -91,11 +91,6 @@ class Answers:
     def labels(self) -> Tensor:
         """Of all queries: int64 [n]."""
         return torch.cat([labels for _, labels in self.parts])
-
-
-def upright(name: str) -> str:
-    """The name of a class before it was turned: "Greek/character03" of "Greek/character03/rot090"."""
-    return name.rsplit(ROTATION, 1)[0]
 
 
 def fitted_temperature(validation: Answers, tested: frozenset[str]) -> float:

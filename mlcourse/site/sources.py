@@ -17,7 +17,7 @@ from mlcourse.teaching.stacks import START
 THEME = Path(__file__).with_name("theme")
 DOCS = ("syllabus", "glossary", "results", "questions", "teaching", "challenge", "hub")
 CLAIMS = "notebooks/README.md"
-BEGIN, END = "<!-- results: begin", "<!-- results: end -->"
+TABLES, END = "<!-- results: tables -->", "<!-- results: end -->"
 BEGIN_WITH = """Begin with [notebook {number}](notebooks/{name}.ipynb). Here you read and look: each widget shows some
 of its pictures. In JupyterLab you also guess, break and mend: that is the living course.
 
@@ -133,9 +133,8 @@ def measured(names: list[str]) -> str:
 
 
 def _compared(links: Links) -> str:
-    """The tables and forest plots that README shows of each protocol."""
+    """How to read README's tables, and the tables and forest plots themselves."""
     readme = (places.repository() / "README.md").read_text(encoding="utf-8")
-    part = readme[readme.index(BEGIN) : readme.index(END)]
-    part = part[part.index("\n**") :]
+    part = readme[readme.index(TABLES) + len(TABLES) : readme.index(END)]
     part = re.sub(r"^\*\*([^*]+)\*\*: ", r"### \1\n\n", part, flags=re.MULTILINE)
     return "\n## Comparisons on fixed tasks\n" + links.rewritten(part, "")

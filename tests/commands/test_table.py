@@ -95,7 +95,10 @@ def test_a_run_that_no_command_makes_has_no_command(inside):
     model, about = learners.load_run("net")
     assert protocols.results.made_by(about, model).startswith("mlcourse train prototypical")
     assert " --precision bfloat16 " in protocols.results.made_by(about | {"precision": "bfloat16"}, model)
-    assert protocols.results.made_by(about | {"drawn": True}, model).endswith(" --drawn")
+    for flag in ("drawn", "turned", "within_groups"):
+        assert protocols.results.made_by(about | {flag: True}, model).endswith(f" --{flag.replace('_', '-')}")
+        assert protocols.results.trained_on(about | {flag: True}).endswith(f" {flag.replace('_', ' ')}")
+    assert "turned" in protocols.results.TRAINING
     assert " --tasks 2 --rate 0.5 " in protocols.results.made_by(about | {"tasks": 2, "rate": 0.5}, model)
     for changes in ({"schedule": "other"}, {"budget": "mine"}, {"finished": False}):
         assert protocols.results.made_by(about | changes, model) is None

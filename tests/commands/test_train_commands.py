@@ -16,6 +16,7 @@ import mlcourse
 from mlcourse import datasets, files
 from mlcourse.commands import app, data
 from mlcourse.datasets import glyphs
+from mlcourse.datasets.images import upright
 from mlcourse.teaching.pad import strokes
 
 
@@ -533,17 +534,19 @@ def test_inner_steps_of_an_evaluation_can_be_chosen(tmp_path, capsys):
         assert (code, words in err[-1]) == (2, True), err
 
 
-def test_a_class_that_was_trained_on_is_not_unseen_when_the_folder_has_changed(tmp_path, capsys):
+@pytest.mark.parametrize("turned", [[], ["--turned"]])
+def test_a_class_that_was_trained_on_is_not_unseen_when_the_folder_has_changed(tmp_path, capsys, turned):
     folder, run = photos(tmp_path / "mine", 6, 4), tmp_path / "run"
     code, _, err = in_this_process(capsys, "train", "prototypical", "--dataset", folder, "--recipe", "smoke",
-                                   "--steps", 1, "--out", run)  # fmt: skip
+                                   "--steps", 1, "--out", run, *turned)  # fmt: skip
     assert code == 0, err
     about = json.loads((run / "config.json").read_text())
-    assert about["classes"] == {"train": list(datasets.counts(folder, "train")), "val": []}
+    told = {part: list(dict.fromkeys(map(upright, names))) for part, names in about["classes"].items()}
+    assert told == {"train": list(datasets.counts(folder, "train")), "val": []}
     base = ["evaluate", run, "--episodes", 3]
     assert in_this_process(capsys, *base)[0] == 0
     shutil.copytree(folder, tmp_path / "copy")
-    before = set(about["classes"]["train"])
+    before = set(told["train"])
     shutil.rmtree(folder / next(iter(datasets.counts(folder, "test"))))  # now a class of train must help out
     moved = before & set(datasets.counts(folder, "test"))
     assert len(moved) == 1
@@ -562,7 +565,7 @@ def test_a_class_that_was_trained_on_is_not_unseen_when_the_folder_has_changed(t
     assert any(line.startswith("mlcourse: 1 of the 3 test classes of other, such as") for line in err), err
     # and a training does not go on with other classes
     code, _, err = in_this_process(capsys, "train", "prototypical", "--dataset", folder, "--recipe", "smoke",
-                                   "--steps", 1, "--out", run, "--resume")  # fmt: skip
+                                   "--steps", 1, "--out", run, "--resume", *turned)  # fmt: skip
     assert (code, "of another run" in err[-1]) == (2, True), err
 
 
@@ -615,6 +618,39 @@ def test_quarter_turns_are_further_classes_of_training_only_where_asked(tmp_path
     assert configs["turned"]["turned"] is True
     assert "turned" not in configs["as it is"]
     assert in_this_process(capsys, "evaluate", tmp_path / "turned", "--episodes", 3)[0] == 0
+    # a run that did not turn does not go on turning, nor the other way round
+    for name, more in (("as it is", ["--turned"]), ("turned", [])):
+        words = ["train", "prototypical", "--dataset", place, "--recipe", "smoke", "--out", tmp_path / name, *more]
+        code, _, err = in_this_process(capsys, *words, "--resume")
+        assert (code, "of another run" in err[-1]) == (2, True), err
+
+
+@pytest.mark.parametrize("skip_damaged", [False, True])
+def test_the_turned_pictures_are_the_pictures_turned(tmp_path, skip_damaged):
+    place = photos(tmp_path / "mine", 12, 3)
+    images = data.load(str(place), "train", skip_damaged=skip_damaged)
+    turned = data.load(str(place), "train", skip_damaged=skip_damaged, turned=True)
+    assert turned.classes == 4 * images.classes
+    for i in range(images.classes):
+        for quarter in range(4):
+            assert torch.equal(turned.of_class(4 * i + quarter), images.of_class(i).rot90(quarter, dims=(-2, -1)))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--turned"], "the training classes of glyphs are turned already; leave it out"),
+        (["--turned", "--dataset", "omniglot"], "the training classes of vinyals in omniglot are turned already"),
+        (["--turned", "--within-groups", "--dataset", "mine"], "would ask which turn of one class a picture shows"),
+    ],
+)
+def test_turns_that_change_nothing_or_ask_for_nothing_are_refused(tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "mine", 12, 3)
+    code, _, err = in_this_process(capsys, "train", "prototypical", "--recipe", "smoke", "--out", "run", *words)
+    assert code == 2
+    assert said in err[-1]
+    assert not Path("run").exists()
 
 
 def test_drawn_pictures_turn_where_asked(monkeypatch):

@@ -1,7 +1,10 @@
 """Loaders: what they return, that splits share nothing, that no order depends on the disk, and what bad data says."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from mlcourse import datasets, files
 from mlcourse.datasets import ClassImages, cache, caltech101, class_folders, local, omniglot, pictures
@@ -415,18 +419,72 @@ def test_entries_that_nobody_can_read_are_forgotten_and_nothing_else(folder, tmp
         files.save_tensors(other, {"weight": torch.ones(2)}, {"mine": True})
     (cache.folder() / "half-00123456789abcde.safetensors").write_bytes(b"half a file")
     entries = {path.name for path in cache.folder().iterdir()}
+    this = json.dumps({"format": cache.FORMAT})
+    strange = [
+        "null",
+        "3",
+        '"x"',
+        "[]",
+        "[" * 100_000,
+        '{"key": 1}',
+        '{"key": "[]"}',
+        json.dumps({"key": '{"format": "1"}'}),
+    ]
+    strange += [json.dumps({"key": this, "root": root}) for root in ([1], 10**30, None)]
+    for number, told in enumerate(strange):
+        save_file({"one": torch.ones(1)}, cache.folder() / f"strange-{number:016x}.safetensors", {"json": told})
+    entries = {path.name for path in cache.folder().iterdir()}
     shutil.rmtree(gone)
+    (old,) = cache.folder().glob("gone-*")
+    os.utime(old, (1, 1))  # a folder that has just gone may come back: its disk is plugged in again
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    datasets.load(tmp_path / "elsewhere", "all")
+    (tmp_path / "elsewhere").rename(tmp_path / "away")
     datasets.load(folder, "all")
+    (tmp_path / "away").rename(tmp_path / "elsewhere")
     after = {path.name for path in cache.folder().iterdir()}
     assert {name.partition("-")[0] for name in entries - after} == {
         "gone",
         folder.name,
     }  # the second: of an older format
     assert len(entries - after) == 2
-    assert {name.partition("-")[0] for name in after - entries} == {folder.name}
+    assert {name.partition("-")[0] for name in after - entries} == {folder.name, "elsewhere"}
     calls = count_decodes(monkeypatch)
     datasets.load(kept, "all")
+    datasets.load(tmp_path / "elsewhere", "all")
     assert calls == []
+
+
+def test_a_full_disk_is_rid_of_what_nobody_reads(folder, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(cache, "FORMAT", cache.FORMAT - 1)
+        datasets.load(folder, "all", size=11)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "save_tensors", full)
+    with pytest.warns(CourseWarning, match="cannot keep decoded pictures"):
+        datasets.load(folder, "all")
+    assert list(cache.folder().iterdir()) == []
+
+
+def test_processes_that_forget_at_once_disturb_nobody(folder, tmp_path, monkeypatch):
+    """Each of three processes finds the old entries of the others, and somebody else removes them meanwhile."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(cache, "FORMAT", cache.FORMAT - 1)
+        for size in range(8, 48):
+            datasets.load(folder, "all", size=size)
+    program = (
+        "import sys; from mlcourse import datasets; [datasets.load(sys.argv[1], 'all', size=n) for n in range(50, 60)]"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", program, folder], stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert len(list(cache.folder().iterdir())) == 10
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "text", "empty", "folder"])

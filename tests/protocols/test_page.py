@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 from programs import program
@@ -39,13 +40,28 @@ def test_a_protocol_has_its_table_its_picture_and_who_has_not_run(made, rows):
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     for row, line in zip(table, cells[1:]):
         assert f"| {100 * row.accuracy:.2f} | ± {100 * (row.over_episodes.upper - row.accuracy):.2f} |" in line
-    assert "One training each: these are ranks of networks, not of methods" in " ".join(made.notes(table))
+    assert "A row with one training (*seeds*: 1) ranks a network, not a method" in " ".join(made.notes(table))
+    assert "trained on" not in text
     assert lines[-1] == f"{made.NO_RESULT}: MAML (second order)."
     alt = re.search(r'alt="([^"]+)"', text)[1]
     for row in table[:2]:
         assert f"{row.title} ({row.first.normalisation}) {100 * row.accuracy:.1f} %" in alt
     assert 'srcset="docs/forest-small-dark.svg"' in text
     assert 'src="docs/forest-small-light.svg"' in text
+
+
+def test_rows_of_other_training_data_say_so(made, rows):
+    """Turned classes are other training data, too: the rows would look alike without the column."""
+    protocol, table = rows
+    trained = next(row for row in table if row.method == "prototypical")
+    results = [row.first for row in table if row.run]
+    for data in ("glyphs", "glyphs turned"):
+        settings = trained.first.settings | {"data": data}
+        results.append(replace(trained.first, trained_on=data, settings=settings))
+    lines = made.comparison(protocol, protocols.rows(protocol, results))
+    assert any(line.endswith("| trained on |") for line in lines)
+    assert sum(line.endswith("| glyphs turned |") for line in lines) == 1
+    assert "where it differs, the order says nothing of the methods" in " ".join(lines)
 
 
 def test_the_pictures_are_for_light_and_for_dark_pages(made, rows, tmp_path):

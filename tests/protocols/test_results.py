@@ -9,6 +9,7 @@ import torch
 from protocol_helpers import damaged, small
 
 from mlcourse import datasets, learners, protocols, statistics
+from mlcourse.datasets.images import upright
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import compare, evaluate
 from mlcourse.protocols import results
@@ -180,7 +181,7 @@ def test_a_temperature_that_saw_the_test_is_refused():
     images = datasets.load("glyphs", "test")
     seen = results.Answers(images.select(range(5)))
     with pytest.raises(CourseError, match="5 classes of glyphs test are tested"):
-        results.fitted_temperature(seen, frozenset(map(results.upright, images.names)))
+        results.fitted_temperature(seen, frozenset(map(upright, images.names)))
 
 
 def written(path, result, **changes):

@@ -63,6 +63,14 @@ def test_a_first_visit_is_light(site):
         assert checking.weight(site / f"{name}.html") < FIRST_VISIT, name
 
 
+def test_tables_say_how_to_read_them(site):
+    page = re.sub(r"<[^>]*>", "", text(site / "docs" / "results.html"))
+    before, _, readmes = " ".join(page.split()).partition("Comparisons on fixed tasks")
+    for part in (before, readmes):
+        assert "ranks a network, not a method" in part
+        assert "Methods share a rank where" in part
+
+
 def test_pictures_are_files_that_wait_and_are_small(site):
     for number in NOTEBOOKS:
         page = lesson(site, number)

@@ -74,8 +74,7 @@ class Answers:
     @property
     def over_tasks(self) -> tuple[float, float]:
         """The mean of `normalised`, and the half width of its interval over tasks; with few of them it is Student's."""
-        few = len(self.normalised) < statistics.FEW
-        return (statistics.student_interval if few else statistics.mean_interval)(self.normalised)
+        return statistics.interval(self.normalised)
 
     @cached_property
     def over_data(self) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mlcourse.errors import CourseError
 from mlcourse.meta_optimization.learned_optimizers import SGD, Adam, MLPRule, Rule
-from mlcourse.statistics import Z95, mean_interval
+from mlcourse.statistics import Z95, interval
 from mlcourse.teaching import figures
 
 EDGE, POINTS = 3.0, 49  # g and m in units of √v; points on each axis of a map
@@ -109,7 +109,7 @@ def geometric(one: Tensor, other: Tensor) -> tuple[float, float, float]:
     one, other: losses [tasks] of the same tasks, each `bounded`.
     """
     logs = [bounded(losses).clamp(min=1e-12).log() for losses in (one, other)]
-    mean, half = mean_interval(logs[0] - logs[1])
+    mean, half = interval(logs[0] - logs[1])
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
