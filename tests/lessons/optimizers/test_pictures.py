@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from picture_helpers import assert_follows
+from scipy import stats
 
 from mlcourse.errors import CourseError
 from mlcourse.lessons.optimizers import pictures
@@ -132,7 +133,7 @@ def test_factors_are_geometric_means_with_intervals():
     logs = one.double().log()
     mean, low, high = pictures.geometric(one, other)
     assert mean == pytest.approx(math.exp(logs.mean()))
-    half = 1.96 * logs.std().item() / 2
+    half = stats.t.ppf(0.975, 3) * logs.std().item() / 2
     assert (low, high) == pytest.approx((mean * math.exp(-half), mean * math.exp(half)))
     assert pictures.geometric(other, one)[0] == pytest.approx(1 / mean)
     wild = torch.tensor([math.nan, math.inf, 1e9, 1e4])
@@ -150,7 +151,7 @@ def test_each_place_has_a_row():
     assert fig.axes[0].get_xscale() == "log"
     text = pictures.factors_text(series)
     assert figures.check_text(text, fig) == text
-    assert "at the old rate: home 2 (1.1 to 3.5), away 0.5 (0.29 to 0.87); tuned: home 1 (1 to 1)" in text
+    assert "at the old rate: home 2 (0.81 to 4.9), away 0.5 (0.2 to 1.2); tuned: home 1 (1 to 1)" in text
 
 
 def test_the_map_has_a_colour_bar_with_the_numbers_of_its_moves():
