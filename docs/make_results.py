@@ -11,7 +11,6 @@ import html
 import json
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 
@@ -244,8 +243,7 @@ def page() -> str:
     others = [(one, of_it) for one, of_it in compared() if one.name not in IN_README]
     tables = [line for pair in others for line in comparison(*pair, folder="")]
     if others:
-        note = notes(row for _, of_it in others for row in of_it)
-        tables = ["", "## Tables of the other protocols", "", *_wrapped(OTHERS), "", *note, *tables]
+        tables = ["", "## Tables of the other protocols", "", *_wrapped(OTHERS), "", *_wrapped(READ), *tables]
     return "\n".join([HEAD, *accuracy, *pairs(results["paired"]), *speed(bench), *tables, ""])
 
 
@@ -255,14 +253,14 @@ def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
     return [(one, protocols.rows(one, results)) for one, results in every if results]
 
 
-ONCE = """A row with one training (*seeds*: 1) ranks a network, not a method (notebook 12 shows why)."""
-READ = """*Over episodes* says how far the accuracy may lie from that of other tasks of the same pictures, *over the
-data* from that of other scripts, alphabets or classes (a picture says which). Methods share a rank where their
-difference on the same tasks has a 95 % interval over episodes that holds 0: on other data the order may be another
-one. Normalisation (in a picture in brackets): batch normalisation takes its statistics from the training (running),
-from the support images (support), or there is no network (none). Inductive: each query is answered alone. Vinyals
-split: the characters for training, validation and test are those of Vinyals et al. 2016. With rotations: each quarter
-turn of a character is a class of its own."""
+READ = """A row with one training (*seeds*: 1) ranks a network, not a method (notebook 12 shows why). *Over episodes*
+says how far the accuracy may lie from that of other tasks of the same pictures, *over the data* from that of other
+scripts, alphabets or classes (a picture says which). Methods share a rank where their difference on the same tasks
+has a 95 % interval over episodes that holds 0: on other data the order may be another one. Normalisation (in a
+picture in brackets): batch normalisation takes its statistics from the training (running), from the support images
+(support), or there is no network (none). Inductive: each query is answered alone. Vinyals split: the characters for
+training, validation and test are those of Vinyals et al. 2016. With rotations: each quarter turn of a character is a
+class of its own."""
 OTHERS = """A *protocol* is a fixed list of test tasks: [what each one asks](../data/protocols), and how to add a row.
 Some stand in [README](../README.md); here are all others. A trained network was trained for 5-way 1-shot tasks (its
 training tasks may have more classes), also where a test has 20 ways or 5 shots. Guessing is right in one of as many
@@ -274,12 +272,6 @@ EARLIER = dict.fromkeys(
     "Many of these methods were trained: their results, measured before there was a protocol, stand on the results "
     "page, under *Accuracy on Omniglot*.",
 )
-
-
-def notes(rows: Iterable[protocols.Row]) -> list[str]:
-    """How to read tables with these rows."""
-    once = any(len(row.results) < 2 for row in rows if row.run)
-    return _wrapped(f"{ONCE} {READ}" if once else READ)
 
 
 def _wrapped(text: str) -> list[str]:
@@ -325,7 +317,7 @@ def draw(protocol: protocols.Protocol, rows: list[protocols.Row], folder: Path) 
 def updated(readme: str) -> str:
     """README with the summary of today."""
     shown = [(one, of_it) for one, of_it in compared() if one.name in IN_README]
-    note = ["", TABLES, "", *notes(row for _, of_it in shown for row in of_it)] if shown else []
+    note = ["", TABLES, "", *_wrapped(READ)] if shown else []
     shown = [*note, *(line for pair in shown for line in comparison(*pair))]
     lines = "\n".join([BEGIN, "", *summary(*_sources()), *shown, "", END])
     return readme[: readme.index(BEGIN)] + lines + readme[readme.index(END) + len(END) :]

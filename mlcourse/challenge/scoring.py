@@ -71,7 +71,7 @@ def collect(domain: Domain, answer: Answer, episodes: Iterable[Episode]) -> Answ
 
 def score(answers: Answers) -> Score:
     """The figures of one domain."""
-    value, half = _interval(answers.values)
+    value, half = statistics.interval(answers.values)
     return Score(
         value=value,
         over_episodes=half,
@@ -111,10 +111,6 @@ def difference(a: Sequence[Answers], b: Sequence[Answers]) -> statistics.Paired:
         _of_strata([one.ci95 for one in pairs]),
         sum(one.episodes for one in pairs),
     )
-
-
-def _interval(values: Tensor) -> tuple[float, float]:
-    return statistics.interval(values)
 
 
 def _over_clusters(answers: Answers, of_episodes: float) -> float | None:

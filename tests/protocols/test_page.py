@@ -40,7 +40,7 @@ def test_a_protocol_has_its_table_its_picture_and_who_has_not_run(made, rows):
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     for row, line in zip(table, cells[1:]):
         assert f"| {100 * row.accuracy:.2f} | ± {100 * (row.over_episodes.upper - row.accuracy):.2f} |" in line
-    assert "A row with one training (*seeds*: 1) ranks a network, not a method" in " ".join(made.notes(table))
+    assert "A row with one training (*seeds*: 1) ranks a network, not a method" in " ".join(made.READ.split())
     assert "trained on" not in text
     assert lines[-1] == f"{made.NO_RESULT}: MAML (second order)."
     alt = re.search(r'alt="([^"]+)"', text)[1]
@@ -91,9 +91,11 @@ def test_results_of_the_course_come_into_readme_and_without_any_nothing_does(mad
     (found,) = made.compared()
     assert [row.title for row in found[1]] == [row.title for row in table]
     assert 'src="forest-small-light.svg"' in made.page()
+    assert " ".join(made.READ.split()) in " ".join(made.page().split())
     assert "forest-small" not in made.updated(readme)
     monkeypatch.setattr(made, "IN_README", ("small",))
     assert "docs/forest-small-light.svg" in made.updated(readme)
+    assert " ".join(made.READ.split()) in " ".join(made.updated(readme).split())
     assert "forest-small" not in made.page()
     assert made.updated(made.updated(readme)) == made.updated(readme)
 
