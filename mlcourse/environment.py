@@ -448,13 +448,13 @@ def run_tests(python, options, lesson="changed"):
         ("Style: the notebooks are tidy", ["-m", "mlcourse", "tidy", "--check"], {}),
         (
             "Tests: units, checks, widgets, every notebook at `smoke` in all its states",
-            ["-m", "pytest", *paths, "-m", "not lesson", *WORKERS, "-rs", *SLOWEST],
+            ["-m", "pytest", *paths, "-m", "not lesson", *WORKERS, "-rfEs", *SLOWEST],
             # one thread for each of the workers: more threads than cores make everything slower
             {"OMP_NUM_THREADS": "1", "MLCOURSE_BUDGET": "smoke"},
         ),
         (
             "Lessons: full runs, and whether their claims can fail",
-            ["-m", "pytest", "tests/notebooks", "-m", "lesson", "-rs"],
+            ["-m", "pytest", "tests/notebooks", "-m", "lesson", "-rfEs"],
             {},
         ),
     ]

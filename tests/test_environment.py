@@ -233,7 +233,7 @@ def test_all_stages_run_and_are_reported_together(monkeypatch, capsys):
     assert re.findall(r"^(passed|FAILED)", said.out, re.MULTILINE) == ["passed"] * 3 + ["FAILED", "FAILED", "passed"]
     assert said.err.count("Run this stage alone") == 2
     assert '-m "not lesson"' in said.err
-    assert "-rs" in stages[4], "skips say why"
+    assert "-rfEs" in stages[4], "the last lines name what failed, and why tests were skipped"
 
 
 def test_an_interrupt_ends_the_tests(monkeypatch):

@@ -8,6 +8,7 @@ import typer
 from mlcourse import files, places
 from mlcourse.commands.run import find
 
+Page = tuple[Path, str]  # where it stands, and its text of today
 Names = Annotated[list[str] | None, typer.Argument(help="01, 01_name or a path; default: all")]
 
 
@@ -20,14 +21,15 @@ def tidy(
     """Write notebooks in their canonical form: stable ids, formatted code, minutes, no outputs but the golden ones.
 
     Without names it also writes the table of claims into the README.md beside the notebooks, the tables of
-    docs/teaching.md and docs/hub.md, and the syllabus, docs/syllabus.md. The exit code is 1 when the core of a notebook
-    takes more than an hour.
+    docs/teaching.md and docs/hub.md, the syllabus, docs/syllabus.md, and the glossary. The exit code is 1 when the core
+    of a notebook takes more than an hour.
     """
     from mlcourse.teaching import tidy as tools
 
     paths = find(notebooks or [])
     untidy = tools.check(paths) if check else [path for path in paths if tools.tidy_file(path)]
-    new = [what for what, made in (PAGES if not notebooks else {}).items() if _write(made(), check)]
+    beside = PAGES if not notebooks else {}
+    new = [what for what, made in beside.items() if sum(_write(page, check) for page in made())]  # any() skips
     if check and (untidy or new):
         found = [f"{len(untidy)} of {len(paths)} notebooks are not tidy: {_names(untidy)}"] if untidy else []
         print(", and ".join([*found, *(f"{what} is not of today" for what in new)]) + ". Run: mlcourse tidy")
@@ -42,46 +44,57 @@ def tidy(
         raise typer.Exit(1)
 
 
-def _write(page: tuple[Path, str] | None, check: bool) -> bool:
+def _write(page: Page, check: bool) -> bool:
     """Write a page, unless this only checks. Returns whether a byte changes."""
-    place, text = page or (None, "")
-    changes = place is not None and place.read_text(encoding="utf-8") != text
+    place, text = page
+    changes = not place.is_file() or place.read_text(encoding="utf-8") != text
     if changes and not check:
         files.write_text(place, text)
     return changes
 
 
-def _claims() -> tuple[Path, str]:
+def _claims() -> list[Page]:
     from mlcourse.teaching import claims
 
-    return claims.page(places.notebooks(), places.data())
+    return [claims.page(places.notebooks(), places.data())]
 
 
-def _guide() -> tuple[Path, str] | None:
+def _guide() -> list[Page]:
     from mlcourse.classroom import guide
 
-    return guide.page(places.notebooks())
+    return _where_it_stands(guide.page(places.notebooks()))
 
 
-def _sizes() -> tuple[Path, str] | None:
+def _sizes() -> list[Page]:
     from mlcourse.classroom import sizing
     from mlcourse.teaching import claims
 
-    return sizing.page(places.notebooks(), places.data() / claims.RECORD)
+    return _where_it_stands(sizing.page(places.notebooks(), places.data() / claims.RECORD))
 
 
-def _syllabus() -> tuple[Path, str] | None:
+def _syllabus() -> list[Page]:
     from mlcourse.classroom import syllabus
 
-    return syllabus.page(places.notebooks())
+    return _where_it_stands(syllabus.page(places.notebooks()))
 
 
-# what is written beside the notebooks: how a message calls it, and what makes it
+def _glossary() -> list[Page]:
+    from mlcourse.classroom import glossary
+
+    return glossary.pages(places.notebooks())
+
+
+def _where_it_stands(page: Page | None) -> list[Page]:
+    return [] if page is None else [page]
+
+
+# what is written beside the notebooks: how a message calls it, and what makes its pages
 PAGES = {
     "the table of claims": _claims,
     "the teacher's guide": _guide,
     "the sizes of a hub": _sizes,
     "the syllabus": _syllabus,
+    "the glossary": _glossary,
 }
 
 
