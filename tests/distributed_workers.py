@@ -10,9 +10,12 @@ import torch
 from core_helpers import squares
 from torch import distributed as dist
 
-from mlcourse import learners, networks, training
+from mlcourse import datasets, learners, networks, training
+from mlcourse.commands import app
+from mlcourse.datasets import faces as drawn_faces
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
+from mlcourse.vision import detection, faces, segmentation
 
 METHODS = [name for name, about in learners.METHODS.items() if about.learner.trains_on != "nothing"]
 # (the name of the case, the method, its options, tasks of a step)
@@ -67,9 +70,29 @@ def source_of(learner):
 
 
 def trained(method: str, options: dict, tasks: int, **more) -> dict:
+    learner = built(method, options)
+    return two_steps(learner, source_of(learner), tasks, **more)
+
+
+def of_vision() -> dict:
+    """Learners of vision whose loss is a mean over tasks; without what training draws (changed faces, dropout)."""
+    glyphs, people = datasets.load("glyphs", "train"), drawn_faces.load("train", size=(24, 20))
+    scenes = segmentation.SceneTasks(glyphs, characters_per_scene=4)
+    boxes = detection.tasks_for("matched-boxes", glyphs, characters_per_scene=4)
+    cosface = faces.build("cosface", people, seed=0, augmentation=0.0, network={"dropout": 0.0})
+    cases = {
+        "unet": (segmentation.build("unet", seed=0), scenes, 4),
+        "unet, three scenes": (segmentation.build("unet", seed=0), scenes, 3),
+        "colour-groups": (segmentation.build("colour-groups", seed=0), scenes, 4),
+        "matched-boxes": (detection.build("matched-boxes", seed=0), boxes, 4),
+        "cosface": (cosface, faces.source(cosface, people, faces.recipe("cosface", "smoke")), 8),
+    }
+    return {name: two_steps(learner.double(), source, tasks) for name, (learner, source, tasks) in cases.items()}
+
+
+def two_steps(learner, source, tasks: int, **more) -> dict:
     """Two steps: the gradients of the second, which depend on all of the first; losses; which tasks were seen."""
-    learner, seen = built(method, options), []
-    whole_loss = learner.outer_loss
+    seen, whole_loss = [], learner.outer_loss
 
     def watched(batch, **settings):
         seen.append(batch.support_index if hasattr(batch, "support_index") else batch[1])
@@ -77,7 +100,7 @@ def trained(method: str, options: dict, tasks: int, **more) -> dict:
 
     learner.outer_loss = watched
     settings = {"steps": 2, "tasks": tasks, "rate": 0.05, "optimizer": "sgd", "progress": False}
-    history = training.train(learner, source_of(learner), **settings | more)
+    history = training.train(learner, source, **settings | more)
     del learner.outer_loss
     return {
         "gradients": {name: p.grad for name, p in learner.named_parameters() if p.grad is not None},
@@ -99,12 +122,32 @@ def together(rank: int, world: int, folder: str, work: str) -> None:
 
 def every_method(rank: int, folder: Path) -> dict:
     found = {name: trained(method, options, tasks) for name, method, options, tasks in CASES}
+    found["vision"] = of_vision()
     found["own"] = own()
     found["in two parts"] = trained("maml", {}, 4, accumulate=2)
     found["a whole training"] = whole_training(folder / "two")
     whole_training(folder / "begun by two", stop_after=3)
     found["begun by one"] = whole_training(folder / "begun by one")
     return found | {"errors": errors(), "stop": stopped(rank)}
+
+
+# each command of vision that trains, as two processes of torchrun
+COMMANDS = {
+    "segmentation": ["segmentation", "--method", "prototypes"],
+    "detection": ["detection", "--method", "correlation", "--characters", "4"],
+    "faces": ["faces", "--method", "arcface"],
+}
+
+
+def commands(rank: int, world: int, folder: str, ports: list[int]) -> None:
+    """One of the processes that torchrun would start for each of COMMANDS, one after another."""
+    torch.set_num_threads(1)
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {name: str(value) for name, value in told.items()}
+    for (name, words), port in zip(COMMANDS.items(), ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        app(["train", *words, "--recipe", "smoke", "--out", f"{folder}/{name}"], standalone_mode=False)
+        assert not dist.is_initialized()
 
 
 SETTINGS = {"tasks": 3, "rate": 0.01, "validate_every": 2, "validation_episodes": 5, "progress": False, "resume": True}

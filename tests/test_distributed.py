@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,17 @@ from contextlib import suppress
 import psutil
 import pytest
 import torch
-from distributed_workers import CASES, every_method, own, together, trained, whole_training
+from distributed_workers import (
+    CASES,
+    COMMANDS,
+    commands,
+    every_method,
+    of_vision,
+    own,
+    together,
+    trained,
+    whole_training,
+)
 
 from mlcourse import distributed, files, learners
 from mlcourse.commands import app
@@ -38,15 +49,41 @@ def two(folder):
 
 @pytest.mark.parametrize(("name", "method", "options", "tasks"), CASES, ids=[name for name, *_ in CASES])
 def test_two_processes_have_the_gradients_of_one(two, name, method, options, tasks):
-    alone = trained(method, options, tasks)
-    for found in (one[name] for one in two):
+    check_same([one[name] for one in two], trained(method, options, tasks))
+
+
+def test_two_processes_have_the_gradients_of_one_in_vision(two):
+    for name, alone in of_vision().items():
+        check_same([one["vision"][name] for one in two], alone)
+
+
+def check_same(found_by_each, alone):
+    """Two processes found what one finds alone, and hold the same learner."""
+    for found in found_by_each:
         assert found["gradients"].keys() == alone["gradients"].keys()
         for what in ("gradients", "state"):
             ours, whole = (torch.cat([v.double().flatten() for v in d[what].values()]) for d in (found, alone))
             assert (ours - whole).norm() <= 1e-6 * whole.norm()
         assert found["losses"] == pytest.approx(alone["losses"], rel=1e-6)
         assert found["values"] == pytest.approx(alone["values"], rel=1e-6)
-    assert all(torch.equal(a, b) for a, b in zip(*(one[name]["state"].values() for one in two), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*(found["state"].values() for found in found_by_each), strict=True))
+
+
+def test_every_command_of_vision_trains_in_two_processes(tmp_path, capfd):
+    """Losses that divide by what a batch shows, and changed faces: other numbers than in one process, but one run."""
+    ports = [free_port() for _ in COMMANDS]
+    torch.multiprocessing.spawn(commands, (2, str(tmp_path), ports), nprocs=2)
+    assert capfd.readouterr().out.count("the run is kept in") == len(COMMANDS)  # one process speaks
+    for name in COMMANDS:
+        learners.load_run(tmp_path / name)
+        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def test_learners_of_ones_own_learn_what_one_process_learns(two):
@@ -184,7 +221,7 @@ def test_a_command_for_one_process_says_so_once(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
-        for command in ("evaluate", "train segmentation"):
+        for command in ("evaluate", "tidy"):
             with pytest.raises(SystemExit) as stop:
                 app([*command.split(), "x"])
             assert stop.value.code == 2

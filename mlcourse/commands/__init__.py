@@ -43,7 +43,7 @@ COMMANDS = {
 # "train segmentation", …: a task of vision has options of its own
 OF_TASKS = {f"train {name}": f"mlcourse.commands.{name}:train" for name in TASKS}
 
-TOGETHER = ("train",)  # what several processes of torchrun may do
+TOGETHER = ("train", *OF_TASKS)  # what several processes of torchrun may do
 
 GIVEN = "mlcourse.given"  # where a call keeps the words of its command line
 
@@ -186,7 +186,7 @@ def check_together(command: str | None) -> None:
         raise typer.Exit(2)
     raise CourseError(
         f"mlcourse {command} is for one process, and torchrun started {os.environ.get('WORLD_SIZE', 'several')}: start "
-        f"it without torchrun (several processes are for mlcourse {', '.join(TOGETHER)} METHOD)"
+        f"it without torchrun (several processes are for mlcourse train)"
     )
 
 

@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Train a detector that finds in a scene what a drawing shows. The best step by AP50 on validation characters is
     kept."""
-    from mlcourse import devices, learners, threads
+    from mlcourse import devices, learners
     from mlcourse.commands import data
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.vision import detection
@@ -68,12 +68,11 @@ def train(
     if absent == 1:
         raise CourseError(f"--absent is {absent}: a detector needs scenes with the target, give less than 1")
     plan = detection.recipe(method, recipe)
-    place = devices.pick(device)
-    devices.keep_freed_memory()
-    threads.limit()
+    together, place = training_run.begin(device)
     about = {"characters_per_scene": characters, "recipe": scenes, "same_picture": same_picture(picture)}
     split = {"protocol": protocol, "root": data_root, "download": download, "skip_damaged": skip_damaged}
-    known, unseen = characters_of(dataset, "train", **split), characters_of(dataset, "val", **split)
+    with together.in_turn():  # what the first process fetches or prepares, the others find
+        known, unseen = characters_of(dataset, "train", **split), characters_of(dataset, "val", **split)
     episodes = detection.tasks_for(method, known, shot=shot, absent=absent, **about)
     validation = detection.DetectionTasks(unseen, shot=shot, absent=absent, **about)
     begun = None if start is None else learners.load(start)
@@ -90,7 +89,7 @@ def train(
         "shot": shot,
         "absent": absent,
         "recipe": recipe,
-        "device": str(place),
+        "device": str(devices.pick(device)),  # of several processes each may have a GPU of its own
     }
     settings |= {} if start is None else {"start": start.as_posix()}
     steps = plan.steps if steps is None else steps

@@ -47,7 +47,7 @@ def train(
     ] = False,
 ) -> None:
     """Train an encoder that tells people apart whom it has not met. But for ORL the best step is kept."""
-    from mlcourse import devices, learners, threads
+    from mlcourse import devices, learners
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.vision import faces
 
@@ -55,12 +55,18 @@ def train(
         check_positive("steps", steps)
     check_seed(seed)
     numbers = faces.recipe(method, recipe)
-    place = devices.pick(device)
-    threads.limit()
-    learn = people_of(dataset, "train", root=data_root, skip_damaged=skip_damaged)
-    validation = None
-    if not _is_orl(dataset):
-        validation = faces.Verification(people_of(dataset, "val", root=data_root, skip_damaged=skip_damaged))
+    together, place = training_run.begin(device)
+    if together.world > numbers.tasks:
+        raise CourseError(
+            f"{together.world} processes cannot share a step of {method}, which has {numbers.tasks} of many people: "
+            "start it without torchrun"
+        )
+    validation, where = None, {"root": data_root, "skip_damaged": skip_damaged}
+    with together.in_turn():  # what the first process prepares, the others find
+        learn = people_of(dataset, "train", **where)
+        if not _is_orl(dataset):
+            validation = faces.Verification(people_of(dataset, "val", **where))
+    if validation is not None:
         _check_two(validation.data, dataset)
     learner = faces.build(method, learn, seed=seed).to(place)
     steps = numbers.steps if steps is None else steps
@@ -79,7 +85,7 @@ def train(
         validation=validation,
         resume=resume,
         skip_damaged=skip_damaged,
-        settings=settings | {"device": str(place)},
+        settings=settings | {"device": str(devices.pick(device))},  # of several processes each may have its own
     )
 
 

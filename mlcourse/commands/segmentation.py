@@ -56,7 +56,7 @@ def train(
     skip_damaged: training_run.SkipDamaged = False,
 ) -> None:
     """Train a learner that finds in a scene what a drawing shows. The best step on validation characters is kept."""
-    from mlcourse import devices, threads
+    from mlcourse import devices
     from mlcourse.commands import data
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.vision import segmentation
@@ -68,13 +68,12 @@ def train(
     check_seed(seed)
     plan = segmentation.recipe(method, recipe)
     learner = segmentation.build(method, scenes=scenes, seed=seed)
-    place = devices.pick(device)
-    devices.keep_freed_memory()
-    threads.limit()
+    together, place = training_run.begin(device)
     about = {"characters_per_scene": levels, "recipe": scenes, "shot": shot, "same_picture": same_picture(picture)}
     split = {"protocol": protocol, "root": data_root, "download": download, "skip_damaged": skip_damaged}
-    episodes = segmentation.SceneTasks(characters_of(dataset, "train", **split), **about)
-    validation = segmentation.SceneTasks(characters_of(dataset, "val", **split), **about)
+    with together.in_turn():  # what the first process fetches or prepares, the others find
+        known, unseen = characters_of(dataset, "train", **split), characters_of(dataset, "val", **split)
+    episodes, validation = segmentation.SceneTasks(known, **about), segmentation.SceneTasks(unseen, **about)
     out = out or Path("runs") / f"{TASK}-{method}-{Path(dataset).name}-{scenes}-{recipe}-seed{seed}"
     settings = {
         "task": TASK,
@@ -86,7 +85,7 @@ def train(
         "picture": "same" if episodes.same_picture else "other",
         "shot": shot,
         "recipe": recipe,
-        "device": str(place),
+        "device": str(devices.pick(device)),  # of several processes each may have a GPU of its own
     }
     steps = plan.steps if steps is None else steps
     print(
