@@ -8,10 +8,11 @@ import typer
 
 from mlcourse.commands import fitting, methods, on_protocol, say
 from mlcourse.commands.data import DATASET_HELP, SKIP_HELP
+from mlcourse.commands.views import VIEWS_HELP, check_views, with_views
 from mlcourse.errors import CourseError
 
 OF_TASKS = ("characters", "scenes", "picture")  # options that tasks of vision take
-NOT_OF_TASKS = ("way", "query", "inner_steps", "drawn", "convert", "out")  # and those that they do not take
+NOT_OF_TASKS = ("way", "query", "inner_steps", "drawn", "convert", "out", "views")  # and those that they do not take
 
 
 def evaluate(
@@ -36,6 +37,7 @@ def evaluate(
     inner_steps: Annotated[
         int | None, typer.Option(help="steps of descent on a task, for methods that descend (default: the run's)")
     ] = None,
+    views: Annotated[float | None, typer.Option(help=VIEWS_HELP)] = None,
     seed: Annotated[
         int | None, typer.Option(help="of the episodes, and of an untrained network's weights (default: 0)")
     ] = None,
@@ -76,6 +78,7 @@ def evaluate(
             raise CourseError(f"--{option} is for a task of vision, and {learner} classifies: leave it out")
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
 
+    check_views(views)
     if on_protocol.names_episodes(protocol, out):
         fixed = {"dataset": dataset, "split": split, "way": way, "shot": shot, "query": query, "episodes": episodes}
         fixed |= {"drawn": drawn, "inner-steps": inner_steps}  # a result says nothing of them
@@ -84,7 +87,7 @@ def evaluate(
         if seed is not None:
             check_seed(seed)
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
-        more |= {"download": download, "convert": convert, "out": out, "as_json": as_json}
+        more |= {"download": download, "convert": convert, "out": out, "as_json": as_json, "views": views}
         return on_protocol.evaluate(learner, protocol, **more)
     from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
@@ -98,6 +101,8 @@ def evaluate(
     threads.limit()
     baseline = _baseline(learner)
     model, about = (None, {}) if baseline else learners.load_run(learner, device=place)
+    if not baseline:
+        with_views(model, learner, views)
     dataset = _dataset(learner, about) if dataset is None else dataset
     if protocol is None and dataset == about.get("dataset"):
         protocol = about.get("protocol")
@@ -132,17 +137,19 @@ def evaluate(
     if baseline:
         channels, size, _ = images.shape
         model = learners.build(baseline, way=way, in_channels=channels, size=size, seed=seed).to(place)
+        with_views(model, learner, views)
     else:
         _check_way(learner, model, way)
     _check_inner_steps(learner, model, inner_steps)
     result = evaluation.evaluate(model, sampler, episodes=episodes, seed=seed, inner_steps=inner_steps)
     if as_json:
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "drawn": drawn}
-        more["inner_steps"] = inner_steps
+        more |= {"inner_steps": inner_steps, "views": views}
         print(json.dumps(result.as_json() | more | {"trained": about}))
     else:
         how = " (drawn)" if drawn else ""
         how += "" if inner_steps is None else f", {inner_steps} inner steps"
+        how += "" if views is None else f", views of strength {views:g}"
         worst = f"{100 * result.worst_tenth:.1f} %" if result.metric.percent else f"{result.worst_tenth:.4g}"
         print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {worst}")
 

@@ -56,6 +56,26 @@ def test_a_result_is_kept_where_the_table_looks(inside):
     assert kept.flop["training"] == 5 * kept.flop["step"] > 0
 
 
+def test_views_are_another_row_which_its_command_makes_again(inside, tmp_path):
+    """The same run, seen 13 times: another result, which costs as much, beside that of the run."""
+    answer = call("evaluate", "net", "--protocol", "small.json", "--views", "0.5", "--out", tmp_path / "v.json")
+    assert answer.exit_code == 0, answer.output
+    assert "net-views0.5 on protocol small" in answer.stdout
+    protocol = protocols.read("small.json")
+    seen = protocols.load(tmp_path / "v.json", protocol)
+    once = protocols.load(inside / "runs" / "results" / "small" / "net.json", protocol)
+    assert seen.command == "mlcourse evaluate net --protocol small.json --views 0.5"
+    assert (seen.learner, seen.settings["options"]["views"]) == ("net-views0.5", 0.5)
+    assert seen.made_by == once.made_by
+    assert seen.flop["episode"] == pytest.approx(13 * once.flop["episode"], rel=0.05)
+    assert seen.flop["training"] == once.flop["training"]
+    assert seen.right != once.right
+    assert len(protocols.rows(protocol, [once, seen])) == len(protocols.rows(protocol, [once])) + 1
+    again = call("evaluate", "net", "--protocol", "small.json", "--views", "0.5", "--out", tmp_path / "w.json")
+    assert again.exit_code == 0
+    assert (tmp_path / "v.json").read_bytes() == (tmp_path / "w.json").read_bytes()
+
+
 TRAININGS = {
     "one": "prototypical --recipe smoke --seed 3 --optimizer adamw --query 5 --train-way 8",
     "two": "maml --recipe smoke --way 4 --shot 2 --accumulate 2 --normalisation support --optimizer sgd "
@@ -221,6 +241,12 @@ BAD = {
     "a seed for pixels": (["evaluate", "pixels", "--protocol", "small.json", "--seed", "3"], "pixels has no weights"),
     "no run": (["evaluate", "nowhere", "--protocol", "small.json"], "there is no folder nowhere"),
     "a place without episodes": (["evaluate", "pixels", "--out", "x.json"], "add --protocol NAME"),
+    "views of nothing": (["evaluate", "net", "--protocol", "small.json", "--views", "0"], "leave --views out"),
+    "views too far": (["evaluate", "net", "--protocol", "small.json", "--views", "4"], "a number from 0 (none) to 3"),
+    "views without a number": (["evaluate", "net", "--views", "nan"], "a number from 0 (none) to 3"),
+    "views for pixels": (["evaluate", "pixels", "--protocol", "small.json", "--views", "1"], "and pixels is none"),
+    "views for MAML": (["evaluate", "untrained-maml", "--episodes", "2", "--views", "1"], "untrained-maml is none"),
+    "views of scenes": (["evaluate", "every-character", "--views", "1"], "--views is for classification"),
     "NaN": (["evaluate", "broken", "--protocol", "small.json"], "answers are not finite"),
 }
 

@@ -1,0 +1,71 @@
+"""A picture seen several times: which views there are, whose mean counts, and what an embedding depends on."""
+
+import pytest
+import torch
+from core_helpers import squares
+
+from mlcourse import learners
+from mlcourse.datasets import distortion
+from mlcourse.errors import CourseError
+from mlcourse.networks import make
+from mlcourse.networks.views import Views, maps
+
+CHANGES = ("turn", "shear", "wide", "high", "right", "down")
+
+
+@pytest.fixture
+def images():
+    return squares(classes=12, samples=1).images.float() / 255
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_the_views_are_what_training_may_draw_at_the_ends_of_one_change(images, monkeypatch, strength):
+    """Each alone, at its largest, in either direction, drawn by `distorted` itself."""
+    wanted = [images]
+    for way in (1.0, 0.0):
+        for change in range(len(CHANGES)):
+            drawn = torch.full((len(images), len(CHANGES)), 0.5)
+            drawn[:, change] = way
+            monkeypatch.setattr(distortion.torch, "rand", lambda *_, generator, drawn=drawn: drawn)
+            wanted.append(distortion.distorted(images, strength, torch.Generator()))
+            monkeypatch.undo()
+    seen = []
+
+    class Eye(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return x.flatten(1)
+
+    mean = Views(Eye(), strength).eval()(images)
+    assert len(seen) == len(wanted) == len(maps(strength)) == 13
+    for view, expected in zip(seen, wanted, strict=True):
+        assert torch.allclose(view, expected, atol=1e-5)
+    assert torch.allclose(mean, torch.stack(wanted).mean(0).flatten(1), atol=1e-5)
+
+
+def test_an_embedding_depends_on_its_picture_alone(images):
+    views = Views(make("conv4", size=16, channels=8, normalisation="running")).eval()
+    together, alone = views(images), torch.cat([views(one) for one in images.split(1)])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert not torch.allclose(together, views.network(images), atol=1e-3)
+
+
+def test_training_sees_the_picture_as_it_is(images):
+    network = make("conv4", size=16, channels=8, normalisation="running")
+    views = Views(network).train()
+    assert torch.equal(views(images), network(images))
+
+
+def test_a_learner_with_views_is_saved_and_comes_back(images, tmp_path):
+    network = Views(make("conv4", size=16, channels=8, normalisation="running"), 0.7)
+    learner = learners.PrototypicalNetwork(network).eval()
+    learners.save(learner, tmp_path / "run")
+    again = learners.load(tmp_path / "run").eval()
+    assert again.network.maps == maps(0.7)
+    assert torch.equal(again.network(images), network(images))
+
+
+@pytest.mark.parametrize("strength", [-1, 4, float("nan"), True, "1"])
+def test_a_strength_out_of_bounds_is_refused(strength):
+    with pytest.raises(CourseError, match=r"0 \(none\) to 3"):
+        Views(torch.nn.Flatten(), strength)
