@@ -66,6 +66,7 @@ SETTINGS = {
     "suppress_warnings": ["config.cache", "ref.python", "mystnb.unknown_mime_type", "misc.highlighting_failure"],
 }
 KNOWN = re.compile(r"document isn't included in any toctree")
+TITLE = re.compile(r"(<h1\b[^>]*>)(.*?)(</h1>)", re.DOTALL)
 
 
 def check_installed() -> None:
@@ -119,7 +120,26 @@ def setup(app) -> dict:
     """What Sphinx calls: formulas become MathML, pictures wait until they come into sight."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.connect("doctree-resolved", _lazy)
+    app.connect("html-page-context", _titles_break)
     return {"version": __version__, "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def with_breaks(page: str) -> str:
+    """A page's HTML whose title may break behind a dot or an underscore: a phone is narrower than a dotted name."""
+
+    def words(text: str) -> str:
+        return re.sub(r"([._])(?=\w)", r"\1<wbr>", text)
+
+    def title(found: re.Match) -> str:
+        parts = re.split(r"(<[^>]*>)", found[2])  # every second one is a tag
+        return found[1] + "".join(one if k % 2 else words(one) for k, one in enumerate(parts)) + found[3]
+
+    return TITLE.sub(title, page)
+
+
+def _titles_break(app, name: str, template: str, context: dict, doctree) -> None:
+    if "body" in context:
+        context["body"] = with_breaks(context["body"])
 
 
 def _inline(self, node) -> None:

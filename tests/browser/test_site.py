@@ -89,6 +89,30 @@ def test_no_serious_fault(site, opened, axe, name, width, look):
     assert page.evaluate("document.documentElement.dataset.theme") == look
 
 
+# The title, and its words that lie on more than one line
+BROKEN = """() => {
+    const title = [...document.querySelectorAll("h1")].find(one => one.getBoundingClientRect().height > 0);
+    const words = [], walker = document.createTreeWalker(title, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(walker.currentNode);
+        const lines = new Set([...range.getClientRects()].map(one => Math.round(one.top)));
+        if (lines.size > 1 && !walker.currentNode.data.trim().includes(" ")) words.push(walker.currentNode.data);
+    }
+    return [title.textContent, words];
+}"""
+
+
+def test_no_title_of_the_reference_breaks_within_a_word_on_a_phone(site, opened):
+    for path in sorted((site / "reference").glob("*_*.html")):
+        title, broken = opened(path, 360).evaluate(BROKEN)
+        assert path.stem in title
+        assert broken == []
+    page = opened(site / "reference" / "meta_optimization.html", 360)
+    page.evaluate("document.querySelectorAll('wbr').forEach(one => one.remove()); document.body.normalize()")
+    assert page.evaluate(BROKEN)[1], "the test finds a word that is broken"
+
+
 @pytest.mark.parametrize(
     ("put_in", "told"),
     [

@@ -302,3 +302,20 @@ def test_the_workflow_publishes_what_the_command_makes():
     steps = [step for job in flow["jobs"].values() for step in job["steps"]]
     assert any("environment.py site" in step.get("run", "") for step in steps)
     assert any(step.get("with", {}).get("path") == "runs/pages" for step in steps)
+
+
+def test_a_title_breaks_behind_dots_and_underscores_only():
+    page = (
+        '<p>a.b</p><h1 id="a.b_c"><code class="x.y">mlcourse.meta_gradients</code> of v. 2.0<a href="a.html">#</a></h1>'
+    )
+    made = building.with_breaks(page)
+    assert made.replace("<wbr>", "") == page
+    assert made.count("<wbr>") == 3
+    assert '<code class="x.y">mlcourse.<wbr>meta_<wbr>gradients</code> of v. 2.<wbr>0<a href="a.html">' in made
+
+
+def test_the_titles_of_the_reference_may_break(site):
+    pages = list((site / "reference").glob("*_*.html"))
+    assert len(pages) >= 3
+    for page in pages:  # the first one is printed only
+        assert "_<wbr>" in building.TITLE.findall(text(page))[-1][1], page.name
