@@ -8,11 +8,12 @@ import typer
 
 from mlcourse.commands import fitting, methods, on_protocol, say
 from mlcourse.commands.data import DATASET_HELP, SKIP_HELP
-from mlcourse.commands.views import VIEWS_HELP, check_views, with_views
+from mlcourse.commands.views import SYMMETRIES_HELP, VIEWS_HELP, check_views, given, with_views
 from mlcourse.errors import CourseError
 
 OF_TASKS = ("characters", "scenes", "picture")  # options that tasks of vision take
-NOT_OF_TASKS = ("way", "query", "inner_steps", "drawn", "convert", "out", "views")  # and those that they do not take
+# and those that they do not take
+NOT_OF_TASKS = ("way", "query", "inner_steps", "drawn", "convert", "out", "views", "symmetries")
 
 
 def evaluate(
@@ -38,6 +39,7 @@ def evaluate(
         int | None, typer.Option(help="steps of descent on a task, for methods that descend (default: the run's)")
     ] = None,
     views: Annotated[float | None, typer.Option(help=VIEWS_HELP)] = None,
+    symmetries: Annotated[int | None, typer.Option(help=SYMMETRIES_HELP)] = None,
     seed: Annotated[
         int | None, typer.Option(help="of the episodes, and of an untrained network's weights (default: 0)")
     ] = None,
@@ -78,7 +80,7 @@ def evaluate(
             raise CourseError(f"--{option} is for a task of vision, and {learner} classifies: leave it out")
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
 
-    check_views(views)
+    check_views(views, symmetries)
     if on_protocol.names_episodes(protocol, out):
         fixed = {"dataset": dataset, "split": split, "way": way, "shot": shot, "query": query, "episodes": episodes}
         fixed |= {"drawn": drawn, "inner-steps": inner_steps}  # a result says nothing of them
@@ -88,6 +90,7 @@ def evaluate(
             check_seed(seed)
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
         more |= {"download": download, "convert": convert, "out": out, "as_json": as_json, "views": views}
+        more["symmetries"] = symmetries
         return on_protocol.evaluate(learner, protocol, **more)
     from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
@@ -102,7 +105,7 @@ def evaluate(
     baseline = _baseline(learner)
     model, about = (None, {}) if baseline else learners.load_run(learner, device=place)
     if not baseline:
-        with_views(model, learner, views)
+        with_views(model, learner, views, symmetries)
     dataset = _dataset(learner, about) if dataset is None else dataset
     if protocol is None and dataset == about.get("dataset"):
         protocol = about.get("protocol")
@@ -137,19 +140,19 @@ def evaluate(
     if baseline:
         channels, size, _ = images.shape
         model = learners.build(baseline, way=way, in_channels=channels, size=size, seed=seed).to(place)
-        with_views(model, learner, views)
+        with_views(model, learner, views, symmetries)
     else:
         _check_way(learner, model, way)
     _check_inner_steps(learner, model, inner_steps)
     result = evaluation.evaluate(model, sampler, episodes=episodes, seed=seed, inner_steps=inner_steps)
     if as_json:
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "drawn": drawn}
-        more |= {"inner_steps": inner_steps, "views": views}
+        more |= {"inner_steps": inner_steps, "views": views, "symmetries": symmetries}
         print(json.dumps(result.as_json() | more | {"trained": about}))
     else:
         how = " (drawn)" if drawn else ""
         how += "" if inner_steps is None else f", {inner_steps} inner steps"
-        how += "" if views is None else f", views of strength {views:g}"
+        how += "".join(f", {name} {value:g}" for name, value in given(views, symmetries).items())
         worst = f"{100 * result.worst_tenth:.1f} %" if result.metric.percent else f"{result.worst_tenth:.4g}"
         print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {worst}")
 

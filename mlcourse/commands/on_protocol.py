@@ -40,14 +40,15 @@ def evaluate(
     out: Path | None,
     as_json: bool,
     views: float | None = None,
+    symmetries: int | None = None,
 ) -> None:
     """Evaluate, write the result, and say what it is.
 
-    baseline: the method of a learner that is no run; its weights are of `seed` (None: 0). views: the strength of
-    --views. The other options are those of `mlcourse evaluate`.
+    baseline: the method of a learner that is no run; its weights are of `seed` (None: 0). The other options are those
+    of `mlcourse evaluate`.
     """
     from mlcourse import devices, learners, protocols, threads
-    from mlcourse.commands.views import with_views
+    from mlcourse.commands.views import given, with_views
 
     chosen = protocols.read(protocol)
     if baseline is None and seed is not None:
@@ -67,14 +68,15 @@ def evaluate(
         model, about = learners.load_run(learner, device=place)
         name = Path(learner).resolve().name
     method = learner if baseline else None
-    with_views(model, learner, views)
-    name += "" if views is None else f"-views{views:g}"
+    with_views(model, learner, views, symmetries)
+    seen = given(views, symmetries)
+    name += "".join(f"-{option}{value:g}" for option, value in seen.items())
     path = out or protocols.folders(chosen)[1] / f"{name}.json"
     protocols.check_place(path, chosen, protocols.of_training(model, about, method))
     named = chosen.name if protocol in protocols.names() else Path(protocol).name
     run = learner if baseline else Path(learner).resolve().name
     words = ["mlcourse", "evaluate", run, "--protocol", named]
-    words += [] if views is None else ["--views", f"{views:g}"]
+    words += [word for option, value in seen.items() for word in (f"--{option}", f"{value:g}")]
     words += ["--seed", str(seed)] if seed else []
     result = protocols.evaluate(
         chosen,
@@ -100,7 +102,7 @@ def evaluate(
     if data:
         over_data = f"{100 * data.lower:.2f} to {100 * data.upper:.2f} over {chosen.clusters}"
     print(
-        f"{name if views else learner} on protocol {chosen.name}: {100 * row.accuracy:.2f} ± {100 * half:.2f} % over "
+        f"{name if seen else learner} on protocol {chosen.name}: {100 * row.accuracy:.2f} ± {100 * half:.2f} % over "
         f"{chosen.episodes} episodes, {over_data}; worst tenth {100 * row.worst_tenth:.1f} %"
     )
     after = f"mlcourse table {shlex.quote(protocol)}"

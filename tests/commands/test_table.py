@@ -74,6 +74,12 @@ def test_views_are_another_row_which_its_command_makes_again(inside, tmp_path):
     again = call("evaluate", "net", "--protocol", "small.json", "--views", "0.5", "--out", tmp_path / "w.json")
     assert again.exit_code == 0
     assert (tmp_path / "v.json").read_bytes() == (tmp_path / "w.json").read_bytes()
+    more = ["--views", "0.5", "--symmetries", "8"]
+    assert call("evaluate", "net", "--protocol", "small.json", *more, "--out", tmp_path / "x.json").exit_code == 0
+    all_sides = protocols.load(tmp_path / "x.json", protocol)
+    assert all_sides.command == "mlcourse evaluate net --protocol small.json --views 0.5 --symmetries 8"
+    assert all_sides.flop["episode"] == pytest.approx(8 * seen.flop["episode"], rel=0.05)
+    assert len(protocols.rows(protocol, [once, seen, all_sides])) == len(protocols.rows(protocol, [once])) + 2
 
 
 TRAININGS = {
@@ -244,6 +250,13 @@ BAD = {
     "views of nothing": (["evaluate", "net", "--protocol", "small.json", "--views", "0"], "leave --views out"),
     "views too far": (["evaluate", "net", "--protocol", "small.json", "--views", "4"], "a number from 0 (none) to 3"),
     "views without a number": (["evaluate", "net", "--views", "nan"], "a number from 0 (none) to 3"),
+    "two symmetries": (["evaluate", "net", "--protocol", "small.json", "--symmetries", "2"], "give 4 or 8"),
+    "symmetries for MAML": (["evaluate", "untrained-maml", "--episodes", "2", "--symmetries", "4"], "maml is none"),
+    "symmetries for relation": (
+        ["evaluate", "untrained-relation", "--episodes", "2", "--symmetries", "4"],
+        "has weights of its own for each number",
+    ),
+    "symmetries for in-context": (["evaluate", "untrained-incontext", "--symmetries", "4"], "leave it out"),
     "views for pixels": (["evaluate", "pixels", "--protocol", "small.json", "--views", "1"], "and pixels is none"),
     "views for MAML": (["evaluate", "untrained-maml", "--episodes", "2", "--views", "1"], "untrained-maml is none"),
     "views of scenes": (["evaluate", "every-character", "--views", "1"], "--views is for classification"),

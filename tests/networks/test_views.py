@@ -1,5 +1,6 @@
 """A picture seen several times: which views there are, whose mean counts, and what an embedding depends on."""
 
+import numpy as np
 import pytest
 import torch
 from core_helpers import squares
@@ -54,6 +55,44 @@ def test_training_sees_the_picture_as_it_is(images):
     network = make("conv4", size=16, channels=8, normalisation="running")
     views = Views(network).train()
     assert torch.equal(views(images), network(images))
+
+
+@pytest.mark.parametrize("symmetries", [4, 8])
+def test_looks_are_what_rotations_and_mirrors_of_numpy_make(images, symmetries):
+    network = make("conv4", size=16, channels=8, normalisation="running").eval()
+    found = Views(network, 0.0, symmetries).eval()(images)
+    pictures = images.numpy()
+    sides = [pictures, pictures[..., ::-1]][: symmetries // 4]
+    wanted = [np.rot90(side, turn, axes=(2, 3)) for side in sides for turn in range(4)]
+    wanted = torch.cat([network(torch.from_numpy(one.copy())) for one in wanted], 1)
+    assert found.shape == (len(images), symmetries * network(images).shape[1])
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert len({one.tobytes() for one in [np.rot90(p, k, axes=(2, 3)) for p in sides for k in range(4)]}) == symmetries
+
+
+def test_distances_add_up_over_the_looks(images):
+    """Prototypical networks with looks side by side: the sum of the squared distances in each of them."""
+    network = make("conv4", size=16, channels=8, normalisation="running").eval()
+    learner = learners.PrototypicalNetwork(Views(network, 0.5, 4)).eval()
+    support, query, labels = images[None, :5], images[None, 5:], torch.arange(5)[None]
+    total = 0
+    for turn in range(4):
+        one = learners.PrototypicalNetwork(Views(network, 0.5)).eval()
+        total = total + one(support.rot90(turn, (3, 4)), labels, query.rot90(turn, (3, 4)))
+    assert torch.allclose(learner(support, labels, query), total, rtol=1e-4, atol=1e-4)
+
+
+def test_a_picture_that_is_not_square_has_no_quarter_turns(images):
+    network = torch.nn.Flatten()
+    assert Views(network, 1.0).eval()(images[:, :, 1:]).shape == (12, 240)
+    with pytest.raises(CourseError, match="a picture of 15×16"):
+        Views(network, 1.0, 4).eval()(images[:, :, 1:])
+
+
+@pytest.mark.parametrize("symmetries", [0, 2, True, "4"])
+def test_other_symmetries_are_refused(symmetries):
+    with pytest.raises(CourseError, match="symmetries is"):
+        Views(torch.nn.Flatten(), 1.0, symmetries)
 
 
 def test_a_learner_with_views_is_saved_and_comes_back(images, tmp_path):
