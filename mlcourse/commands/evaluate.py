@@ -101,6 +101,7 @@ def evaluate(
             check_positive(what, value)
     check_seed(seed)
     place = devices.pick(device)
+    devices.keep_freed_memory()
     threads.limit()
     baseline = _baseline(learner)
     model, about = (None, {}) if baseline else learners.load_run(learner, device=place)

@@ -101,6 +101,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     seed, split = given["seed"] or 0, given["split"] or "test"
     check_seed(seed)
     place = devices.pick(given["device"])
+    devices.keep_freed_memory()
     threads.limit()
     about: dict[str, Any] = {}
     if Path(learner).is_dir():

@@ -53,6 +53,7 @@ def evaluate(
     chosen = protocols.read(protocol)
     if baseline is None and seed is not None:
         raise CourseError(f"--seed is {seed}, but the episodes of protocol {chosen.name} have their own: leave it out")
+    devices.keep_freed_memory()
     threads.limit()
     place = devices.pick(device)
     about: dict[str, Any] = {}

@@ -46,6 +46,7 @@ def search(
             f"{method} is trained on images; search for the rates of a method that is trained on episodes"
         )
     place = devices.pick(device)
+    devices.keep_freed_memory()
     threads.limit()
     fitted = fitting.fit_training(
         lambda split: data.load(dataset, split, root=data_root),

@@ -116,6 +116,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     check_positive("episodes", episodes if given["episodes"] is None else given["episodes"])
     check_seed(seed)
     place = devices.pick(given["device"])
+    devices.keep_freed_memory()
     threads.limit()
     if Path(learner).is_dir():
         model, about = learners.load_run(learner, device=place)
