@@ -8,7 +8,7 @@ import typer
 
 from mlcourse.commands import fitting, methods, on_protocol, say
 from mlcourse.commands.data import DATASET_HELP, SKIP_HELP
-from mlcourse.commands.views import SYMMETRIES_HELP, VIEWS_HELP, check_views, given, with_views
+from mlcourse.commands.views import SYMMETRIES_HELP, VIEWS_HELP, asked, check_ground
 from mlcourse.errors import CourseError
 
 OF_TASKS = ("characters", "scenes", "picture")  # options that tasks of vision take
@@ -80,7 +80,7 @@ def evaluate(
             raise CourseError(f"--{option} is for a task of vision, and {learner} classifies: leave it out")
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
 
-    check_views(views, symmetries)
+    seen = asked(views, symmetries)
     if on_protocol.names_episodes(protocol, out):
         fixed = {"dataset": dataset, "split": split, "way": way, "shot": shot, "query": query, "episodes": episodes}
         fixed |= {"drawn": drawn, "inner-steps": inner_steps}  # a result says nothing of them
@@ -89,11 +89,11 @@ def evaluate(
         if seed is not None:
             check_seed(seed)
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
-        more |= {"download": download, "convert": convert, "out": out, "as_json": as_json, "views": views}
-        more["symmetries"] = symmetries
+        more |= {"download": download, "convert": convert, "out": out, "as_json": as_json, "seen": seen}
         return on_protocol.evaluate(learner, protocol, **more)
     from mlcourse import devices, evaluation, learners, threads
     from mlcourse.commands import data
+    from mlcourse.learners.views import with_views
 
     split, episodes, seed = split or "test", 1000 if episodes is None else episodes, seed or 0
     for what, value in (("way", way), ("shot", shot), ("query", query)):
@@ -105,8 +105,6 @@ def evaluate(
     threads.limit()
     baseline = _baseline(learner)
     model, about = (None, {}) if baseline else learners.load_run(learner, device=place)
-    if not baseline:
-        with_views(model, learner, views, symmetries)
     dataset = _dataset(learner, about) if dataset is None else dataset
     if protocol is None and dataset == about.get("dataset"):
         protocol = about.get("protocol")
@@ -141,19 +139,21 @@ def evaluate(
     if baseline:
         channels, size, _ = images.shape
         model = learners.build(baseline, way=way, in_channels=channels, size=size, seed=seed).to(place)
-        with_views(model, learner, views, symmetries)
     else:
         _check_way(learner, model, way)
     _check_inner_steps(learner, model, inner_steps)
+    if seen:
+        check_ground(images, seen)
+        model = with_views(model, learner, **seen)
     result = evaluation.evaluate(model, sampler, episodes=episodes, seed=seed, inner_steps=inner_steps)
     if as_json:
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "drawn": drawn}
-        more |= {"inner_steps": inner_steps, "views": views, "symmetries": symmetries}
+        more |= {"inner_steps": inner_steps, "seen": seen}
         print(json.dumps(result.as_json() | more | {"trained": about}))
     else:
         how = " (drawn)" if drawn else ""
         how += "" if inner_steps is None else f", {inner_steps} inner steps"
-        how += "".join(f", {name} {value:g}" for name, value in given(views, symmetries).items())
+        how += "".join(f", {name} {value}" for name, value in seen.items())
         worst = f"{100 * result.worst_tenth:.1f} %" if result.metric.percent else f"{result.worst_tenth:.4g}"
         print(f"{learner} on {dataset} {split}{how}: {result}; worst tenth {worst}")
 
@@ -161,7 +161,7 @@ def evaluate(
 def _for_task(task: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options that a task of vision takes. Raises CourseError for one that it does not."""
     for option in NOT_OF_TASKS:
-        if options[option] not in (None, False):
+        if options[option] is not None and options[option] is not False:
             raise CourseError(f"--{option.replace('_', '-')} is for classification, not for {task}: leave it out")
     return {name: value for name, value in options.items() if name not in ("learner", *NOT_OF_TASKS)}
 

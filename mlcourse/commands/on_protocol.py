@@ -39,16 +39,15 @@ def evaluate(
     convert: bool,
     out: Path | None,
     as_json: bool,
-    views: float | None = None,
-    symmetries: int | None = None,
+    seen: dict[str, float],
 ) -> None:
     """Evaluate, write the result, and say what it is.
 
-    baseline: the method of a learner that is no run; its weights are of `seed` (None: 0). The other options are those
-    of `mlcourse evaluate`.
+    baseline: the method of a learner that is no run; its weights are of `seed` (None: 0). seen: of `views.asked`. The
+    other options are those of `mlcourse evaluate`.
     """
     from mlcourse import devices, learners, protocols, threads
-    from mlcourse.commands.views import given, with_views
+    from mlcourse.commands.views import check_ground
 
     chosen = protocols.read(protocol)
     if baseline is None and seed is not None:
@@ -69,15 +68,14 @@ def evaluate(
         model, about = learners.load_run(learner, device=place)
         name = Path(learner).resolve().name
     method = learner if baseline else None
-    with_views(model, learner, views, symmetries)
-    seen = given(views, symmetries)
-    name += "".join(f"-{option}{value:g}" for option, value in seen.items())
-    path = out or protocols.folders(chosen)[1] / f"{name}.json"
-    protocols.check_place(path, chosen, protocols.of_training(model, about, method))
+    if seen:
+        check_ground(chosen.images(root=root, download=download), seen)
+    suffix = "".join(f"-{option}{value}" for option, value in seen.items())
+    path = out or protocols.folders(chosen)[1] / f"{name}{suffix}.json"
+    protocols.check_place(path, chosen, protocols.of_training(model, about, method, seen))
     named = chosen.name if protocol in protocols.names() else Path(protocol).name
-    run = learner if baseline else Path(learner).resolve().name
-    words = ["mlcourse", "evaluate", run, "--protocol", named]
-    words += [word for option, value in seen.items() for word in (f"--{option}", f"{value:g}")]
+    words = ["mlcourse", "evaluate", learner if baseline else name, "--protocol", named]
+    words += [word for option, value in seen.items() for word in (f"--{option}", str(value))]
     words += ["--seed", str(seed)] if seed else []
     result = protocols.evaluate(
         chosen,
@@ -90,6 +88,7 @@ def evaluate(
         download=download,
         convert=convert,
         device=place,
+        seen=seen,
     )
     protocols.save(result, path)
     row = protocols.Row(result.method, result.title, (result,))
@@ -103,7 +102,7 @@ def evaluate(
     if data:
         over_data = f"{100 * data.lower:.2f} to {100 * data.upper:.2f} over {chosen.clusters}"
     print(
-        f"{name if seen else learner} on protocol {chosen.name}: {100 * row.accuracy:.2f} ± {100 * half:.2f} % over "
+        f"{learner}{suffix} on protocol {chosen.name}: {100 * row.accuracy:.2f} ± {100 * half:.2f} % over "
         f"{chosen.episodes} episodes, {over_data}; worst tenth {100 * row.worst_tenth:.1f} %"
     )
     after = f"mlcourse table {shlex.quote(protocol)}"

@@ -7,62 +7,44 @@ from typing import TYPE_CHECKING
 from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
-    from mlcourse.learners import Learner
+    from mlcourse.datasets import ClassImages
 
 VIEWS_HELP = (
     "for learners that compare, on characters: each picture is seen as it is and in 12 views, turned, sheared, "
-    "stretched and moved by so much (up to 3; 1: 15 degrees, a fifth), and its mean embedding counts"
+    "stretched and moved by so much (above 0, up to 3; 1: 15 degrees, a fifth), and its mean embedding counts"
 )
 SYMMETRIES_HELP = (
-    "for learners that compare by distances: each picture is seen in its quarter turns, too (4), and these mirrored "
-    "(8); the embeddings stand side by side"
+    "for learners that compare: each picture is seen in its quarter turns, too (4), and these mirrored (8); the "
+    "embeddings stand side by side"
 )
 
 
-def check_views(strength: float | None, symmetries: int | None) -> None:
-    """Raise CourseError for views that there are not, before any work is done. None: they are not asked for."""
-    from mlcourse.datasets.distortion import check_strength
-    from mlcourse.networks.views import SYMMETRIES
+def asked(views: float | None, symmetries: int | None) -> dict[str, float]:
+    """The two options, by name, as far as they are given.
 
-    if strength is not None:
-        check_strength(strength)
-        if strength == 0:
-            raise CourseError("--views is 0: 13 times the same picture; give more, or leave --views out")
+    Raises CourseError for values that there are not, before any work is done.
+    """
+    from mlcourse.networks.views import STRONGEST, SYMMETRIES
+
+    if views is not None and not 0 < views <= STRONGEST:
+        raise CourseError(f"--views is {views}: give a number above 0 and up to {STRONGEST}, or leave it out")
     if symmetries is not None and symmetries not in SYMMETRIES[1:]:
         raise CourseError(
             f"--symmetries is {symmetries}: give {' or '.join(map(str, SYMMETRIES[1:]))}, or leave it out"
         )
+    return {name: one for name, one in {"views": views, "symmetries": symmetries}.items() if one is not None}
 
 
-def given(strength: float | None, symmetries: int | None) -> dict[str, float]:
-    """The two options, by name, as far as they are asked for."""
-    return {name: one for name, one in {"views": strength, "symmetries": symmetries}.items() if one is not None}
-
-
-def with_views(learner: Learner, name: str, strength: float | None, symmetries: int | None) -> Learner:
-    """The learner, in place, with `networks.views.Views` before its comparison, where views are asked for.
-
-    name: as a person calls it. Its config tells both, so that a table holds it for another row than without.
-    Raises CourseError for a learner that does not compare embeddings, or (symmetries) has weights for their numbers.
-    """
-    from mlcourse.learners.metric import MetricLearner
-    from mlcourse.networks.views import Views
-
-    asked = given(strength, symmetries)
-    if not asked:
-        return learner
-    option = f"--{next(iter(asked))}"
-    if not isinstance(learner, MetricLearner):
+def check_ground(images: ClassImages, seen: dict[str, float]) -> None:
+    """Raise CourseError where views would bring in black from outside, and the pictures' edges are not black."""
+    if "views" not in seen:
+        return
+    some = images.images[:: max(1, len(images.images) // 1000)]
+    bright = max(
+        float(edge.float().mean()) for edge in (some[..., 0], some[..., -1], some[..., 0, :], some[..., -1, :])
+    )
+    if bright > 255 / 4:
         raise CourseError(
-            f"{option} is for learners that compare embeddings (such as prototypical), and {name} is none: leave it out"
+            f"--views is for characters, bright on black: what a view brings in is black, and the edges of "
+            f"{images.name} are not (mean {bright:.0f} of 255): leave it out"
         )
-    own = [one for one, value in learner.named_parameters() if not one.startswith("network.") and value.numel() > 1]
-    if symmetries is not None and own:
-        raise CourseError(
-            f"--symmetries makes longer embeddings, and {name} has weights of its own for each number of one "
-            f"({own[0]}): leave it out"
-        )
-    learner.network = Views(learner.network, strength or 0, symmetries or 1).train(learner.training)
-    if getattr(learner, "config", {}):
-        learner.config["options"] = learner.config["options"] | asked
-    return learner

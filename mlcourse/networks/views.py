@@ -20,6 +20,7 @@ from mlcourse.datasets.distortion import SHEAR, SHIFT, STRETCH, TURN, check_stre
 from mlcourse.errors import CourseError
 from mlcourse.networks.recorded import Recorded
 
+STRONGEST = 3  # as `check_strength`
 SYMMETRIES = (1, 4, 8)  # the picture as it is; its quarter turns; and these mirrored
 
 
@@ -43,10 +44,9 @@ def maps(strength: float) -> list[list[list[float]]]:
 
 
 def looks(x: Tensor, symmetries: int) -> list[Tensor]:
-    """Images [n, C, H, W] as they are, then in three quarter turns, then all of these mirrored: the first few."""
-    sides = [x, x.flip(3)] if symmetries == max(SYMMETRIES) else [x]
-    turns = 1 if symmetries == 1 else 4
-    return [torch.rot90(side, turn, (2, 3)) for side in sides for turn in range(turns)]
+    """Images [n, C, H, W] as they are and in three quarter turns (4), then all of these mirrored (8)."""
+    sides = [x, x.flip(3)][: symmetries // 4]
+    return [torch.rot90(side, turn, (2, 3)) for side in sides for turn in range(4)]
 
 
 class Views(Recorded):

@@ -124,7 +124,7 @@ def rows(protocol: Protocol, results: Sequence[Stored]) -> list[Row]:
     there.sort(key=lambda row: (-row.accuracy, row.method))
     places = statistics.shared_ranks(there, _tied)
     ranked = [Row(row.method, row.title, row.results, rank) for row, rank in zip(there, places)]
-    run = {row.method for row in there}
+    run = {row.method for row in there if not row.first.seen}
     return ranked + [Row(method, title_of(method)) for method in protocol.rows if method not in run]
 
 

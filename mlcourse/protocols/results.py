@@ -26,6 +26,7 @@ from mlcourse.episodes import Episode, EpisodeSampler, WithinGroups
 from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS, Recipe, options_of, recipe
 from mlcourse.learners.building import DEFAULT_NETWORK, most_ways, shape_of
+from mlcourse.learners.views import with_views
 from mlcourse.protocols import embedded, flop
 from mlcourse.protocols.protocol import UNTRAINED, Protocol, content_digest, without_pictures
 
@@ -38,6 +39,7 @@ TRAINING = (
     "precision", "init", "validate_every", "validation_episodes", "validation_way",
     "distort", "turned", "within_groups",
 )  # fmt: skip
+SEEN = ("views", "symmetries")  # what an evaluation adds: of `learners.views`
 BY_COMMAND = ("normalisation", "most_ways", "inner_rate")  # a learner's options that a command gives, not a recipe
 
 
@@ -133,7 +135,7 @@ class Stored:
     steps: int | None
     weights: str  # a digest of the learner's: of one training they are the same
     shape: tuple[int, int, int]  # of the pictures that it was asked about
-    settings: dict[str, Any]  # options of the learner, and what its training took
+    settings: dict[str, Any]  # options of the learner, what its training took, and in what views it saw pictures
     queries: int  # per episode
     right: tuple[int, ...]
     groups: dict[str, tuple[int, int]]
@@ -160,9 +162,14 @@ class Stored:
         return torch.tensor([self.groups[name] for name in sorted(self.groups)], dtype=torch.float64)
 
     @property
+    def seen(self) -> dict[str, float]:
+        """In what views it saw each picture, where it did: see `learners.views`."""
+        return {name: self.settings[name] for name in SEEN if name in self.settings}
+
+    @property
     def title(self) -> str:
-        """The method's name in tables."""
-        return title_of(self.method)
+        """The method's name in tables, and its views."""
+        return ", ".join([title_of(self.method), *(f"{name} {value}" for name, value in self.seen.items())])
 
     @property
     def row(self) -> tuple:
@@ -201,12 +208,14 @@ def evaluate(
     download: bool = False,
     convert: bool = False,
     device: torch.device | str = "cpu",
+    seen: Mapping[str, float] | None = None,
 ) -> Stored:
     """Evaluate a learner on exactly the episodes of a protocol.
 
     name: what it is called, as its folder is. about: what its run tells (see `learners.load_run`). method: its name in
     the table (default: of its config, else its class). command: what was called. root, download: as in `datasets.load`.
-    convert: give it the pictures in the shape that it was built for.
+    convert: give it the pictures in the shape that it was built for. seen: in what views it sees each picture, by the
+    names of SEEN, as `learners.views.with_views` takes them; None: once.
     Raises CourseError for data or episodes that are not the protocol's, pictures of a shape that the learner was not
     built for, classes that it was trained or chosen on, and all that `evaluation.evaluate` refuses.
     """
@@ -220,11 +229,12 @@ def evaluate(
     where = f"{known.data.name} {known.data.split}"
     check_apart(frozenset(map(upright, known.data.names)), frozenset(map(upright, images.names)), where)
     alone = {"one_by_one": protocol.one_by_one}
-    answers, result = ask(protocol.sampler(converted, device), learner, protocol.episodes, protocol.seed, **alone)
+    asked = with_views(learner, name, **seen) if seen else learner
+    answers, result = ask(protocol.sampler(converted, device), asked, protocol.episodes, protocol.seed, **alone)
     if result.digest != protocol.index_digest:
         raise CourseError(f"{name} was asked other episodes than those of protocol {protocol.name}; report this fault")
     episodes, seed = min(VALIDATION_EPISODES, protocol.episodes), (protocol.seed + 10**6) % 2**64
-    validation, _ = ask(known, learner, episodes, seed, **alone)
+    validation, _ = ask(known, asked, episodes, seed, **alone)
     example = protocol.sampler(converted).sample(1, torch.Generator().manual_seed(protocol.seed))
     return Stored(
         protocol=protocol.name,
@@ -235,19 +245,22 @@ def evaluate(
         shape=converted.shape,
         queries=protocol.way * protocol.query,
         scale=scale_of(protocol),
-        flop=flop.count(learner, example, about, device=device),
+        flop=flop.count(asked, example, about, device=device),
         command=command,
         made_by=made_by(about, learner),
-        **of_training(learner, about, method),
+        **of_training(learner, about, method, seen),
         **answers.counted(),
         **calibrated(answers, validation),
     )
 
 
-def of_training(learner: nn.Module, about: dict[str, Any], method: str | None = None) -> dict[str, Any]:
+def of_training(
+    learner: nn.Module, about: dict[str, Any], method: str | None = None, seen: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """What says which training a learner is of; the arguments are those of `evaluate`. It takes no evaluation."""
     config = getattr(learner, "config", {})
     settings = {"options": arguments_of(learner)} | {one: about[one] for one in TRAINING if one in about}
+    settings |= seen or {}
     if about.get("dataset") and about["dataset"] not in datasets.NAMES:  # two folders may have one last name
         told = json.dumps([about["dataset"], about.get("classes")])
         settings["folder"] = hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from PIL import Image
 from protocol_helpers import small
 from typer.testing import CliRunner
 
-from mlcourse import files, learners, protocols
+from mlcourse import files, learners, networks, protocols
 from mlcourse.commands import app
 from mlcourse.errors import CourseError
 
@@ -56,30 +56,61 @@ def test_a_result_is_kept_where_the_table_looks(inside):
     assert kept.flop["training"] == 5 * kept.flop["step"] > 0
 
 
-def test_views_are_another_row_which_its_command_makes_again(inside, tmp_path):
+def test_views_are_another_row_which_its_commands_make_again(inside, tmp_path):
     """The same run, seen 13 times: another result, which costs as much, beside that of the run."""
-    answer = call("evaluate", "net", "--protocol", "small.json", "--views", "0.5", "--out", tmp_path / "v.json")
-    assert answer.exit_code == 0, answer.output
-    assert "net-views0.5 on protocol small" in answer.stdout
     protocol = protocols.read("small.json")
-    seen = protocols.load(tmp_path / "v.json", protocol)
     once = protocols.load(inside / "runs" / "results" / "small" / "net.json", protocol)
-    assert seen.command == "mlcourse evaluate net --protocol small.json --views 0.5"
-    assert (seen.learner, seen.settings["options"]["views"]) == ("net-views0.5", 0.5)
+    found = {}
+    for file, options in {"v": ["--views", "0.1234567"], "x": ["--views", "0.5", "--symmetries", "8"]}.items():
+        answer = call(
+            "evaluate", "net", "--protocol", "small.json", *options, "--out", tmp_path / "two" / f"{file}.json"
+        )
+        assert answer.exit_code == 0, answer.output
+        found[file] = protocols.load(tmp_path / "two" / f"{file}.json", protocol)
+        assert found[file].command == shlex.join(["mlcourse", "evaluate", "net", "--protocol", "small.json", *options])
+    seen, sides = found.values()
+    assert (seen.learner, seen.title, seen.weights) == ("net", "prototypical networks, views 0.1234567", once.weights)
+    assert sides.title == "prototypical networks, views 0.5, symmetries 8"
     assert seen.made_by == once.made_by
     assert seen.flop["episode"] == pytest.approx(13 * once.flop["episode"], rel=0.05)
+    assert sides.flop["episode"] == pytest.approx(8 * seen.flop["episode"], rel=0.05)
     assert seen.flop["training"] == once.flop["training"]
-    assert seen.right != once.right
-    assert len(protocols.rows(protocol, [once, seen])) == len(protocols.rows(protocol, [once])) + 1
-    again = call("evaluate", "net", "--protocol", "small.json", "--views", "0.5", "--out", tmp_path / "w.json")
-    assert again.exit_code == 0
-    assert (tmp_path / "v.json").read_bytes() == (tmp_path / "w.json").read_bytes()
-    more = ["--views", "0.5", "--symmetries", "8"]
-    assert call("evaluate", "net", "--protocol", "small.json", *more, "--out", tmp_path / "x.json").exit_code == 0
-    all_sides = protocols.load(tmp_path / "x.json", protocol)
-    assert all_sides.command == "mlcourse evaluate net --protocol small.json --views 0.5 --symmetries 8"
-    assert all_sides.flop["episode"] == pytest.approx(8 * seen.flop["episode"], rel=0.05)
-    assert len(protocols.rows(protocol, [once, seen, all_sides])) == len(protocols.rows(protocol, [once])) + 2
+    assert len({one.right for one in (once, seen, sides)}) == 3
+    assert len(protocols.rows(protocol, [once, seen, sides])) == len(protocols.rows(protocol, [once])) + 2
+    # alone they are no plain row of their method
+    alone = call("table", "small.json", "--results", tmp_path / "two", "--format", "markdown").stdout
+    assert [row.method for row in protocols.rows(protocol, [seen]) if not row.run] == ["pixels", "prototypical", "maml"]
+    for title in (seen.title, sides.title):
+        assert f"| {title} |" in alone
+    words = [line[3:-1] for line in alone.splitlines() if line.startswith("- `mlcourse ")]
+    assert words == [f"{once.made_by} --out net", sides.command, seen.command] or words[1:] == [
+        seen.command,
+        sides.command,
+    ]
+
+
+def test_the_command_of_a_result_with_views_makes_its_file_again(inside):
+    path = inside / "runs" / "results" / "small" / "net-views0.1234567-symmetries4.json"
+    command = "mlcourse evaluate net --protocol small.json --views 0.1234567 --symmetries 4"
+    texts = []
+    for _ in range(2):
+        assert call(*shlex.split(command)[1:]).exit_code == 0
+        assert files.read_json(path)["command"] == command
+        texts.append(path.read_bytes())
+        path.unlink()
+    assert texts[0] == texts[1]
+
+
+def test_views_of_a_learner_of_ones_own_are_told_apart(inside, tmp_path):
+    """It has no name of a method and no options: its result tells the views all the same."""
+    own = learners.PrototypicalNetwork(networks.make("conv4", size=28, channels=8, normalisation="running"))
+    learners.save(own, inside / "own")
+    out = ["--protocol", "small.json", "--out", tmp_path / "o.json"]
+    assert call("evaluate", "own", "--views", 0.5, *out).exit_code == 0
+    assert protocols.load(tmp_path / "o.json", protocols.read("small.json")).seen == {"views": 0.5}
+    answer = call("evaluate", "own", "--views", 1.5, *out)
+    assert answer.exit_code == 2
+    assert "another training, or on another protocol (settings" in answer.stderr
 
 
 TRAININGS = {
@@ -247,19 +278,21 @@ BAD = {
     "a seed for pixels": (["evaluate", "pixels", "--protocol", "small.json", "--seed", "3"], "pixels has no weights"),
     "no run": (["evaluate", "nowhere", "--protocol", "small.json"], "there is no folder nowhere"),
     "a place without episodes": (["evaluate", "pixels", "--out", "x.json"], "add --protocol NAME"),
-    "views of nothing": (["evaluate", "net", "--protocol", "small.json", "--views", "0"], "leave --views out"),
-    "views too far": (["evaluate", "net", "--protocol", "small.json", "--views", "4"], "a number from 0 (none) to 3"),
-    "views without a number": (["evaluate", "net", "--views", "nan"], "a number from 0 (none) to 3"),
+    "views of nothing": (["evaluate", "net", "--protocol", "small.json", "--views", "0"], "--views is 0.0: give"),
+    "views too far": (["evaluate", "net", "--protocol", "small.json", "--views", "4"], "--views is 4.0: give"),
+    "views without a number": (["evaluate", "net", "--views", "nan"], "--views is nan: give"),
     "two symmetries": (["evaluate", "net", "--protocol", "small.json", "--symmetries", "2"], "give 4 or 8"),
     "symmetries for MAML": (["evaluate", "untrained-maml", "--episodes", "2", "--symmetries", "4"], "maml is none"),
-    "symmetries for relation": (
-        ["evaluate", "untrained-relation", "--episodes", "2", "--symmetries", "4"],
-        "has weights of its own for each number",
-    ),
-    "symmetries for in-context": (["evaluate", "untrained-incontext", "--symmetries", "4"], "leave it out"),
     "views for pixels": (["evaluate", "pixels", "--protocol", "small.json", "--views", "1"], "and pixels is none"),
-    "views for MAML": (["evaluate", "untrained-maml", "--episodes", "2", "--views", "1"], "untrained-maml is none"),
+    "views for relation": (["evaluate", "untrained-relation", "--episodes", "2", "--views", "1"], "way of its own"),
     "views of scenes": (["evaluate", "every-character", "--views", "1"], "--views is for classification"),
+    "views 0 of scenes": (["evaluate", "every-character", "--views", "0"], "--views is for classification"),
+    "symmetries 0 of scenes": (["evaluate", "every-character", "--symmetries", "0"], "is for classification"),
+    "a way of 0 of scenes": (["evaluate", "every-character", "--way", "0"], "--way is for classification"),
+    "views of white paper": (
+        ["evaluate", "untrained-prototypical", "--dataset", "paper", "--way", "2", "--query", "2", "--views", "1"],
+        "what a view brings in is black, and the edges of paper are not",
+    ),
     "NaN": (["evaluate", "broken", "--protocol", "small.json"], "answers are not finite"),
 }
 
@@ -267,6 +300,15 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_clear_line(case, inside):
     (inside / "empty").mkdir(exist_ok=True)
+    if case == "views of white paper":
+        for name in ("test/a", "test/b", "train/c", "train/d", "val/e", "val/f"):
+            for k in range(4):
+                picture = Image.new("L", (28, 28), 255)
+                picture.putpixel((9 + k, 9), 0)
+                (inside / "paper" / name).mkdir(parents=True, exist_ok=True)
+                picture.save(inside / "paper" / name / f"{k}.png")
+        arguments, _ = BAD[case]
+        assert call(*arguments[:-2], "--episodes", 2).exit_code == 0
     made = protocols.read("small.json")
     damaged = {"one": {"episodes": 1}, "changed": {"digest": "0" * 16}, "alone": {"one_by_one": True}}
     for name, changes in damaged.items():

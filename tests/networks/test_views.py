@@ -8,6 +8,7 @@ from core_helpers import squares
 from mlcourse import learners
 from mlcourse.datasets import distortion
 from mlcourse.errors import CourseError
+from mlcourse.learners.views import with_views
 from mlcourse.networks import make
 from mlcourse.networks.views import Views, maps
 
@@ -93,6 +94,48 @@ def test_a_picture_that_is_not_square_has_no_quarter_turns(images):
 def test_other_symmetries_are_refused(symmetries):
     with pytest.raises(CourseError, match="symmetries is"):
         Views(torch.nn.Flatten(), 1.0, symmetries)
+
+
+OFFERED = {"prototypical", "cosine-prototypical", "matching", "r2d2", "meta-baseline"}
+
+
+@pytest.mark.parametrize("method", learners.METHODS)
+@pytest.mark.parametrize("asked", [{"views": 0.5}, {"symmetries": 4}], ids=["views", "symmetries"])
+def test_each_method_sees_views_or_refuses_in_one_line(images, method, asked):
+    learner = learners.build(method, way=5, size=16, seed=0).eval()
+    if method not in OFFERED:
+        with pytest.raises(CourseError, match="views are for learners that compare") as refused:
+            with_views(learner, method, **asked)
+        assert "\n" not in str(refused.value)
+        return
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    seen = with_views(learner, method, **asked)
+    support, query, labels = images[None, :5], images[None, 5:], torch.arange(5)[None]
+    once, often = learner(support, labels, query), seen(support, labels, query)
+    assert once.shape == often.shape
+    assert not torch.allclose(once, often, rtol=1e-3)
+    assert all(torch.equal(value, learner.state_dict()[name]) for name, value in before.items())
+
+
+def test_an_encoder_that_is_gone_past_is_refused():
+    class Past(learners.PrototypicalNetwork):
+        def encode(self, x):
+            return x.flatten(2)
+
+    with pytest.raises(CourseError, match=r"in a way of its own \(encode"):
+        with_views(Past(make("conv4", size=16, channels=8, normalisation="running")), "mine", views=1.0)
+
+
+def test_a_mean_of_other_embeddings_is_refused():
+    """Numbers that fit the embeddings of training do not fit those of views, be they buffers or parameters."""
+
+    class Centred(learners.PrototypicalNetwork):
+        def __init__(self, network):
+            super().__init__(network)
+            self.register_buffer("centre", torch.zeros(8))
+
+    with pytest.raises(CourseError, match="centre"):
+        with_views(Centred(make("conv4", size=16, channels=8, normalisation="running")), "mine", views=1.0)
 
 
 def test_a_learner_with_views_is_saved_and_comes_back(images, tmp_path):
