@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -146,7 +147,9 @@ def commands(rank: int, world: int, folder: str, ports: list[int]) -> None:
     os.environ |= {name: str(value) for name, value in told.items()}
     for (name, words), port in zip(COMMANDS.items(), ports, strict=True):
         os.environ["MASTER_PORT"] = str(port)
+        stdout = sys.stdout  # the second process is quiet while it trains
         app(["train", *words, "--recipe", "smoke", "--out", f"{folder}/{name}"], standalone_mode=False)
+        sys.stdout = stdout
         assert not dist.is_initialized()
 
 

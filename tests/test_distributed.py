@@ -25,7 +25,7 @@ from distributed_workers import (
 )
 
 from mlcourse import distributed, files, learners
-from mlcourse.commands import app
+from mlcourse.commands import app, training_run
 from mlcourse.episodes import PartOfGenerator, uniform_of_tasks
 from mlcourse.errors import CourseError
 
@@ -78,6 +78,26 @@ def test_every_command_of_vision_trains_in_two_processes(tmp_path, capfd):
         learners.load_run(tmp_path / name)
         lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+@pytest.mark.parametrize(
+    ("world", "tasks", "least", "remedy"),
+    [
+        (3, 16, 1, "start 2 or 4 or 8 or 16 processes"),
+        (2, 1, 1, "start it without torchrun"),
+        (4, 4, 2, "start 2 processes"),
+        (8, 8, 2, "start 2 or 4 processes"),
+    ],
+)
+def test_a_step_that_cannot_be_shared_evenly_names_what_can(world, tasks, least, remedy):
+    with pytest.raises(CourseError, match=remedy):
+        training_run.check_shares(distributed.Processes(0, world), tasks, "scenes", least=least)
+
+
+def test_a_step_that_can_be_shared_is_not_refused():
+    for world, tasks, least in ((1, 1, 1), (2, 4, 2), (4, 4, 1), (1, 5, 1)):
+        together = distributed.Alone() if world == 1 else distributed.Processes(0, world)
+        training_run.check_shares(together, tasks, "scenes", least=least)
 
 
 def free_port() -> int:

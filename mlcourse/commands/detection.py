@@ -69,6 +69,8 @@ def train(
         raise CourseError(f"--absent is {absent}: a detector needs scenes with the target, give less than 1")
     plan = detection.recipe(method, recipe)
     together, place = training_run.begin(device)
+    # correlation holds a scene against the drawings of another one
+    training_run.check_shares(together, plan.tasks, "scenes", least=2 if method == "correlation" else 1)
     about = {"characters_per_scene": characters, "recipe": scenes, "same_picture": same_picture(picture)}
     split = {"protocol": protocol, "root": data_root, "download": download, "skip_damaged": skip_damaged}
     with together.in_turn():  # what the first process fetches or prepares, the others find

@@ -56,11 +56,7 @@ def train(
     check_seed(seed)
     numbers = faces.recipe(method, recipe)
     together, place = training_run.begin(device)
-    if together.world > numbers.tasks:
-        raise CourseError(
-            f"{together.world} processes cannot share a step of {method}, which has {numbers.tasks} of many people: "
-            "start it without torchrun"
-        )
+    training_run.check_shares(together, numbers.tasks, "tasks" if method == "prototypes" else "pictures")
     validation, where = None, {"root": data_root, "skip_damaged": skip_damaged}
     with together.in_turn():  # what the first process prepares, the others find
         learn = people_of(dataset, "train", **where)

@@ -69,6 +69,7 @@ def train(
     plan = segmentation.recipe(method, recipe)
     learner = segmentation.build(method, scenes=scenes, seed=seed)
     together, place = training_run.begin(device)
+    training_run.check_shares(together, plan.tasks, "scenes")
     about = {"characters_per_scene": levels, "recipe": scenes, "shot": shot, "same_picture": same_picture(picture)}
     split = {"protocol": protocol, "root": data_root, "download": download, "skip_damaged": skip_damaged}
     with together.in_turn():  # what the first process fetches or prepares, the others find

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlcourse.commands.data import SKIP_HELP
+from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
     import torch
@@ -37,6 +38,22 @@ def begin(device: str) -> tuple[Alone, torch.device]:
     devices.keep_freed_memory()
     threads.limit()
     return together, place
+
+
+def check_shares(together: Alone, tasks: int, what: str, *, least: int = 1) -> None:
+    """Raise CourseError where several processes cannot share a step of so many tasks (`what`) evenly, `least` for each.
+
+    For commands that cannot give a step more tasks.
+    """
+    if tasks % together.world == 0 and tasks // together.world >= least:
+        return
+    fit = [str(world) for world in range(2, tasks // least + 1) if tasks % world == 0]
+    remedy = f"start {' or '.join(fit)} processes" if fit else "start it without torchrun"
+    each = "one" if least == 1 else str(least)
+    raise CourseError(
+        f"{together.world} processes cannot share the {tasks} {what} of a step evenly, {each} or more for each one: "
+        f"{remedy}"
+    )
 
 
 def by_recipe(
