@@ -489,5 +489,7 @@ def test_no_tested_package_builds_a_grammar_at_each_start():
             r"^([\w.-]+)==(\d+\.\d+)", (places.repository() / "constraints.txt").read_text("utf-8"), re.MULTILINE
         )
     )
+    if not pinned:
+        pytest.skip("no versions are pinned here: a run on the newest ones")
     assert "rfc3987-syntax" not in pinned
-    assert tuple(map(int, pinned.get("jsonschema", "0.0").split("."))) < (4, 25)
+    assert tuple(map(int, pinned["jsonschema"].split("."))) < (4, 25)

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from mlcourse import files
+from mlcourse.errors import CourseError
 
 NAME, TABLE = "glossary.md", "glossary.yaml"
 NEEDED, FIELDS = {"term", "zh", "say"}, {"term", "zh", "say", "symbol", "forms"}
@@ -37,12 +38,27 @@ def pages(folder: Path) -> list[tuple[Path, str]]:
 
 
 def rows(table: Path) -> list[dict]:
-    """The table, sorted by term. Raises ValueError for a row with another field, or without one that it needs."""
-    found = yaml.safe_load(table.read_text(encoding="utf-8"))
+    """The table, sorted by term. Raises CourseError for a file, or a row, that is no such table."""
+    try:
+        found = yaml.safe_load(table.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise CourseError(f"{table} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, list):
+        raise CourseError(f"{table} holds no rows; begin each with a dash: - {{term: way, zh: …, say: …}}")
     for row in found:
-        if not NEEDED <= row.keys() <= FIELDS:
-            raise ValueError(f"{row}: a row has term, zh and say, and may have symbol and forms")
+        _check(row, table)
     return sorted(found, key=lambda row: row["term"].lower())
+
+
+def _check(row: object, table: Path) -> None:
+    if not isinstance(row, dict) or not NEEDED <= row.keys() <= FIELDS:
+        raise CourseError(f"{table}: {row}: a row has term, zh and say, and may have symbol and forms")
+    forms = row.get("forms", [])
+    if not isinstance(forms, list):
+        raise CourseError(f"{table}: {row['term']}: forms is {forms!r}; give a list, in brackets")
+    for text in (*(row[name] for name in row if name != "forms"), *forms):
+        if not isinstance(text, str) or not text or "|" in text or "\n" in text:
+            raise CourseError(f"{table}: {row['term']}: {text!r} stands in no cell of a table; give text in one line")
 
 
 def names(row: dict) -> list[str]:

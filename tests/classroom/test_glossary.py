@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from mlcourse import places
 from mlcourse.classroom import glossary
 from mlcourse.commands import app
+from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS
 
 ROOT = places.repository()
@@ -73,12 +74,30 @@ def test_tidy_writes_both_pages_and_a_check_finds_either_stale(tmp_path, monkeyp
         page.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("row", ["- {term: way, zh: x}", "- {term: way, zh: x, say: Y., note: z}"])
-def test_a_row_has_its_fields_and_no_other(tmp_path, row):
+BAD = {
+    "a row without its sentence": ("- {term: way, zh: x}", "a row has term, zh and say"),
+    "a field too many": ("- {term: way, zh: x, say: Y., note: z}", "a row has term, zh and say"),
+    "no row": ("- way", "a row has term, zh and say"),
+    "nothing": ("", "holds no rows"),
+    "no list": ("a: b", "holds no rows"),
+    "no YAML": ("- {term: [", "is no YAML"),
+    "a number": ("- {term: 5, zh: x, say: Y.}", "5 stands in no cell"),
+    "a word that YAML takes for false": ("- {term: no, zh: x, say: Y.}", "False stands in no cell"),
+    "a text for a list": ("- {term: way, zh: x, say: Y., forms: ways}", "forms is 'ways'"),
+    "another column": ("- {term: way, zh: x, say: a|b}", "'a|b' stands in no cell"),
+    "another line": ('- {term: way, zh: x, say: "a\\nb"}', "stands in no cell"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_table_is_one_clear_line(tmp_path, case):
+    text, said = BAD[case]
     table = tmp_path / "table.yaml"
-    table.write_text(row, encoding="utf-8")
-    with pytest.raises(ValueError, match="a row has term, zh and say"):
+    table.write_text(text, encoding="utf-8")
+    with pytest.raises(CourseError, match=re.escape(said)) as error:
         glossary.rows(table)
+    assert str(table) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_each_term_stands_once_in_one_short_sentence_and_is_used(said, rows):
