@@ -46,6 +46,7 @@ SETTINGS = {
     },
     "html_context": {"default_mode": "auto"},
     "html_math_renderer": "mathml",
+    "smartquotes": False,  # it takes the quotes of code for those of a sentence
     "html_copy_source": False,
     "html_show_sourcelink": False,
     "html_show_sphinx": False,
@@ -125,14 +126,11 @@ def setup(app) -> dict:
 
 
 def with_breaks(page: str) -> str:
-    """A page's HTML whose title may break behind a dot or an underscore: a phone is narrower than a dotted name."""
-
-    def words(text: str) -> str:
-        return re.sub(r"([._])(?=\w)", r"\1<wbr>", text)
+    """A page whose title may break within code, behind a dot or an underscore: a phone is narrower than a name."""
+    names = re.compile(r'(?<=<span class="pre">)[\w.]+(?=</span>)')
 
     def title(found: re.Match) -> str:
-        parts = re.split(r"(<[^>]*>)", found[2])  # every second one is a tag
-        return found[1] + "".join(one if k % 2 else words(one) for k, one in enumerate(parts)) + found[3]
+        return found[1] + names.sub(lambda name: re.sub(r"([._])(?=\w)", r"\1<wbr>", name[0]), found[2]) + found[3]
 
     return TITLE.sub(title, page)
 

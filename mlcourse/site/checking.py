@@ -99,10 +99,12 @@ def faults(folder: Path) -> list[str]:
         found += [f"{name}: {one}" for one in _links(path, page, pages, folder.resolve())]
         found += [f"{name}: {one}" for one in _fetched(path, page)]
     for path in sorted([*folder.rglob("*.css"), *folder.rglob("*.js")]):
-        pattern = IN_STYLE if path.suffix == ".css" else IN_PROGRAM
-        addresses = [match["address"] for match in pattern.finditer(path.read_text(encoding="utf-8", errors="replace"))]
+        styles = path.suffix == ".css"
+        pattern, text = IN_STYLE if styles else IN_PROGRAM, path.read_text(encoding="utf-8", errors="replace")
         name = path.relative_to(folder).as_posix()
-        found += [f"{name}: asks another host: {one}" for one in addresses if OTHER_HOST.match(one)]
+        for one in (match["address"] for match in pattern.finditer(text)):
+            if styles or OTHER_HOST.match(one):
+                found += [f"{name}: {fault}" for fault in _unreached(path, one)]
     return found
 
 
@@ -123,15 +125,17 @@ def _links(path: Path, page: Page, pages: dict[Path, Page], top: Path) -> list[s
 
 def _fetched(path: Path, page: Page) -> list[str]:
     inside = [match["address"] for style in page.styles for match in IN_STYLE.finditer(style)]
-    wrong = []
-    for address in [*page.fetched, *inside]:
-        if address.startswith("data:"):
-            continue
-        if OTHER_HOST.match(address):
-            wrong.append(f"asks another host: {address}")
-        elif not (path.parent / unquote(urlsplit(address).path)).exists():
-            wrong.append(f"asks for {address}, which is not there")
-    return wrong
+    return [fault for address in [*page.fetched, *inside] for fault in _unreached(path, address)]
+
+
+def _unreached(path: Path, address: str) -> list[str]:
+    """What is wrong with an address that a file has a browser fetch: a line, or none."""
+    if address.startswith(("data:", "#")):
+        return []
+    if OTHER_HOST.match(address):
+        return [f"asks another host: {address}"]
+    there = (path.parent / unquote(urlsplit(address).path)).exists()
+    return [] if there else [f"asks for {address}, which is not there"]
 
 
 def weight(path: Path) -> int:

@@ -1,5 +1,6 @@
 """`mlcourse site`: the course as static pages."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ UNUSED = (
     "_sources",
     "vendor",
 )
+FONT = re.compile(r"@font-face\s*\{[^}]*?url\(([^)]*)\)[^}]*\}")
 MADE_BY = ".made-by-mlcourse-site"
 
 
@@ -131,6 +133,15 @@ def check_ours(out: Path) -> None:
         raise CourseError(f"{out} holds files that `mlcourse site` did not make; name another folder")
 
 
+def _leave_out_missing_fonts(folder: Path) -> None:
+    """Of the styles: a browser would ask for the theme's icons, which no page shows (`UNUSED`)."""
+    for path in folder.rglob("*.css"):
+        text = path.read_text(encoding="utf-8")
+        kept = FONT.sub(lambda face, at=path.parent: face[0] if (at / face[1].strip("'\"")).exists() else "", text)
+        if kept != text:
+            path.write_text(kept, encoding="utf-8")
+
+
 def put(made: Path, out: Path) -> None:
     """Put the pages in the place of the last ones. What an earlier call made is gone; what it did not make stays.
 
@@ -142,6 +153,7 @@ def put(made: Path, out: Path) -> None:
     try:
         shutil.copytree(made, fresh, ignore=shutil.ignore_patterns(*UNUSED), dirs_exist_ok=True)
         fresh.chmod(0o755)  # a temporary folder is its owner's alone
+        _leave_out_missing_fonts(fresh)
         names = files_in(fresh)
         others = sorted(files_in(out) - made_before(out) - {MADE_BY}) if out.is_dir() else []
         if both := [name for name in others if name in names]:

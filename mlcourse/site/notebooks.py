@@ -17,6 +17,7 @@ from mlcourse.site.markdown import Links
 FOLDED = ("solution",)  # tags of cells whose code one opens
 FRAME = {"injected-parameters"}  # what a run puts in, and nobody wrote
 ATTACHED = "attachment:"
+NO_GUESS = re.compile(r"^You made no guess\. Measured: ", re.MULTILINE)  # of `teaching.progress`: a page asks nobody
 # prose as a page shows it; "harmful" is what mistune calls the addresses of attachments
 HTML = mistune.create_markdown(renderer=mistune.HTMLRenderer(escape=False, allow_harmful_protocols=True))
 
@@ -91,6 +92,8 @@ def _one_form(output: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
     """An output in the one form that a page shows: HTML with its pictures as files, else text."""
     data = output.get("data")
     if not data:
+        if output.get("name") == "stdout":
+            output.text = NO_GUESS.sub("Measured: ", output.text)
         return output
     page = data.get("text/html")
     if page is None and "image/png" in data:

@@ -78,3 +78,13 @@ def test_the_weight_is_that_of_the_page_and_what_it_loads(pages):
     (pages / "a.woff2").write_bytes(bytes(1000))
     wanted = sum((pages / name).stat().st_size for name in ("a.html", "look.css", "move.js", "a.woff2"))
     assert checking.weight(pages / "a.html") == wanted
+
+
+def test_a_style_that_asks_for_what_is_not_there_is_told(tmp_path):
+    (tmp_path / "index.html").write_text("<p>a</p>")
+    (tmp_path / "here.woff2").write_bytes(b"font")
+    style = "@font-face{{src:url({})}} a {{ background: url(data:image/png;base64,AA) }}"
+    (tmp_path / "a.css").write_text(style.format("here.woff2"))
+    assert checking.faults(tmp_path) == []
+    (tmp_path / "a.css").write_text(style.format("gone/fa.woff2"))
+    assert checking.faults(tmp_path) == ["a.css: asks for gone/fa.woff2, which is not there"]
