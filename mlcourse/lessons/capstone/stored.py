@@ -60,7 +60,8 @@ def title(method: str) -> str:
 class Measured:
     """One row: what was measured of a method. Shares lie in [0, 1]; better: +1 where more is better, −1 where less is.
 
-    ci: the half width of its 95 % interval, or None; source: the file. per_task: the value of each task, where kept.
+    ci: the half width of its 95 % interval, or None; source: the file. per_task, per_seed: the value of each task, and
+    of each training, where they are kept.
     """
 
     method: str
@@ -70,11 +71,18 @@ class Measured:
     source: str
     better: int = 1
     per_task: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    per_seed: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def tied(self, other: Measured) -> bool:
-        """Whether the other cannot be told from this better one: paired where the tasks are kept, else by overlap."""
+        """Whether the other cannot be told from this better one: paired where the tasks are kept, else by overlap.
+
+        Where both were trained several times, other tasks and other trainings must both tell them apart.
+        """
         if self.per_task is not None and other.per_task is not None:
-            return statistics.paired(self.per_task, other.per_task).lower <= 0
+            over = [statistics.paired(self.per_task, other.per_task)]
+            if self.per_seed is not None and other.per_seed is not None:
+                over.append(statistics.paired(self.per_seed, other.per_seed, few=True))
+            return any(one.lower <= 0 for one in over)
         return self.better * (self.value - other.value) <= (self.ci or 0) + (other.ci or 0)
 
     def __str__(self) -> str:
@@ -120,8 +128,9 @@ def shifted(protocol: str, what: str) -> list[Measured]:
     rows = read("honest", "shift.json")["protocols"][protocol]["methods"]
     found = []
     for name, row in rows.items():
-        shares = torch.tensor(row["right"], dtype=torch.float64).mean(0) / row["queries"]
-        found.append(Measured(name, *statistics.mean_interval(shares), what, "honest/shift.json", per_task=shares))
+        right = torch.tensor(row["right"], dtype=torch.float64) / row["queries"]  # [trainings, tasks]
+        kept = {"per_task": right.mean(0), "per_seed": right.mean(1) if len(right) > 1 else None}
+        found.append(Measured(name, *statistics.mean_interval(right.mean(0)), what, "honest/shift.json", **kept))
     return found
 
 
