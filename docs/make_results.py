@@ -262,9 +262,11 @@ picture in brackets): batch normalisation takes its statistics from the training
 training, validation and test are those of Vinyals et al. 2016. With rotations: each quarter turn of a character is a
 class of its own."""
 OTHERS = """A *protocol* is a fixed list of test tasks: [what each one asks](../data/protocols), and how to add a row.
-Some stand in [README](../README.md); here are all others. A trained network was trained for 5-way 1-shot tasks (its
-training tasks may have more classes), also where a test has 20 ways or 5 shots. Guessing is right in one of as many
-cases as a task has ways. Where a table has baselines only, nobody has evaluated a trained network yet."""
+Some stand in [README](../README.md); here are all others. A trained network was trained for 5-way 1-shot tasks (within
+an alphabet: for 20-way ones; its training tasks may have more classes), also where a test has 20 ways or 5 shots. With
+*views* or *symmetries* the same network sees each test picture several times ([README](../README.md), *Several views*).
+Guessing is right in one of as many cases as a task has ways. Where a table has baselines only, nobody has evaluated a
+trained network yet."""
 ABROAD = """The trained networks saw different data (*trained on*): where it differs, the order says nothing of the
 methods."""
 EARLIER = dict.fromkeys(
