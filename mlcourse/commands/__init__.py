@@ -186,7 +186,7 @@ def check_together(command: str | None) -> None:
         raise typer.Exit(2)
     raise CourseError(
         f"mlcourse {command} is for one process, and torchrun started {os.environ.get('WORLD_SIZE', 'several')}: start "
-        f"it without torchrun (several processes are for mlcourse train)"
+        "it without torchrun (several processes are for mlcourse train)"
     )
 
 

@@ -115,7 +115,7 @@ def train(
 
 def evaluate(learner: str, given: dict[str, Any]) -> None:
     """Print the AP50 of a run or of a rival, level by level. given: the options of `mlcourse evaluate`."""
-    from mlcourse import devices, learners, places, threads
+    from mlcourse import learners, places
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.statistics import NoInterval
     from mlcourse.vision import detection, precision
@@ -123,9 +123,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     episodes, seed = EPISODES if given["episodes"] is None else given["episodes"], given["seed"] or 0
     check_positive("episodes", episodes)
     check_seed(seed)
-    place = devices.pick(given["device"])
-    devices.keep_freed_memory()
-    threads.limit()
+    place = training_run.begin_alone(given["device"])
     if Path(learner).is_dir():
         model, about = learners.load_run(learner, device=place)
     else:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlcourse.commands import fitting, methods, on_protocol, say
+from mlcourse.commands import fitting, methods, on_protocol, say, training_run
 from mlcourse.commands.data import DATASET_HELP, SKIP_HELP
 from mlcourse.commands.views import SYMMETRIES_HELP, VIEWS_HELP, asked, check_ground
 from mlcourse.errors import CourseError
@@ -91,7 +91,7 @@ def evaluate(
         more = {"baseline": _baseline(learner), "seed": seed, "device": device, "root": data_root}
         more |= {"download": download, "convert": convert, "out": out, "as_json": as_json, "seen": seen}
         return on_protocol.evaluate(learner, protocol, **more)
-    from mlcourse import devices, evaluation, learners, threads
+    from mlcourse import evaluation, learners
     from mlcourse.commands import data
     from mlcourse.learners.views import with_views
 
@@ -100,9 +100,7 @@ def evaluate(
         if value is not None:
             check_positive(what, value)
     check_seed(seed)
-    place = devices.pick(device)
-    devices.keep_freed_memory()
-    threads.limit()
+    place = training_run.begin_alone(device)
     baseline = _baseline(learner)
     model, about = (None, {}) if baseline else learners.load_run(learner, device=place)
     dataset = _dataset(learner, about) if dataset is None else dataset

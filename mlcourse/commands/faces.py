@@ -87,7 +87,7 @@ def train(
 
 def evaluate(learner: str, given: dict[str, Any]) -> None:
     """Print the error rates of a run or of a baseline on people to test on. given: options of `mlcourse evaluate`."""
-    from mlcourse import devices, learners, threads
+    from mlcourse import learners
     from mlcourse.episodes import check_seed
     from mlcourse.vision import faces
 
@@ -96,9 +96,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
             raise CourseError(f"--{option} says nothing to {TASK}, where all pairs of test people count: leave it out")
     seed, split = given["seed"] or 0, given["split"] or "test"
     check_seed(seed)
-    place = devices.pick(given["device"])
-    devices.keep_freed_memory()
-    threads.limit()
+    place = training_run.begin_alone(given["device"])
     about: dict[str, Any] = {}
     if Path(learner).is_dir():
         model, about = learners.load_run(learner, device=place)

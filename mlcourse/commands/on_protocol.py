@@ -46,15 +46,14 @@ def evaluate(
     baseline: the method of a learner that is no run; its weights are of `seed` (None: 0). seen: of `views.asked`. The
     other options are those of `mlcourse evaluate`.
     """
-    from mlcourse import devices, learners, protocols, threads
+    from mlcourse import learners, protocols
+    from mlcourse.commands.training_run import begin_alone
     from mlcourse.commands.views import check_ground
 
     chosen = protocols.read(protocol)
     if baseline is None and seed is not None:
         raise CourseError(f"--seed is {seed}, but the episodes of protocol {chosen.name} have their own: leave it out")
-    devices.keep_freed_memory()
-    threads.limit()
-    place = devices.pick(device)
+    place = begin_alone(device)
     about: dict[str, Any] = {}
     if baseline:
         channels, size, _ = chosen.images(root=root, download=download).shape

@@ -29,8 +29,8 @@ def search(
     Call it with the same database as often as you like: it goes on, and several processes search together. A trial that
     is worse than the median of the others after as many steps is stopped.
     """
-    from mlcourse import devices, learners, threads, training
-    from mlcourse.commands import data, fitting
+    from mlcourse import learners, training
+    from mlcourse.commands import data, fitting, training_run
     from mlcourse.episodes import EpisodeSampler, check_positive, check_seed
     from mlcourse.errors import CourseError, RanAway
     from mlcourse.meta_optimization import search as searching
@@ -45,9 +45,7 @@ def search(
         raise CourseError(
             f"{method} is trained on images; search for the rates of a method that is trained on episodes"
         )
-    place = devices.pick(device)
-    devices.keep_freed_memory()
-    threads.limit()
+    place = training_run.begin_alone(device)
     fitted = fitting.fit_training(
         lambda split: data.load(dataset, split, root=data_root),
         lambda split: data.counts(dataset, split, root=data_root),

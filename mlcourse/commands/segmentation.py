@@ -109,16 +109,14 @@ def train(
 
 def evaluate(learner: str, given: dict[str, Any]) -> None:
     """Print the IoU of a run or of a baseline, level by level. given: the options of `mlcourse evaluate`."""
-    from mlcourse import devices, evaluation, learners, threads
+    from mlcourse import evaluation, learners
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.vision import segmentation
 
     episodes, seed = given["episodes"] or 1000, given["seed"] or 0
     check_positive("episodes", episodes if given["episodes"] is None else given["episodes"])
     check_seed(seed)
-    place = devices.pick(given["device"])
-    devices.keep_freed_memory()
-    threads.limit()
+    place = training_run.begin_alone(given["device"])
     if Path(learner).is_dir():
         model, about = learners.load_run(learner, device=place)
     else:

@@ -28,16 +28,22 @@ Download = Annotated[bool, typer.Option("--download", help="fetch a missing data
 SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help=SKIP_HELP)]
 
 
+def begin_alone(device: str) -> torch.device:
+    """The device of a command for one process, with memory and threads as a computation wants them."""
+    from mlcourse import devices, threads
+
+    devices.keep_freed_memory()
+    threads.limit()
+    return devices.pick(device)
+
+
 def begin(device: str) -> tuple[Alone, torch.device]:
     """The processes that train together (`torchrun`, or this one alone), and the device of this one of them."""
-    from mlcourse import devices, distributed, threads
+    from mlcourse import distributed
 
     together = distributed.join()
     together.quiet()
-    place = together.place(devices.pick(device))
-    devices.keep_freed_memory()
-    threads.limit()
-    return together, place
+    return together, together.place(begin_alone(device))
 
 
 def check_shares(together: Alone, tasks: int, what: str, *, least: int = 1) -> None:

@@ -67,6 +67,7 @@ SETTINGS = {
     "suppress_warnings": ["config.cache", "ref.python", "mystnb.unknown_mime_type", "misc.highlighting_failure"],
 }
 KNOWN = re.compile(r"document isn't included in any toctree")
+CODE = re.compile(r'(?<=<span class="pre">)[\w.]+(?=</span>)')
 TITLE = re.compile(r"(<h1\b[^>]*>)(.*?)(</h1>)", re.DOTALL)
 
 
@@ -127,10 +128,9 @@ def setup(app) -> dict:
 
 def with_breaks(page: str) -> str:
     """A page whose title may break within code, behind a dot or an underscore: a phone is narrower than a name."""
-    names = re.compile(r'(?<=<span class="pre">)[\w.]+(?=</span>)')
 
     def title(found: re.Match) -> str:
-        return found[1] + names.sub(lambda name: re.sub(r"([._])(?=\w)", r"\1<wbr>", name[0]), found[2]) + found[3]
+        return found[1] + CODE.sub(lambda name: re.sub(r"([._])(?=\w)", r"\1<wbr>", name[0]), found[2]) + found[3]
 
     return TITLE.sub(title, page)
 
