@@ -1,18 +1,23 @@
 """What notebook 07 measures with, and its pictures: the formula is what autograd keeps, the words are what is drawn."""
 
+import ast
 import time
 from functools import partial
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
+from ipywidgets import SelectionSlider
 from picture_helpers import assert_follows
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mlcourse import inner, networks
+from mlcourse import inner, networks, places
 from mlcourse.errors import CourseError
 from mlcourse.lessons.price import costs
 from mlcourse.lessons.price.pictures import Kept, bias, bill, in_words, trade
+from mlcourse.teaching import stacks
 from mlcourse.teaching.widgets import Explorer
 
 COSTS = costs.Costs(step=370_000, phi=30_000, queries=215_000, support=15_000)
@@ -100,15 +105,34 @@ def test_the_words_count_the_squares():
 
 
 def test_in_the_widget():
-    kept = Kept(COSTS)
-    one = Explorer(
-        kept.draw, alt=kept.text, method=list(costs.METHODS), inner_steps=(1, 36, 1, 16), R_or_n=(1, 18, 1, 4)
-    )
+    one = explorer_of_the_notebook()
     before = one.image.value
     one.controls["method"].value = "checkpointed"
     assert one.image.value != before
     assert "cannot be drawn" not in one.image.value
     assert "checkpointed, n = 4, T = 16" in one.image.value
+
+
+def test_a_page_without_a_kernel_holds_what_the_tasks_ask_for():
+    """T = 2 and T = 20, which keeps ten times as much; n = 6 at T = 36; and all methods."""
+    page = stacks.stack_of(explorer_of_the_notebook().controls, small=True)
+    values = {axis.name: set(axis.values) for axis in page.axes}
+    assert values["method"] == set(costs.METHODS)
+    assert {2, 20, 36} <= values["inner_steps"]
+    assert {1, 2, 3, 4, 6, 9, 12, 18} <= values["R_or_n"]
+    assert not any(axis.alone for axis in page.axes)
+
+
+def explorer_of_the_notebook() -> Explorer:
+    """What the notebook's own cell asks for, with other costs."""
+    [source] = [
+        cell.source
+        for cell in nbformat.read(places.notebooks() / "07_the_price_of_unrolling.ipynb", as_version=4).cells
+        if "kept_picture.draw" in cell.source
+    ]
+    call = ast.Expression(ast.parse(source).body[-1].value)
+    names = {"widgets": SimpleNamespace(explore=Explorer), "kept_picture": Kept(COSTS), "METHODS": costs.METHODS}
+    return eval(compile(call, "the notebook's cell", "eval"), names | {"SelectionSlider": SelectionSlider})
 
 
 def test_the_other_pictures_draw_what_they_are_given():
