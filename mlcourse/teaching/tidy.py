@@ -1,7 +1,8 @@
 """Notebooks in one canonical form, so that a diff shows what an author changed.
 
 `tidy_file` formats the code (ruff), keeps the cells' ids, and removes outputs and counts, except in golden cells: those
-tagged `nbval-check-output`. It writes the minutes into the header (`minutes`). `golden` fills golden cells from a fresh
+tagged `nbval-check-output`. It writes the minutes into the header: those of a person (`minutes`), and those of a
+machine, which the last full run measured (`data/results/lessons.json`). `golden` fills golden cells from a fresh
 run. (nbstripout clears the counts of kept cells, on which nbval fails, and renumbers ids.)
 
 Golden outputs are text: pictures and widgets differ from machine to machine, and nbval skips them silently.
@@ -9,7 +10,9 @@ Golden outputs are text: pictures and widgets differ from machine to machine, an
 
 import hashlib
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,9 +22,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from mlcourse import files
+from mlcourse import files, places
 from mlcourse.errors import CourseError
-from mlcourse.teaching import minutes
+from mlcourse.teaching import claims, minutes
 
 GOLDEN_TAG = "nbval-check-output"
 GOLDEN_COUNT = 1  # nbval refuses kept outputs without a count; a running number would change with every cell put before
@@ -29,6 +32,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 KEPT_NOTEBOOK = ("mlcourse",)
 KEPT_CELL = ("tags", "jupyter", "mlcourse", "jp-MarkdownHeadingCollapsed")
 LINE_LENGTH = 92
+MACHINE = re.compile(r"^(\| \*\*Machine\*\* \| )[^;|\n]*(;[^|\n]*?)? *\|$", re.MULTILINE)
 CELL_SECONDS = 120  # a cell of a golden run; without a limit a stalled kernel is waited for for ever
 
 
@@ -127,7 +131,8 @@ def _written(path: Path, notebook: NotebookNode) -> str:
     for cell in notebook.cells:
         _tidy_cell(cell)
     if notebook.cells:
-        notebook.cells[0].source = minutes.with_header(notebook.cells[0].source, *minutes.estimate(notebook))
+        header = minutes.with_header(notebook.cells[0].source, *minutes.estimate(notebook))
+        notebook.cells[0].source = with_measured(header, _measured_seconds(path.stem))
     notebook = _format_code(path, notebook)
     try:
         nbformat.validate(notebook)
@@ -135,6 +140,24 @@ def _written(path: Path, notebook: NotebookNode) -> str:
         raise CourseError(f"{path} is not a valid notebook: {' '.join(str(error).split())[:300]}") from None
     # sorted keys, one space of indent, sources split in lines: what Jupyter writes itself
     return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def with_measured(header: str, seconds: float | None) -> str:
+    """The text of a first cell with the minutes that a machine takes in its row "Machine"; what follows a ";" stays.
+
+    seconds: of a full run; None when there was none, and the row stays as it is.
+    """
+    if seconds is None:
+        return header
+    count = math.ceil(seconds / 60)
+    said = f"{count} minute{'' if count == 1 else 's'} or less at `lesson` (measured on 2 cores)"
+    return MACHINE.sub(lambda row: f"{row[1]}{said}{row[2] or ''} |", header)
+
+
+def _measured_seconds(name: str) -> float | None:
+    """What the last full run of the course's own notebook of this name took."""
+    record = places.data() / claims.RECORD
+    return files.read_json(record).get(name, {}).get("seconds") if record.is_file() else None
 
 
 def _give_ids(notebook: NotebookNode) -> None:

@@ -15,7 +15,7 @@ def test_the_bill_follows_the_controls(lab, record_property):
     opened = lab(places.notebooks() / "07_the_price_of_unrolling.ipynb")
     opened.run_all(seconds=400)
 
-    # sliders inner steps (2, 5, 10, 16, 20, 28, 36), R or n; the method is exact at first
+    # sliders inner steps (2, 5, 10, 16, 20, 26, 36), R or n; the method is exact at first
     steps = Slider(opened.page)
     assert "exact, T = 16" in steps.picture.get_attribute("alt")
     assert "graph alive 16" in steps.picture.get_attribute("alt")
