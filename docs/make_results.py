@@ -114,36 +114,40 @@ def rows(runs: list[dict], seconds: dict[str, float]) -> list[str]:
 
 SUMMARIZED = """\
 Omniglot (handwritten characters), 5-way 1-shot (five characters, one picture of each), {episodes:,} test tasks of
-characters that no training saw: {untrained} without training; trained by the recipe `short`, from {worst} to {best}.
-One second-order MAML step of the package on pictures is {least:.1f} to {most:.1f} times as fast as a loop over the
-tasks in plain PyTorch, on two cores. [All methods, their intervals and settings, and their papers'
+characters that no training saw: {untrained} without training; {count} networks trained by the recipe `short`, from
+{worst} to {best}. One second-order MAML step of the package on pictures is {least:.1f} to {most:.1f} times as fast as
+a loop over the tasks in plain PyTorch, on two cores. [All methods, their intervals and settings, and their papers'
 figures](docs/results.md)
 """
+SUMMARIZED_PROTOCOL = "omniglot-5way-1shot"
 
 
-def summary(results: dict, bench: dict) -> list[str]:
+def summary(bench: dict) -> list[str]:
     """What README says of the results, in five lines."""
-    accuracies = defaultdict(list)
-    for run in results["runs"]:
-        if run["way"] == 5:
-            accuracies[bool(run["steps"]), run["method"], run["normalisation"]].append(run["accuracy"])
-    means = sorted((mean(some), trained, method) for (trained, method, _), some in accuracies.items())
-    trained = [_told(accuracy, method) for accuracy, trained, method in means if trained]
-    untrained = [_told(accuracy, method) for accuracy, trained, method in means if not trained]
+    [measured] = [ran for one, ran in compared() if one.name == SUMMARIZED_PROTOCOL]
+    measured = sorted((row for row in measured if row.run), key=lambda row: row.accuracy)
+    trained = [row for row in measured if row.first.steps]
+    untrained = [row for row in measured if not row.first.steps]
     faster = [
         work["ways"]["side by side"]["tuned allocator"]["times_faster_than_loop"]["median"]
         for work in bench["workloads"].values()
         if work["workload"]["network"] == "conv4"
     ]
-    speed = {"least": min(faster), "most": max(faster)}
-    ends = {"untrained": untrained[-1], "worst": trained[0], "best": trained[-1]}
-    words = SUMMARIZED.format(episodes=results["runs"][0]["episodes"], **ends, **speed)
+    words = SUMMARIZED.format(
+        episodes=protocols.read(SUMMARIZED_PROTOCOL).episodes,
+        untrained=_told(untrained[-1]),
+        count=len(trained),
+        worst=_told(trained[0]),
+        best=_told(trained[-1]),
+        least=min(faster),
+        most=max(faster),
+    )
     return textwrap.wrap(words, 120, break_on_hyphens=False, break_long_words=False)
 
 
-def _told(accuracy: float, method: str) -> str:
+def _told(row: protocols.Row) -> str:
     """A method and its accuracy in words: "98.4 % (prototypical networks)"."""
-    return f"{100 * accuracy:.1f} % ({title(method)})"
+    return f"{100 * row.accuracy:.1f} % ({title(row.method)})"
 
 
 # Meta-Networks are compared with these (data/results/omniglot.json, "paired"): one asks whether what was written for
@@ -321,7 +325,7 @@ def updated(readme: str) -> str:
     shown = [(one, of_it) for one, of_it in compared() if one.name in IN_README]
     note = ["", TABLES, "", *_wrapped(READ)] if shown else []
     shown = [*note, *(line for pair in shown for line in comparison(*pair))]
-    lines = "\n".join([BEGIN, "", *summary(*_sources()), *shown, "", END])
+    lines = "\n".join([BEGIN, "", *summary(_sources()[1]), *shown, "", END])
     return readme[: readme.index(BEGIN)] + lines + readme[readme.index(END) + len(END) :]
 
 
