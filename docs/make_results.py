@@ -123,9 +123,11 @@ SUMMARIZED_PROTOCOL = "omniglot-5way-1shot"
 
 
 def summary(bench: dict) -> list[str]:
-    """What README says of the results, in five lines."""
-    [measured] = [ran for one, ran in compared() if one.name == SUMMARIZED_PROTOCOL]
-    measured = sorted((row for row in measured if row.run), key=lambda row: row.accuracy)
+    """What README says of the results, in five lines; nothing where there is none of the protocol."""
+    measured = [row for one, ran in compared() if one.name == SUMMARIZED_PROTOCOL for row in ran if row.run]
+    if not measured:
+        return []
+    measured.sort(key=lambda row: row.accuracy)
     trained = [row for row in measured if row.first.steps]
     untrained = [row for row in measured if not row.first.steps]
     faster = [

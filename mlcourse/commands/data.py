@@ -19,6 +19,7 @@ DATASET_HELP = (
     "train, val and test folders in it, else by the names of the classes: about 60 % train, 20 % val, 20 % test. It "
     "needs at least 4 classes (8 to validate as well) with 2 pictures each; a smaller class is left out, and named"
 )
+ANY_SIZE = ("omniglot", "caltech101")  # as a folder of one's own; the others have one size, and are converted
 # What it says of --skip-damaged.
 SKIP_HELP = (
     "of a folder of your own: use the pictures that can be read, and list those that cannot. Without it, the first of "
@@ -63,8 +64,9 @@ def load(
     from mlcourse.teaching.pad import strokes
 
     place = {"protocol": protocol, "root": root, "download": download, "rotations": True if turned else None}
-    # Scaled once, from the file to the size that is asked for; glyphs have one size only.
-    size = shape[1] if shape and shape[1] == shape[2] and dataset != "glyphs" else None
+    # Scaled once, from the file to the size that is asked for, where files are read in any size.
+    any_size = dataset in ANY_SIZE or dataset not in (*datasets.NAMES, "mnist")
+    size = shape[1] if shape and shape[1] == shape[2] and any_size else None
     if skip_damaged:
         check_folder(dataset)
         images, left_out = sound_folders.load(places.whole(dataset), split, size=None if drawn else size)

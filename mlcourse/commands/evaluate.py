@@ -96,9 +96,11 @@ def evaluate(
     from mlcourse.learners.views import with_views
 
     split, episodes, seed = split or "test", 1000 if episodes is None else episodes, seed or 0
-    for what, value in (("way", way), ("shot", shot), ("query", query)):
+    for what, value in (("shot", shot), ("query", query)):
         if value is not None:
             check_positive(what, value)
+    if way is not None and way < fitting.LEAST:
+        raise CourseError(f"--way is {way}, but a task needs {fitting.LEAST} classes or more")
     check_seed(seed)
     place = training_run.begin_alone(device)
     baseline = _baseline(learner)
@@ -128,7 +130,7 @@ def evaluate(
         )
     fit = fitting.Fit()
     images = fit.large_enough(images, shot)
-    fit.said += _seen(learner, about, dataset, images)
+    fit.said += _seen(learner, about, {"dataset": dataset, "split": split, "protocol": protocol}, images, data_root)
     way = fit.classes(images, fitting.Wish("way", "--way", way, about.get("way") or fitting.DEFAULT_WAY))
     wish = fitting.Wish("queries", "--query", query, about.get("query") or fitting.DEFAULT_QUERY)
     sampler = EpisodeSampler(images, way, shot, fit.queries(images, shot, wish), device=place)
@@ -170,7 +172,8 @@ def _baseline(learner: str) -> str | None:
 
     if learner in METHODS and not METHODS[learner].recipes and not Path(learner).is_dir():
         return learner
-    return learner.removeprefix("untrained-") if learner.startswith("untrained-") else None
+    untrained = learner.startswith("untrained-") and not Path(learner).is_dir()
+    return learner.removeprefix("untrained-") if untrained else None
 
 
 def _check_way(learner, model, way: int) -> None:
@@ -197,32 +200,51 @@ def _check_inner_steps(learner, model, inner_steps: int | None) -> None:
         raise CourseError(f"--inner-steps is {inner_steps}, but {learner} has no inner steps: leave it out")
 
 
-def _seen(learner, about, dataset, images) -> list[str]:
-    """A line where classes for a test have the names of classes that the run was trained on.
+def _seen(learner: str, about: dict, asked: dict, images, root: Path | None) -> list[str]:
+    """A line for classes that the run, or the run that it began with, was trained on, or that have their names.
 
-    Raises CourseError where that is in the same folder: with few classes, one more or less moves others between splits.
+    asked: the data set, split and protocol of `images`. Raises CourseError where classes for a test are those of the
+    training: of another protocol, or of the same folder, where with few classes one more or less moves others between
+    splits.
     """
     from mlcourse.commands import data
     from mlcourse.datasets.images import upright
+    from mlcourse.protocols import unseen
 
-    told = about.get("classes")
-    if images.split not in ("val", "test") or not isinstance(told, dict):
-        return []
-    earlier = {"test": ("train", "val"), "val": ("train",)}[images.split]
-    known = {upright(name) for part in earlier for name in told.get(part) or ()}
-    both = [name for name in images.names if name in known]
-    if not both:
-        return []
-    words = (
-        f"{len(both)} of the {images.classes} {images.split} classes of {images.name}, such as {both[0]!r}, are among "
-        f"those that {learner} was trained or validated on"
-    )
-    if data.lasting_name(dataset) == about.get("dataset"):
-        raise CourseError(
-            f"{words} (were class folders added or removed since then?), so they are not unseen: bring the folder back "
-            "to what it was, or train again"
+    dataset = data.lasting_name(asked["dataset"])
+    earlier = {"test": ("train", "val"), "val": ("train",)}.get(asked["split"])
+    lines = []
+    for one in unseen.trainings(about):
+        same = unseen.same_data(one, dataset)
+        if not same and (earlier is None or not isinstance(one.get("classes"), dict)):
+            continue
+        known = unseen.seen_classes(one, earlier or ("train", "val"), root)
+        both = [name for name in images.names if upright(name) in known]
+        if not both:
+            continue
+        run = learner if one is about else f"the run that {learner} began with"
+        words = (
+            f"{len(both)} of the {images.classes} {images.split} classes of {images.name}, such as {both[0]!r}, are "
+            f"among those that {run} was trained or validated on"
         )
-    return [f"{words}: if they are the same, this is no figure of unseen classes"]
+        if earlier is None:
+            lines.append(f"{words}: this is no figure of unseen classes")
+        elif not same:
+            lines.append(f"{words}: if they are the same, this is no figure of unseen classes")
+        else:
+            raise CourseError(f"{words}{_remedy(one, asked['protocol'])}")
+    return lines
+
+
+def _remedy(training: dict, protocol: str | None) -> str:
+    """The end of the line that says that classes are not unseen."""
+    mine = training.get("protocol")
+    if protocol != mine:
+        return f", so they are not unseen: its classes for a test are those of --protocol {mine}; or train another run"
+    return (
+        " (were class folders added or removed since then?), so they are not unseen: bring the folder back to what it "
+        "was, or train again"
+    )
 
 
 def _dataset(learner, about) -> str:

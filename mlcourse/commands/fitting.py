@@ -174,6 +174,12 @@ def _way(fit: Fit, train: ClassImages, test: list[int], asked: int | None, shot:
     if asked is not None:
         if asked < LEAST:
             raise CourseError(f"--way is {asked}, but a task needs {LEAST} classes or more")
+        most = max(train.classes, large)
+        if asked > most:
+            raise CourseError(
+                f"--way is {asked}, but the test split of {train.name} has {large}, and {split_of(train)} has "
+                f"{train.classes} classes: use --way {most} or less"
+            )
         return asked
     why = f"the test split of {train.name} has {large} classes"
     return fit.at_most(Wish("way", "--way", None, DEFAULT_WAY), large, why) if test else DEFAULT_WAY

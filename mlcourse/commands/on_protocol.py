@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, printable
 
 LISTS = ("vinyals", "lake")  # splits of omniglot, which `--protocol` names, too
 
@@ -66,6 +66,8 @@ def evaluate(
     else:
         model, about = learners.load_run(learner, device=place)
         name = Path(learner).resolve().name
+        if printable(name) != name or not name.strip():
+            raise CourseError(f"the run's folder is named {name!r}, which no table can show: rename it, then evaluate")
     method = learner if baseline else None
     if seen:
         check_ground(chosen.images(root=root, download=download), seen)

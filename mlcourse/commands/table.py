@@ -61,6 +61,8 @@ def table(
     chosen = protocols.read(protocol)
     found = protocols.rows(chosen, protocols.stored(chosen, *([results] if results else [])))
     shown = protocols.pairs(found) if pairs else found
+    if not found:
+        raise CourseError(f"no result of protocol {chosen.name} yet: mlcourse evaluate DIR --protocol {protocol}")
     told = pair_cells if pairs else cells
     words = PAIRS_SAY.format(clusters=chosen.clusters, count=len(shown)) if pairs else ROWS_SAY
     if form == "json":

@@ -81,9 +81,10 @@ def train(
 ) -> None:
     """Train METHOD, from random weights or from a run (--start); the best step on validation classes is kept."""
     from mlcourse import datasets, devices, learners, training
-    from mlcourse.commands import data
+    from mlcourse.commands import data, views
     from mlcourse.datasets.distortion import check_strength
     from mlcourse.episodes import EpisodeSampler, WithinGroups, check_positive, check_seed
+    from mlcourse.protocols import unseen
 
     wanted = {"way": way, "shot": shot, "query": query, "train-way": train_way, "steps": steps, "tasks": tasks}
     for what, value in (wanted | {"accumulate": accumulate}).items():
@@ -124,6 +125,10 @@ def train(
         )
     for line in fitted.said:
         print(line)
+    if distort:
+        views.check_black_ground(fitted.train, "--distort", "a distortion")
+    if within_groups:
+        _check_groups(fitted.train)
     way = fitted.way
     has = learners.options_of(method, network)
     options = {name: value for name, value in plan.options.items() if name in has}  # a recipe's are of Conv-4
@@ -137,8 +142,11 @@ def train(
         options["classes"] = fitted.train.classes
     channels, size, _ = fitted.train.shape
     learner = learners.build(method, way=way, in_channels=channels, size=size, seed=seed, network=network, **options)
+    began_with: list[dict] = []
     if start is not None:
-        learners.load_body(learner, start)
+        body, told = learners.load_run(start)
+        learners.load_body(learner, body)
+        began_with = unseen.as_beginning(told)
     learner = learner.to(place)
     sampler = WithinGroups if within_groups else EpisodeSampler
     episodes = (
@@ -169,6 +177,7 @@ def train(
         settings |= {} if of_images else {"train_query": fitted.train_query}
     else:  # so that a table tells neither FLOP nor a command: those of the run that it began with would be missing
         settings["recipe"] = recipe
+        settings[unseen.BEGAN_WITH] = began_with
     if dataset not in datasets.NAMES:  # a folder may get more classes, or lose some, and then others move
         settings["classes"] = {"train": list(fitted.train.names), "val": list(fitted.val.names) if validation else []}
     if validation is not None and fitted.validation_way != way:
@@ -220,6 +229,17 @@ def _check_turned(dataset: str, protocol: str | None, within_groups: bool) -> No
         raise CourseError(
             "--turned and --within-groups: in a folder each class is a group, so a task would ask which turn of one "
             "class a picture shows; leave one of them out"
+        )
+
+
+def _check_groups(images) -> None:
+    """Raise CourseError where each group is one class (its turns count as one), so that no task can be within it."""
+    from mlcourse.datasets.images import upright
+
+    if len(set(images.groups)) == len(set(map(upright, images.names))):
+        raise CourseError(
+            f"--within-groups takes the classes of a task from one group, such as one alphabet, but in {images.name} "
+            "each class is a group of its own: leave it out"
         )
 
 

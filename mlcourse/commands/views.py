@@ -37,14 +37,21 @@ def asked(views: float | None, symmetries: int | None) -> dict[str, float]:
 
 def check_ground(images: ClassImages, seen: dict[str, float]) -> None:
     """Raise CourseError where views would bring in black from outside, and the pictures' edges are not black."""
-    if "views" not in seen:
-        return
+    if "views" in seen:
+        check_black_ground(images, "--views", "a view")
+
+
+def check_black_ground(images: ClassImages, option: str, what: str) -> None:
+    """Raise CourseError where a distortion would bring in black from outside, and the pictures' edges are not black.
+
+    option, what: what asks for it, and what brings it in, as the message says them.
+    """
     some = images.images[:: max(1, len(images.images) // 1000)]
     bright = max(
         float(edge.float().mean()) for edge in (some[..., 0], some[..., -1], some[..., 0, :], some[..., -1, :])
     )
     if bright > 255 / 4:
         raise CourseError(
-            f"--views is for characters, bright on black: what a view brings in is black, and the edges of "
+            f"{option} is for characters, bright on black: what {what} brings in is black, and the edges of "
             f"{images.name} are not (mean {bright:.0f} of 255): leave it out"
         )

@@ -4,6 +4,7 @@ protocol.py      a file that fixes the episodes of a comparison, with digests of
 embedded.py      learners that compare: every picture is embedded once
 flop.py          how much a learner computes
 results.py       a learner on a protocol: what it got right in each episode, and how sure it was
+unseen.py        which classes a run has seen, and the run that it began with
 typed.py         files that people may have changed: each field is held against its type
 result_files.py  the files of results, believed as far as they agree with themselves
 comparison.py    rows, ranks with ties, pairs

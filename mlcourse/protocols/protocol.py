@@ -20,7 +20,7 @@ import torch
 from mlcourse import datasets, evaluation, places
 from mlcourse.datasets import ClassImages
 from mlcourse.episodes import EpisodeSampler, WithinGroups, check_positive, check_seed
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, printable
 from mlcourse.learners import METHODS
 from mlcourse.protocols import typed
 
@@ -203,11 +203,14 @@ def _check_fields(protocol: Protocol) -> None:
         protocol.calibrate_on["split"],
     ):
         raise CourseError("calibrate_on names dataset, lists and split; mend it")
-    if not protocol.name.strip() or protocol.name != Path(protocol.name).name:
+    plain = printable(protocol.name) == protocol.name and protocol.name not in ("", ".", "..")
+    if not (plain and protocol.name.strip() and protocol.name == Path(protocol.name).name):
         raise CourseError(f"name is {protocol.name!r}; give one that a file can have")
     for name in ("dataset", "split", "clusters", "what"):
         if not getattr(protocol, name).strip():
             raise CourseError(f"{name} is empty; mend it")
+        if printable(getattr(protocol, name)) != getattr(protocol, name):
+            raise CourseError(f"{name} is {getattr(protocol, name)!r}, which is no line of text; mend it")
     unknown = [row for row in protocol.rows if row.removeprefix(UNTRAINED) not in METHODS]
     if unknown:
         raise CourseError(f"rows has {unknown[0]!r}, which is no method; give names out of {', '.join(METHODS)}")

@@ -29,6 +29,7 @@ from mlcourse.learners.building import DEFAULT_NETWORK, most_ways, shape_of
 from mlcourse.learners.views import with_views
 from mlcourse.protocols import embedded, flop
 from mlcourse.protocols.protocol import UNTRAINED, Protocol, content_digest, without_pictures
+from mlcourse.protocols.unseen import same_data, seen_classes, trainings
 
 VALIDATION_EPISODES = 200
 WHEN = ("before", "after")  # the temperature
@@ -381,11 +382,11 @@ def check_unseen(
     protocol: Protocol, images: ClassImages, about: dict[str, Any], name: str, root: Path | str | None
 ) -> None:
     """Raise CourseError where a class that is tested was trained on, or the run was chosen on it."""
-    if about.get("dataset") != protocol.dataset:
-        return
-    seen = datasets.counts(protocol.dataset, "trainval", protocol=about.get("protocol"), root=root)
-    tested = frozenset(map(upright, images.names))
-    both = sorted(tested & {upright(one) for one in seen})
+    tested, seen = frozenset(map(upright, images.names)), set()
+    for one in trainings(about):
+        if same_data(one, protocol.dataset):
+            seen |= seen_classes(one, ("train", "val"), root)
+    both = sorted(tested & seen)
     if both:
         lists = (
             f" with --protocol {protocol.lists}" if protocol.lists and protocol.split == "test" else " on other data"

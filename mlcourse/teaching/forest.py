@@ -44,9 +44,10 @@ def forest(lines: Sequence[Line], *, title: str, clusters: str) -> Figure:
         value, lower, upper = (100 * end for end in line.over_episodes)
         axes.plot([lower, upper], [height, height], **OVER_EPISODES, zorder=2)
         axes.plot([value], [height], "o", color="white", markeredgecolor=figures.COLOURS[0], markersize=4, zorder=3)
-    axes.set_yticks(range(len(lines)), [_label(line) for line in reversed(lines)])
+    axes.set_yticks(range(len(lines)), [_label(line) for line in reversed(lines)], parse_math=False)
     axes.set_ylim(-0.6, len(lines) - 0.4)
-    axes.set(title=title, xlabel="accuracy (%), 95 % intervals")
+    axes.set_title(title, parse_math=False)  # a name may hold a dollar
+    axes.set(xlabel="accuracy (%), 95 % intervals")
     axes.plot([], [], **OVER_EPISODES, label="over episodes")
     axes.plot([], [], **OVER_DATA, label=f"over {clusters}")
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")

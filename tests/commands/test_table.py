@@ -5,8 +5,10 @@ import io
 import json
 import os
 import shlex
+import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -293,6 +295,32 @@ BAD = {
     ),
     "NaN": (["evaluate", "broken", "--protocol", "small.json"], "answers are not finite"),
 }
+
+
+def test_a_protocol_without_rows_and_results_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write_json("bare.json", small(name="bare", rows=()).as_json())
+    for form in ("text", "csv", "markdown", "json"):
+        answer = call("table", "bare.json", "--format", form)
+        assert answer.exit_code == 2
+        assert "no result of protocol bare yet: mlcourse evaluate DIR --protocol bare.json" in answer.stderr
+
+
+def test_a_folder_whose_name_no_table_can_show_is_refused_before_the_work(inside):
+    shutil.copytree("net", "n\tet")
+    answer = call("evaluate", "n\tet", "--protocol", "small.json", "--out", "odd/n.json")
+    assert answer.exit_code == 2
+    assert r"named 'n\tet', which no table can show: rename it" in answer.stderr
+    assert not Path("odd").exists()
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write_json("lr.json", small(name=r"lr$\frac$", rows=("pixels",)).as_json())
+    assert call("evaluate", "pixels", "--protocol", "lr.json").exit_code == 0
+    answer = call("table", "lr.json", "--plot", "f.svg")
+    assert answer.exit_code == 0, answer.output
+    assert r"lr$\frac$" in Path("f.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -15,7 +15,7 @@ from warm import command
 import mlcourse
 from mlcourse import datasets, files
 from mlcourse.commands import app, data
-from mlcourse.datasets import glyphs
+from mlcourse.datasets import ClassImages, glyphs
 from mlcourse.datasets.images import upright
 from mlcourse.teaching.pad import strokes
 
@@ -188,6 +188,11 @@ BAD = {
     "more ways than classes": (
         ["train", "prototypical", "--train-way", "9999"],
         "--train-way is 9999, but the train split",
+    ),
+    "one class per task in evaluation": (["evaluate", "pixels", "--way", "1"], "--way is 1, but a task needs 2"),
+    "more ways than any split has": (
+        ["train", "prototypical", "--recipe", "smoke", "--way", "100000"],
+        "--way is 100000, but the test split of glyphs has",
     ),
     "more ways than test classes": (["evaluate", "pixels", "--way", "9999"], "--way is 9999, but the test split"),
     "more shots than pictures": (["train", "prototypical", "--shot", "20"], "use --shot 19 or less"),
@@ -567,6 +572,94 @@ def test_a_class_that_was_trained_on_is_not_unseen_when_the_folder_has_changed(t
     code, _, err = in_this_process(capsys, "train", "prototypical", "--dataset", folder, "--recipe", "smoke",
                                    "--steps", 1, "--out", run, "--resume", *turned)  # fmt: skip
     assert (code, "of another run" in err[-1]) == (2, True), err
+
+
+SMALL = ("--recipe", "smoke", "--steps", 1)
+
+
+def test_classes_of_the_run_that_a_run_began_with_are_not_unseen(tmp_path, capsys):
+    """Training on other data hides nothing: what the start saw, the run has seen; so for the start of the start."""
+    earlier, later = photos(tmp_path / "earlier", 6, 4), photos(tmp_path / "later", 6, 4, name="tree")
+    start = []
+    for number, folder in enumerate([earlier, later, later]):
+        run = tmp_path / f"run{number}"
+        words = ["train", "prototypical", "--dataset", folder, *SMALL, *start, "--out", run]
+        code, _, err = in_this_process(capsys, *words)
+        assert code == 0, err
+        start = ["--start", run]
+    seen = set(datasets.counts(earlier, "train"))
+    for number in (1, 2):
+        ask = ["evaluate", tmp_path / f"run{number}", "--dataset", earlier, "--episodes", 2]
+        code, _, err = in_this_process(capsys, *ask)
+        assert (code, any("began with" in line for line in err)) == (0, False), err
+        for split in ("train", "all"):
+            code, _, err = in_this_process(capsys, *ask, "--split", split)
+            assert code == 0
+            assert any(
+                f"4 of the {4 if split == 'train' else 6} {split} classes of earlier" in line
+                and f"the run that {tmp_path / f'run{number}'} began with was trained" in line
+                and line.endswith("this is no figure of unseen classes")
+                for line in err
+            ), err
+    shutil.rmtree(earlier / next(iter(datasets.counts(earlier, "test"))))  # now a class of train must help out
+    assert seen & set(datasets.counts(earlier, "test"))
+    code, _, err = in_this_process(capsys, *ask)
+    assert (code, "so they are not unseen" in err[-1]) == (2, True), err
+
+
+@pytest.mark.skipif(not os.environ.get("MLCOURSE_DATA"), reason="needs a local copy of Omniglot")
+def test_test_classes_of_another_list_of_omniglot_are_not_unseen(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert in_this_process(capsys, "train", "prototypical", "--dataset", "omniglot", *SMALL, "--out", run)[0] == 0
+    assert in_this_process(capsys, "evaluate", run, "--episodes", 2)[0] == 0
+    code, _, err = in_this_process(capsys, "evaluate", run, "--protocol", "lake", "--episodes", 2)
+    assert code == 2
+    assert "236 of the 659 test classes of omniglot, such as" in err[-1]
+    assert "its classes for a test are those of --protocol vinyals" in err[-1]
+
+
+def test_a_run_in_a_folder_that_is_named_as_a_baseline_is_evaluated(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert in_this_process(capsys, "train", "prototypical", *SMALL, "--out", "untrained-maml")[0] == 0
+    _, out, _ = in_this_process(capsys, "evaluate", "untrained-maml", "--episodes", 2, "--json")
+    assert json.loads(out[-1])["trained"]["dataset"] == "glyphs"
+    shutil.rmtree("untrained-maml")
+    _, out, _ = in_this_process(capsys, "evaluate", "untrained-maml", "--episodes", 2, "--json")
+    assert json.loads(out[-1])["trained"] == {}
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        (("--within-groups",), "each class is a group of its own: leave it out"),
+        (("--distort", "1"), "--distort is for characters, bright on black: what a distortion brings in is black"),
+    ],
+)
+def test_options_for_characters_are_refused_for_photos(option, named, tmp_path, capsys):
+    folder = photos(tmp_path / "mine", 8, 4)
+    words = ["train", "prototypical", "--dataset", folder, *SMALL, *option, "--out", tmp_path / "run"]
+    code, _, err = in_this_process(capsys, *words)
+    assert (code, named in err[-1]) == (2, True), err
+    assert not (tmp_path / "run").exists()
+
+
+def test_digits_of_one_size_are_converted_to_that_of_a_run(tmp_path, capsys, monkeypatch):
+    """The size of the files is no option where there is one only: they are converted after they were read."""
+    folder, run = photos(tmp_path / "mine", 6, 4, size=40), tmp_path / "run"
+    assert in_this_process(capsys, "train", "prototypical", "--dataset", folder, *SMALL, "--out", run)[0] == 0
+    for name in ("glyphs", "mnist"):
+        asked = {}
+        monkeypatch.setattr(datasets, "load", lambda *_, size, asked=asked, **__: asked.update(size=size) or some())
+        code, _, err = in_this_process(capsys, "evaluate", run, "--dataset", name, "--convert", "--episodes", 2)
+        assert code == 0, err
+        assert asked == {"size": None}
+
+
+def some():
+    """Six classes of twenty pictures of 28 pixels."""
+    names = tuple(f"class {k}" for k in range(6))
+    pictures = torch.zeros(120, 1, 28, 28, dtype=torch.uint8)
+    return ClassImages(pictures, torch.full((6,), 20), names, names, name="digits", split="test")
 
 
 def test_a_run_that_does_not_tell_its_classes_goes_on_and_is_evaluated(tmp_path, capsys):

@@ -223,7 +223,8 @@ def test_the_table_of_mixed_precision_is_what_happens(method, options):
     allowed = getattr(learner, "mixed_precision", True)
     assert works(method, **options) == allowed
     if not options:
-        assert table()[method] == allowed
+        row = f"| `{method}` | {'works' if allowed else 'refuses'} |"
+        assert table().get(method) == allowed, f"the table of {README.name} in learners needs the row {row}"
     settings = {"steps": 1, "tasks": 2, "precision": "bfloat16", "progress": False}
     sampler = EpisodeSampler(learners_data(), 5, 2, 5)
     if allowed:

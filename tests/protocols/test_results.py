@@ -12,7 +12,7 @@ from mlcourse import datasets, learners, protocols, statistics
 from mlcourse.datasets.images import upright
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import compare, evaluate
-from mlcourse.protocols import results
+from mlcourse.protocols import results, unseen
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,12 @@ class Values(learners.PixelNeighbours):
         (Broken, {}, {}, "answers are not finite"),
         (Values, {}, {}, "has to give logits"),
         (lambda: prototypical(), {"dataset": "glyphs"}, {"split": "val"}, "was trained or chosen on"),
+        (
+            lambda: prototypical(),
+            {"dataset": "omniglot", "protocol": "vinyals", "began_with": [{"dataset": "glyphs"}]},
+            {"split": "val"},
+            "was trained or chosen on",
+        ),
         (lambda: learners.build("prototypical", way=5, size=32, channels=8), {}, {}, "add --convert"),
         (lambda: learners.build("maml", way=3, channels=8), {}, {}, "tells 3 apart at most"),
         (lambda: learners.build("incontext", way=5, channels=8, most_ways=4), {}, {}, "tells 4 apart at most"),
@@ -159,6 +165,27 @@ def test_learners_that_do_not_fit_are_one_line(make, about, changes, named):
     with pytest.raises(CourseError) as error:
         protocols.evaluate(protocol, make(), name="mine", about=about)
     assert named in str(error.value)
+
+
+def test_a_folder_is_the_same_data_however_its_path_is_written(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = {"dataset": str(tmp_path / "photos")}
+    assert unseen.same_data(run, "photos")
+    assert unseen.same_data(run, "./there/../photos")
+    assert not unseen.same_data(run, "glyphs")
+    assert not unseen.same_data({}, "photos")
+    (tmp_path / "omniglot").mkdir()
+    assert not unseen.same_data({"dataset": "omniglot"}, str(tmp_path / "omniglot"))
+
+
+def test_what_a_run_began_with_and_what_that_began_with_are_kept():
+    first = {"dataset": "glyphs", "protocol": None, "way": 5}
+    second = {"dataset": "/x", "classes": {"train": ["a"], "val": []}, "began_with": unseen.as_beginning(first)}
+    kept = unseen.as_beginning(second)
+    assert kept == [{"dataset": "/x", "classes": {"train": ["a"], "val": []}}, {"dataset": "glyphs"}]
+    assert unseen.seen_classes(kept[0], ("train", "val")) == {"a"}
+    assert unseen.seen_classes(kept[1], ("train",)) == {*map(upright, datasets.counts("glyphs", "train"))}
 
 
 def test_what_the_temperature_is_fitted_on_is_looked_at_before_the_work(monkeypatch):

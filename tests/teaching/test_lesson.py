@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mlcourse import memory
+from mlcourse import datasets, memory
 from mlcourse.errors import CourseError
 from mlcourse.teaching import lesson
 
@@ -148,7 +148,8 @@ def test_data_that_a_notebook_cannot_work_with_is_refused_at_its_start(changes, 
 
 def test_start_says_which_data_is_taken(capsys):
     start()
-    assert "data glyphs (taken: glyphs, omniglot, caltech101 or a folder of class folders)" in capsys.readouterr().out
+    names = ", ".join(datasets.NAMES)
+    assert f"data glyphs (taken: {names} or a folder of class folders)" in capsys.readouterr().out
     start(takes=("glyphs",))
     assert "data glyphs (taken: glyphs)" in capsys.readouterr().out
 
