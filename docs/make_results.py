@@ -114,7 +114,7 @@ def rows(runs: list[dict], seconds: dict[str, float]) -> list[str]:
 
 SUMMARIZED = """\
 Omniglot (handwritten characters), 5-way 1-shot (five characters, one picture of each), {episodes:,} test tasks of
-characters that no training saw: {untrained} without training; {count} networks trained by the recipe `short`, from
+characters that no training saw: {untrained} without training; trained by the recipe `short`, from
 {worst} to {best}. One second-order MAML step of the package on pictures is {least:.1f} to {most:.1f} times as fast as
 a loop over the tasks in plain PyTorch, on two cores. [All methods, their intervals and settings, and their papers'
 figures](docs/results.md)
@@ -138,7 +138,6 @@ def summary(bench: dict) -> list[str]:
     words = SUMMARIZED.format(
         episodes=protocols.read(SUMMARIZED_PROTOCOL).episodes,
         untrained=_told(untrained[-1]),
-        count=len(trained),
         worst=_told(trained[0]),
         best=_told(trained[-1]),
         least=min(faster),
@@ -264,8 +263,8 @@ says how far the accuracy may lie from that of other tasks of the same test imag
 scripts, alphabets or classes (the plot says which). A method shares the rank of the first one above it where the
 difference of these two, on the same tasks, has a 95 % interval over episodes that holds 0: on other data the order may
 be another one. Normalisation (in a plot in brackets): batch normalisation takes its statistics from the training
-(running), from the support images (support), or there is no network (none). Inductive: each query is answered alone.
-Vinyals split: the characters for training, validation and test are those of Vinyals et al. 2016. With rotations: each
+(running), from the support images (support), or from all images at hand, queries too (batch); or there is no network
+(none). Inductive: each query is answered alone. Transductive: the queries of a task influence each other. Vinyals split: the characters for training, validation and test are those of Vinyals et al. 2016. With rotations: each
 quarter turn of a character is a class of its own."""
 OTHERS = """A *protocol* is a fixed list of test tasks: [what each one asks](../data/protocols), and how to add a row.
 Some stand in [README](../README.md); here are all others. A trained network was trained for 5-way 1-shot tasks (within
