@@ -125,11 +125,12 @@ SUMMARIZED_PROTOCOL = "omniglot-5way-1shot"
 def summary(bench: dict) -> list[str]:
     """What README says of the results, in five lines; nothing where there is none of the protocol."""
     measured = [row for one, ran in compared() if one.name == SUMMARIZED_PROTOCOL for row in ran if row.run]
-    if not measured:
-        return []
     measured.sort(key=lambda row: row.accuracy)
-    trained = [row for row in measured if row.first.steps]
+    short = [row for row in measured if row.first.budget == "short" and not row.first.settings.get("distort")]
+    trained = [row for row in short if not (row.first.seen or row.first.transductive)]
     untrained = [row for row in measured if not row.first.steps]
+    if not (trained and untrained):
+        return []
     faster = [
         work["ways"]["side by side"]["tuned allocator"]["times_faster_than_loop"]["median"]
         for work in bench["workloads"].values()
@@ -260,23 +261,24 @@ def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
 
 READ = """A row with one training (*seeds*: 1) ranks a network, not a method (notebook 12 shows why). *Over episodes*
 says how far the accuracy may lie from that of other tasks of the same test images, *over the data* from that of other
-scripts, alphabets or classes (the plot says which). A method shares the rank of the first one above it where the
+scripts, alphabets or classes (the plot says which). A method shares the rank of the best one of that rank where the
 difference of these two, on the same tasks, has a 95 % interval over episodes that holds 0: on other data the order may
 be another one. Normalisation (in a plot in brackets): batch normalisation takes its statistics from the training
 (running), from the support images (support), or from all images at hand, queries too (batch); or there is no network
-(none). Inductive: each query is answered alone. Transductive: the queries of a task influence each other. Vinyals split: the characters for training, validation and test are those of Vinyals et al. 2016. With rotations: each
-quarter turn of a character is a class of its own."""
+(none). Inductive: each query is answered alone. Transductive: the queries of a task influence each other, so there is
+more to go by. Vinyals split: the characters for training, validation and test are those of Vinyals et al. 2016. With
+rotations: each quarter turn of a character is a class of its own."""
 OTHERS = """A *protocol* is a fixed list of test tasks: [what each one asks](../data/protocols), and how to add a row.
 Some stand in [README](../README.md); here are all others. A trained network was trained for 5-way 1-shot tasks (within
 an alphabet: for 20-way ones; its training tasks may have more classes), also where a test has 20 ways or 5 shots. With
 *views* or *symmetries* the same network sees each test picture several times ([README](../README.md), *Several views*).
 Guessing is right in one of as many cases as a task has ways. Where a table has baselines only, nobody has evaluated a
 trained network yet."""
-ABROAD = """The trained networks saw different data (*trained on*): where it differs, the order says nothing of the
-methods."""
+ABROAD = """The trained networks did not all see the same pictures (*trained on*): where that differs, the order says
+nothing of the methods."""
 EARLIER = dict.fromkeys(
     ("omniglot-5way-1shot", "omniglot-20way-1shot"),
-    "Many of these methods were trained: their results, measured before there was a protocol, stand on the results "
+    "Some of these methods were trained: their results, measured before there was a protocol, stand on the results "
     "page, under *Accuracy on Omniglot*.",
 )
 

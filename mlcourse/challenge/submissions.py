@@ -75,7 +75,7 @@ def _of_run(folder: Path, track: str) -> Submission:
     start = about.get("init", "none")
     if track == "closed" and start != "none":
         raise CourseError(
-            f"{name} began with another run ({printable(str(start))}), whose data and FLOP it does not tell, and the "
+            f"{name} began with another run ({printable(str(start))}), whose FLOP it does not tell, and the "
             "closed track takes runs from random weights: take --track open"
         )
     weights = learner.state_dict()

@@ -19,7 +19,6 @@ DATASET_HELP = (
     "train, val and test folders in it, else by the names of the classes: about 60 % train, 20 % val, 20 % test. It "
     "needs at least 4 classes (8 to validate as well) with 2 pictures each; a smaller class is left out, and named"
 )
-ANY_SIZE = ("omniglot", "caltech101")  # as a folder of one's own; the others have one size, and are converted
 # What it says of --skip-damaged.
 SKIP_HELP = (
     "of a folder of your own: use the pictures that can be read, and list those that cannot. Without it, the first of "
@@ -30,13 +29,13 @@ SKIP_HELP = (
 def lasting_name(dataset: str, known: Collection[str] | None = None) -> str:
     """A data set's name as it is; a folder as an absolute path, which means the same from everywhere.
 
-    known: the names that are no folders; default: those of `mlcourse.datasets`.
+    known: the names that are no folders; default: those that `datasets.load` takes.
     """
-    from mlcourse import datasets
+    from mlcourse.protocols.unseen import NO_FOLDERS
 
     if not dataset.strip():
         raise CourseError("--dataset is empty: give a name or a folder")
-    return dataset if dataset in (known or datasets.NAMES) else str(places.whole(dataset))
+    return dataset if dataset in (known or NO_FOLDERS) else str(places.whole(dataset))
 
 
 def load(
@@ -61,11 +60,13 @@ def load(
     """
     from mlcourse import datasets
     from mlcourse.datasets import sound_folders
+    from mlcourse.protocols.protocol import ANY_SIZE
+    from mlcourse.protocols.unseen import NO_FOLDERS
     from mlcourse.teaching.pad import strokes
 
     place = {"protocol": protocol, "root": root, "download": download, "rotations": True if turned else None}
     # Scaled once, from the file to the size that is asked for, where files are read in any size.
-    any_size = dataset in ANY_SIZE or dataset not in (*datasets.NAMES, "mnist")
+    any_size = dataset in ANY_SIZE or dataset not in NO_FOLDERS
     size = shape[1] if shape and shape[1] == shape[2] and any_size else None
     if skip_damaged:
         check_folder(dataset)
@@ -100,7 +101,7 @@ def check_folder(dataset: str, known: Collection[str] | None = None) -> None:
 
     known: as in `lasting_name`.
     """
-    from mlcourse import datasets
+    from mlcourse.protocols.unseen import NO_FOLDERS
 
-    if dataset in (known or (*datasets.NAMES, "mnist")) or not places.whole(dataset).is_dir():
+    if dataset in (known or NO_FOLDERS) or not places.whole(dataset).is_dir():
         raise CourseError(f"--skip-damaged is for a folder of your own, and {dataset!r} is none: leave it out")

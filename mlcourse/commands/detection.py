@@ -117,6 +117,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     """Print the AP50 of a run or of a rival, level by level. given: the options of `mlcourse evaluate`."""
     from mlcourse import learners, places
     from mlcourse.episodes import check_positive, check_seed
+    from mlcourse.protocols import unseen
     from mlcourse.statistics import NoInterval
     from mlcourse.vision import detection, precision
 
@@ -173,5 +174,5 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
         sure = "no interval: too few scenes" if low is None else f"{low:.3f} to {high:.3f}"
         told = ", ".join(f"{count} {kind}" for kind, count in errors.items())
         print(f"{level:4d} characters: AP50 {ap:.3f} ({sure}); boxes with a score of 0 or more: {told}")
-    if dataset == about.get("dataset") and split == "train":
+    if split == "train" and unseen.same_data(about, dataset):
         say("these characters were trained on: no figure of unseen ones")

@@ -213,38 +213,32 @@ def _seen(learner: str, about: dict, asked: dict, images, root: Path | None) -> 
 
     dataset = data.lasting_name(asked["dataset"])
     earlier = {"test": ("train", "val"), "val": ("train",)}.get(asked["split"])
-    lines = []
+    lines = unseen.untold(about, learner)
     for one in unseen.trainings(about):
         same = unseen.same_data(one, dataset)
-        if not same and (earlier is None or not isinstance(one.get("classes"), dict)):
+        if not same and (earlier is None or one.get("classes") is None):
             continue
         known = unseen.seen_classes(one, earlier or ("train", "val"), root)
         both = [name for name in images.names if upright(name) in known]
         if not both:
             continue
-        run = learner if one is about else f"the run that {learner} began with"
+        how = "trained" if earlier == ("train",) else "trained or validated"
         words = (
             f"{len(both)} of the {images.classes} {images.split} classes of {images.name}, such as {both[0]!r}, are "
-            f"among those that {run} was trained or validated on"
+            f"among those that {unseen.said(learner, about, one)} was {how} on"
         )
         if earlier is None:
             lines.append(f"{words}: this is no figure of unseen classes")
         elif not same:
             lines.append(f"{words}: if they are the same, this is no figure of unseen classes")
+        elif dataset in unseen.NO_FOLDERS:
+            raise CourseError(f"{words}, so they are not unseen: {unseen.remedy(about, dataset, asked['protocol'])}")
         else:
-            raise CourseError(f"{words}{_remedy(one, asked['protocol'])}")
+            raise CourseError(
+                f"{words} (were class folders added or removed since then?), so they are not unseen: bring the folder "
+                "back to what it was, or train again"
+            )
     return lines
-
-
-def _remedy(training: dict, protocol: str | None) -> str:
-    """The end of the line that says that classes are not unseen."""
-    mine = training.get("protocol")
-    if protocol != mine:
-        return f", so they are not unseen: its classes for a test are those of --protocol {mine}; or train another run"
-    return (
-        " (were class folders added or removed since then?), so they are not unseen: bring the folder back to what it "
-        "was, or train again"
-    )
 
 
 def _dataset(learner, about) -> str:

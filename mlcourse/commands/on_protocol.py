@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from mlcourse.commands import say
 from mlcourse.errors import CourseError, printable
 
 LISTS = ("vinyals", "lake")  # splits of omniglot, which `--protocol` names, too
@@ -49,6 +50,7 @@ def evaluate(
     from mlcourse import learners, protocols
     from mlcourse.commands.training_run import begin_alone
     from mlcourse.commands.views import check_ground
+    from mlcourse.protocols import unseen
 
     chosen = protocols.read(protocol)
     if baseline is None and seed is not None:
@@ -66,6 +68,8 @@ def evaluate(
     else:
         model, about = learners.load_run(learner, device=place)
         name = Path(learner).resolve().name
+        for line in unseen.untold(about, name):
+            say(line)
         if printable(name) != name or not name.strip():
             raise CourseError(f"the run's folder is named {name!r}, which no table can show: rename it, then evaluate")
     method = learner if baseline else None

@@ -111,6 +111,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     """Print the IoU of a run or of a baseline, level by level. given: the options of `mlcourse evaluate`."""
     from mlcourse import evaluation, learners
     from mlcourse.episodes import check_positive, check_seed
+    from mlcourse.protocols import unseen
     from mlcourse.vision import segmentation
 
     episodes, seed = given["episodes"] or 1000, given["seed"] or 0
@@ -150,7 +151,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     for level, result, found in rows:
         told = "; ".join(f"{name} {value:.3f} ± {half:.3f}" for name, (value, half) in found.items())
         print(f"{level:4d} characters: IoU {told}; worst tenth {result.worst_tenth:.3f}")
-    if dataset == about.get("dataset") and split == "train":
+    if split == "train" and unseen.same_data(about, dataset):
         say("these characters were trained on: no figure of unseen ones")
 
 

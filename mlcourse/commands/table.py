@@ -60,9 +60,11 @@ def table(
 
     chosen = protocols.read(protocol)
     found = protocols.rows(chosen, protocols.stored(chosen, *([results] if results else [])))
-    shown = protocols.pairs(found) if pairs else found
     if not found:
-        raise CourseError(f"no result of protocol {chosen.name} yet: mlcourse evaluate DIR --protocol {protocol}")
+        raise CourseError(
+            f"no result of protocol {chosen.name} yet: mlcourse evaluate DIR --protocol {shlex.quote(str(protocol))}"
+        )
+    shown = protocols.pairs(found) if pairs else found
     told = pair_cells if pairs else cells
     words = PAIRS_SAY.format(clusters=chosen.clusters, count=len(shown)) if pairs else ROWS_SAY
     if form == "json":

@@ -53,5 +53,5 @@ def check_black_ground(images: ClassImages, option: str, what: str) -> None:
     if bright > 255 / 4:
         raise CourseError(
             f"{option} is for characters, bright on black: what {what} brings in is black, and the edges of "
-            f"{images.name} are not (mean {bright:.0f} of 255): leave it out"
+            f"{images.name} are not (mean {bright:.0f} of 255): leave it out, or invert pictures that are dark on white"
         )

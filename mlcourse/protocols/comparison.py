@@ -20,6 +20,8 @@ from mlcourse.protocols.protocol import Protocol
 from mlcourse.protocols.results import Stored, title_of
 from mlcourse.statistics import Paired
 
+TELLS = ("trained_on", "network", "normalisation", "learner")  # what tells rows of one method apart
+
 
 class Interval(NamedTuple):
     """An accuracy and its 95 % interval, in [0, 1]."""
@@ -151,10 +153,14 @@ def _another_seed(one: Stored, some: list[Stored]) -> bool:
 
 
 def _titles(groups: list[list[Stored]]) -> list[str]:
-    """The titles of rows; where several have the same, with the name of the first learner, then with a number."""
+    """The titles of rows; where several have the same, with the first of TELLS that tells them apart, or a number."""
     titles = [some[0].title for some in groups]
-    several = {title for title, times in Counter(titles).items() if times > 1}
-    titles = [f"{title}, {some[0].learner}" if title in several else title for title, some in zip(titles, groups)]
+    for title in [title for title, times in Counter(titles).items() if times > 1]:
+        same = [index for index, one in enumerate(titles) if one == title]
+        told = [[getattr(groups[index][0], what) for index in same] for what in TELLS]
+        apart = next((values for values in told if len(set(values)) == len(same) and None not in values), told[-1])
+        for index, value in zip(same, apart):
+            titles[index] = f"{title}, {value}"
     seen: Counter[str] = Counter()
     for index, title in enumerate(titles):
         seen[title] += 1

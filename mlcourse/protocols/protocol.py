@@ -28,6 +28,7 @@ TASKS = ("classes", "within groups")
 LEAST_EPISODES, LEAST_WAY = 2, 2  # one episode has no interval, one class nothing to be told from
 UNTRAINED = "untrained-"  # before the name of a method: its network of random weights
 SAID = ("name", "what", "rows", "digest")  # fields that no figure depends on
+ANY_SIZE = ("omniglot", "caltech101")  # files are read in any size; others have one size, and are converted
 EXACT = ("glyphs", "omniglot", "mnist")  # data sets whose files every decoder reads alike
 OWN = "complete a comparison of your own (`Protocol.completed`) under a name of its own"
 
@@ -249,7 +250,7 @@ def _load(
     shape: tuple[int, int, int] | None,
 ) -> ClassImages:
     """A split in a shape: scaled once, from the file, where its pictures are larger."""
-    size = shape[1] if shape and shape[1] == shape[2] and dataset in ("omniglot", "caltech101") else None
+    size = shape[1] if shape and shape[1] == shape[2] and dataset in ANY_SIZE else None
     where = {"protocol": lists, "rotations": rotations, "root": root, "download": download}
     found = datasets.load(dataset, split, size=size, **where)
     return found.in_shape(shape) if shape else found

@@ -27,7 +27,7 @@ from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS, Recipe, options_of, recipe
 from mlcourse.learners.building import DEFAULT_NETWORK, most_ways, shape_of
 from mlcourse.learners.views import with_views
-from mlcourse.protocols import embedded, flop
+from mlcourse.protocols import embedded, flop, unseen
 from mlcourse.protocols.protocol import UNTRAINED, Protocol, content_digest, without_pictures
 from mlcourse.protocols.unseen import same_data, seen_classes, trainings
 
@@ -382,19 +382,19 @@ def check_unseen(
     protocol: Protocol, images: ClassImages, about: dict[str, Any], name: str, root: Path | str | None
 ) -> None:
     """Raise CourseError where a class that is tested was trained on, or the run was chosen on it."""
-    tested, seen = frozenset(map(upright, images.names)), set()
+    tested = frozenset(map(upright, images.names))
     for one in trainings(about):
-        if same_data(one, protocol.dataset):
-            seen |= seen_classes(one, ("train", "val"), root)
-    both = sorted(tested & seen)
-    if both:
-        lists = (
-            f" with --protocol {protocol.lists}" if protocol.lists and protocol.split == "test" else " on other data"
-        )
-        raise CourseError(
-            f"{name} was trained or chosen on {len(both)} of the {len(tested)} classes that protocol {protocol.name} "
-            f"tests, such as {both[0]!r}: train a run{lists}"
-        )
+        if not same_data(one, protocol.dataset):
+            continue
+        both = sorted(tested & seen_classes(one, ("train", "val"), root))
+        if both:
+            lists = protocol.lists if protocol.split == "test" else None
+            raise CourseError(
+                f"{unseen.said(name, about, one)} was trained or chosen on {len(both)} of the {len(tested)} classes "
+                f"that protocol {protocol.name} tests, such as {both[0]!r}: train a run"
+                + (f" with --protocol {lists}" if lists else " on other data")
+                + ("" if one is about else ", begun with one that did not see them")
+            )
 
 
 def trained_on(about: dict[str, Any]) -> str | None:

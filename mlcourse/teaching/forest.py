@@ -50,7 +50,9 @@ def forest(lines: Sequence[Line], *, title: str, clusters: str) -> Figure:
     axes.set(xlabel="accuracy (%), 95 % intervals")
     axes.plot([], [], **OVER_EPISODES, label="over episodes")
     axes.plot([], [], **OVER_DATA, label=f"over {clusters}")
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    legend = figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 

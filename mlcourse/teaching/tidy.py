@@ -150,7 +150,7 @@ def with_measured(header: str, seconds: float | None) -> str:
     if seconds is None:
         return header
     count = math.ceil(seconds / 60)
-    said = f"{count} minute{'' if count == 1 else 's'} or less at `lesson` (measured on 2 cores)"
+    said = f"about {count} minute{'' if count == 1 else 's'} at `lesson` (measured on 2 cores)"
     return MACHINE.sub(lambda row: f"{row[1]}{said}{row[2] or ''} |", header)
 
 

@@ -259,7 +259,7 @@ def test_the_open_track_takes_weights_beside_the_submission(tmp_path, monkeypatc
         (["pixels", "--out", "{syntax}"], "is a file, and the card needs a folder"),
         (["{weights}"], "has weights beside it (heavy.safetensors), and the closed track takes none"),
         (["{omniglot}"], "was trained on omniglot, and the closed track takes weights of the training scripts only"),
-        (["{begun}"], "began with another run (runs/omniglot), whose data and FLOP it does not tell"),
+        (["{begun}"], "began with another run (runs/omniglot), whose FLOP it does not tell"),
     ],
 )
 def test_a_call_that_makes_no_sense_is_refused_before_any_process_starts(arguments, says, tmp_path, monkeypatch):

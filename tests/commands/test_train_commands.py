@@ -607,6 +607,24 @@ def test_classes_of_the_run_that_a_run_began_with_are_not_unseen(tmp_path, capsy
     assert (code, "so they are not unseen" in err[-1]) == (2, True), err
 
 
+def test_a_run_that_an_earlier_version_began_with_another_goes_on(tmp_path, capsys):
+    """It did not keep what that one saw; nothing is lost, and whoever evaluates it reads so."""
+    first, run = tmp_path / "first", tmp_path / "run"
+    assert in_this_process(capsys, "train", "prototypical", *SMALL, "--out", first)[0] == 0
+    words = ["train", "prototypical", "--start", first, "--recipe", "smoke", "--out", run]
+    assert in_this_process(capsys, *words)[0] == 0
+    tensors, about = files.load_tensors(run / "checkpoint.safetensors")
+    assert about["settings"].pop("began_with") == [{"dataset": "glyphs"}]
+    files.save_tensors(run / "checkpoint.safetensors", tensors, about)
+    config = files.read_json(run / "config.json")
+    del config["began_with"]
+    files.write_json(run / "config.json", config)
+    code, _, err = in_this_process(capsys, *words, "--resume")
+    assert code == 0, err
+    code, _, err = in_this_process(capsys, "evaluate", run, "--episodes", 2)
+    assert (code, any("does not tell which classes that was trained on" in line for line in err)) == (0, True), err
+
+
 @pytest.mark.skipif(not os.environ.get("MLCOURSE_DATA"), reason="needs a local copy of Omniglot")
 def test_test_classes_of_another_list_of_omniglot_are_not_unseen(tmp_path, capsys):
     run = tmp_path / "run"

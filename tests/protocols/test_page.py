@@ -61,7 +61,7 @@ def test_rows_of_other_training_data_say_so(made, rows):
     lines = made.comparison(protocol, protocols.rows(protocol, results))
     assert any(line.endswith("| trained on |") for line in lines)
     assert sum(line.endswith("| glyphs turned |") for line in lines) == 1
-    assert "where it differs, the order says nothing of the methods" in " ".join(lines)
+    assert "where that differs, the order says nothing of the methods" in " ".join(lines)
 
 
 def test_the_pictures_are_for_light_and_for_dark_pages(made, rows, tmp_path):

@@ -179,6 +179,50 @@ def test_a_folder_is_the_same_data_however_its_path_is_written(tmp_path, monkeyp
     assert not unseen.same_data({"dataset": "omniglot"}, str(tmp_path / "omniglot"))
 
 
+def test_digits_are_no_folder_that_is_called_so(tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not unseen.same_data({"dataset": str(tmp_path / "mnist")}, "mnist")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *({"dataset": "glyphs", "began_with": wrong} for wrong in ("x", ["x"], {"a": 1}, 5)),
+        {"dataset": 5},
+        {"dataset": "/x", "classes": {"train": 5}},
+        {"dataset": "/x", "classes": ["a"]},
+        {"dataset": "glyphs", "began_with": [{"dataset": "/x", "classes": {"train": [1]}}]},
+    ],
+)
+def test_a_run_that_tells_what_cannot_be_is_one_line(about):
+    with pytest.raises(CourseError, match=r"bring its config\.json back"):
+        unseen.trainings(about)
+
+
+def test_a_run_that_does_not_tell_what_it_began_with_is_said():
+    assert unseen.untold({"init": "none"}, "mine") == []
+    assert unseen.untold({"init": "runs/a", "began_with": []}, "mine") == []
+    [line] = unseen.untold({"init": "runs/a"}, "mine")
+    assert line.startswith("mine began with runs/a, and does not tell which classes")
+
+
+@pytest.mark.parametrize(
+    ("mine", "before", "asked", "says"),
+    [
+        ("vinyals", [], "lake", "--protocol vinyals"),
+        (None, [], "lake", "--protocol vinyals"),
+        ("lake", [{"dataset": "omniglot", "protocol": "vinyals"}], "vinyals", "train another run"),
+        ("lake", [{"dataset": "glyphs"}], "vinyals", "--protocol lake"),
+    ],
+)
+def test_the_remedy_leads_out(mine, before, asked, says):
+    about = {"dataset": "omniglot", "protocol": mine, "began_with": before}
+    remedy = unseen.remedy(about, "omniglot", asked)
+    assert says in remedy
+    assert "None" not in remedy
+
+
 def test_what_a_run_began_with_and_what_that_began_with_are_kept():
     first = {"dataset": "glyphs", "protocol": None, "way": 5}
     second = {"dataset": "/x", "classes": {"train": ["a"], "val": []}, "began_with": unseen.as_beginning(first)}

@@ -32,6 +32,14 @@ def test_the_legend_covers_no_bar():
     assert [text.get_text() for text in legend.get_texts()] == ["over episodes", "over scripts"]
 
 
+def test_dollars_are_letters():
+    """Names come from folders and files: none is a formula, not even a broken one."""
+    broken = r"$\frac$"
+    figure = forest.forest([LINES[0]._replace(name=broken)], title=broken, clusters=broken)
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [f"1. {broken}"]
+
+
 def test_no_line_is_an_error():
     with pytest.raises(CourseError, match="needs a method"):
         forest.forest([], title="a protocol", clusters="scripts")

@@ -155,7 +155,7 @@ def test_code_that_is_no_python_is_named(write):
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(16.1, "1 minute or less"), (60, "1 minute or less"), (132.8, "3 minutes or less"), (None, "about 9 hours")],
+    [(16.1, "about 1 minute at"), (60, "about 1 minute at"), (132.8, "about 3 minutes at"), (None, "about 9 hours")],
 )
 def test_the_header_says_the_minutes_that_the_last_full_run_took(seconds, said):
     header = "# 03\n\n| | |\n|---|---|\n| **Machine** | about 9 hours; longer with photos |\n| **Papers** | x |\n"
@@ -169,7 +169,7 @@ def test_minutes_come_from_the_record_of_the_notebook_with_this_name(write, tmp_
     monkeypatch.setattr(tidy.places, "data", lambda: tmp_path)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "lessons.json").write_text('{"01_x": {"seconds": 61.0}}', encoding="utf-8")
-    for name, said in [("01_x.ipynb", "2 minutes or less"), ("02_y.ipynb", "9 hours")]:
+    for name, said in [("01_x.ipynb", "about 2 minutes at"), ("02_y.ipynb", "9 hours")]:
         path = write(new_markdown_cell("# T\n\n| **Machine** | 9 hours |"), name=name)
         tidy.tidy_file(path)
         assert f"| **Machine** | {said}" in path.read_text(encoding="utf-8")
