@@ -149,8 +149,10 @@ def test_the_memory_that_is_named_is_the_measured_one():
 
 
 def paths(text):
-    """The files of the repository that a text names."""
-    return re.findall(r"`((?:mlcourse|tests|data|docs|notebooks)/[\w./-]+)`", text)
+    """The files of the repository that a text names, between backticks or as an argument of a command."""
+    room = r"(?:mlcourse|tests|data|docs|notebooks)/[\w./-]+"
+    commands = re.findall(rf"(?<= )({room}\.py)\b", text)
+    return [*re.findall(rf"`({room})`", text), *commands]
 
 
 ROOMS = [ROOT / "data", ROOT / "docs", ROOT / "mlcourse"]
