@@ -6,15 +6,18 @@ def test_the_picture_follows_its_controls():
     assert_follows(pictures.horizon, pictures.horizon_text, [(1, 1.0), (20, 1.0), (60, 0.0)])
 """
 
-import math
-import time
 from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import speed
 
 from mlcourse.teaching import figures
 
-# The processor time of one drawing, in seconds: the bar is 60 ms on two idle cores, and busy neighbours double it, and
-# more. So a drawing is tried up to DRAWS times; the fastest counts, of all values and of each.
-SECONDS, SECONDS_EACH, DRAWS = 0.12, 0.2, 40
+# The time of one drawing, as a multiple of the time of `plain_drawing` (some 60 ms on two idle cores): of the
+# fastest and of the slowest value. The pictures of the course lie between 0.3 and 0.9.
+FASTEST, SLOWEST = 1.0, 1.6
+TRIES = 3
 
 
 def assert_follows(
@@ -68,20 +71,39 @@ def _redrawn_as_fresh(draw: Callable, values: list[tuple], exact: bool) -> None:
         assert figures.png(again) == figures.png(fresh)
 
 
-def _fluent(draw: Callable, words: Callable, values: list[tuple]) -> None:
+def plain_drawing() -> Callable[[], object]:
+    """A call that draws an ordinary figure anew: two axes with three lines, labels and a legend each, as PNG."""
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.5))
+    x = np.linspace(0, 1, 200)
+
+    def drawn() -> bytes:
+        for k, ax in enumerate(axes):
+            ax.clear()
+            for j in range(3):
+                ax.plot(x, x ** (j + k + 1), label=f"line {j}")
+            ax.set(xlabel="x", ylabel="y", title="lines")
+            ax.legend()
+        return figures.png(fig)
+
+    return drawn
+
+
+def drawing_ratios(draw: Callable, words: Callable, values: list[tuple]) -> list[float]:
+    """The time of each value's drawing and words, in a figure that is there, as multiples of `plain_drawing`'s."""
     fig, _ = draw(*values[0])
     figures.png(fig)
     fig.set_layout_engine("none")
-    seconds = dict.fromkeys(range(len(values)), math.inf)
-    for k in range(DRAWS):
-        if min(seconds.values()) < SECONDS and max(seconds.values()) < SECONDS_EACH:
-            break
-        began = time.process_time()
-        draw(*values[k % len(values)], fig=fig)
-        words(*values[k % len(values)])
+    plain = plain_drawing()
+
+    def redrawn(value: tuple) -> None:
+        draw(*value, fig=fig)
+        words(*value)
         figures.png(fig)
-        taken = time.process_time() - began
-        seconds[k % len(values)] = min(taken, seconds[k % len(values)])
-    fastest, slowest = min(seconds.values()), max(seconds.values())
-    assert fastest < SECONDS, f"{1000 * fastest:.0f} ms"
-    assert slowest < SECONDS_EACH, f"{1000 * slowest:.0f} ms"
+
+    return [speed.ratio(lambda value=value: redrawn(value), plain, tries=TRIES) for value in values]
+
+
+def _fluent(draw: Callable, words: Callable, values: list[tuple]) -> None:
+    ratios = drawing_ratios(draw, words, values)
+    assert min(ratios) < FASTEST, f"{min(ratios):.2f} times a plain drawing"
+    assert max(ratios) < SLOWEST, f"{max(ratios):.2f} times a plain drawing"

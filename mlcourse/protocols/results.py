@@ -27,9 +27,9 @@ from mlcourse.errors import CourseError
 from mlcourse.learners import METHODS, Recipe, options_of, recipe
 from mlcourse.learners.building import DEFAULT_NETWORK, most_ways, shape_of
 from mlcourse.learners.views import with_views
-from mlcourse.protocols import embedded, flop, unseen
+from mlcourse.protocols import embedded, flop
 from mlcourse.protocols.protocol import UNTRAINED, Protocol, content_digest, without_pictures
-from mlcourse.protocols.unseen import same_data, seen_classes, trainings
+from mlcourse.protocols.unseen import said, same_data, seen_classes, trainings
 
 VALIDATION_EPISODES = 200
 WHEN = ("before", "after")  # the temperature
@@ -390,7 +390,7 @@ def check_unseen(
         if both:
             lists = protocol.lists if protocol.split == "test" else None
             raise CourseError(
-                f"{unseen.said(name, about, one)} was trained or chosen on {len(both)} of the {len(tested)} classes "
+                f"{said(name, about, one)} was trained or chosen on {len(both)} of the {len(tested)} classes "
                 f"that protocol {protocol.name} tests, such as {both[0]!r}: train a run"
                 + (f" with --protocol {lists}" if lists else " on other data")
                 + ("" if one is about else ", begun with one that did not see them")

@@ -3,12 +3,12 @@
 import ast
 import json
 import os
-import time
 import zipfile
 from datetime import UTC, datetime
 
 import forty
 import pytest
+import speed
 
 from mlcourse.classroom import answers, child, collecting, course, notebooks
 from mlcourse.errors import CourseError
@@ -194,16 +194,16 @@ def test_no_file_makes_the_reader_fall(text):
 
 
 def test_a_notebook_of_very_many_cells_is_read_in_linear_time():
-    def seconds(count):
+    def cells(count):
         one = {"cell_type": "code", "source": "def my_nearest(d):"}
         rest = {"cell_type": "code", "source": "    return d.argmin(1)"}
-        begin = time.process_time()
-        found, notes = find(json.dumps({"cells": [one, rest] * (count // 2)}).encode())
-        assert len(found) == 3
-        return time.process_time() - begin, notes
+        return json.dumps({"cells": [one, rest] * (count // 2)}).encode()
 
-    assert seconds(100_000)[0] < 20
-    assert seconds(2_000)[1] == []
+    small, large = cells(2_000), cells(100_000)
+    found, notes = find(small)
+    assert (len(found), notes) == (3, [])
+    assert len(find(large)[0]) == 3
+    assert speed.ratio(lambda: find(large), lambda: find(small), tries=2) < 50 / 2  # 50 times the cells
     many = json.dumps({"cells": [{"cell_type": "code", "source": "x = 1\n" * 15_000}] * 2}).encode()
     assert "more than 20000 statements" in " ".join(find(many)[1])
     assert "has 2001 cells; the first 2000 are read" in find(json.dumps({"cells": [{}] * 2001}).encode())[1][0]
@@ -211,11 +211,13 @@ def test_a_notebook_of_very_many_cells_is_read_in_linear_time():
 
 @pytest.mark.parametrize("text", ["x{0} = x{1}", "x{0} = [x{1}]; x{0}[0] = x{1}"])
 def test_a_long_chain_of_names_is_read_in_linear_time(text):
-    lines = "\n".join(text.format(k, k + 1) for k in range(3_000))
-    cells = [notebooks.Cell("code", lines), notebooks.Cell("code", "def my_nearest(d):\n    return x0")]
-    begin = time.process_time()
-    assert answers.find(LESSONS["00"], cells)[0].parts
-    assert time.process_time() - begin < 10
+    def chain(length):
+        lines = "\n".join(text.format(k, k + 1) for k in range(length))
+        cells = [notebooks.Cell("code", lines), notebooks.Cell("code", "def my_nearest(d):\n    return x0")]
+        assert answers.find(LESSONS["00"], cells)[0].parts
+
+    times = speed.ratio(lambda: chain(3_000), lambda: chain(300), tries=2)
+    assert times < 30  # of ten times the names; in squares it would be 100
 
 
 # ---- collecting ----

@@ -36,6 +36,12 @@ def recorded() -> dict:
 BEFORE = recorded()  # as it was committed
 
 
+def assert_promise(name: str, row: dict) -> None:
+    """Under 180 s, and no cell over 60 s, on 2 cores that do nothing else."""
+    assert row["seconds"] < 180, f"{name} took {row['seconds']} s; measure it again with nothing beside it"
+    assert row["slowest_seconds"] < 60, f"a cell of {name} took {row['slowest_seconds']} s; measure it again alone"
+
+
 @pytest.mark.parametrize("path", harness.notebooks(), ids=lambda path: path.stem)
 def test_lesson_and_its_claim(path, tmp_path, record_lesson):
     if WHEN not in ("changed", "all"):
@@ -59,6 +65,7 @@ def test_lesson_and_its_claim(path, tmp_path, record_lesson):
     kept = {"seconds": round(costs["seconds"], 1), "slowest_seconds": round(costs["slowest_seconds"], 1)}
     kept |= {"peak_mb": round(outcome.peak_mb), "processor_seconds": round(outcome.processor_seconds)}
     kept |= {"claim": claims.record(notebook, ran)}
+    assert_promise(path.stem, kept)  # first: a run that a busy machine slowed down is not kept, and is made again
     files.write_json(RECORD, recorded() | {path.stem: {"fingerprint": fingerprint} | kept})
 
 
@@ -76,9 +83,8 @@ def test_the_record_is_of_these_lessons():
 
 @pytest.mark.skipif(not recorded(), reason="no full run is on record")
 def test_the_recorded_lessons_keep_the_promise_of_three_minutes():
-    """The record, made by `make test-full` on 2 cores: notebooks that are there, under 180 s, no cell over 60 s."""
+    """The record, made by `make test-full` on 2 cores, is of notebooks that are there."""
     there = {path.stem for path in places.repository().glob("notebooks/*.ipynb")}
     for name, row in recorded().items():
         assert name in there, f"{name} is on record and is no notebook: take it out of {RECORD.name}"
-        assert row["seconds"] < 180, name
-        assert row["slowest_seconds"] < 60, name
+        assert_promise(name, row)
