@@ -3,15 +3,17 @@
 import math
 import unicodedata
 
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # categories: controls, halves of pairs, ends of lines and of paragraphs
+
 
 def printable(text: object) -> str:
     """`text` on one line, of characters that every UTF-8 file and screen takes.
 
-    A file name may hold any bytes. Those that are no text (caf\\xe9 in Latin-1) and control characters are written as
-    escapes.
+    A file name may hold any bytes. Those that are no text (caf\\xe9 in Latin-1), control characters and ends of lines
+    are written as escapes.
     """
     return "".join(
-        _escaped(character) if unicodedata.category(character) in ("Cc", "Cs") else character for character in str(text)
+        _escaped(character) if unicodedata.category(character) in UNPRINTABLE else character for character in str(text)
     )
 
 

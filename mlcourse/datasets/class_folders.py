@@ -14,8 +14,8 @@
 
 **Pictures.** A class needs two pictures, one to learn from and one to ask about. A smaller class is left out, and
 named. So is a file that is no picture. A picture that cannot be read (HEIC, a camera's raw format, a damaged file) is
-an error. A line says how many pictures are copies of others in their class, and which class names differ in capitals
-only: they may be one class under two names.
+an error. A line says how many pictures are copies of others in their class, which pictures lie in two classes (of one
+split or of two), and which class names differ in capitals only: they may be one class under two names.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -40,6 +41,7 @@ from mlcourse.errors import CourseError, CourseWarning, printable
 SIZE = 84
 PARTS = ("train", "val", "test")
 LEAST_CLASSES = 4  # two to train on, two to test on
+END = 4096  # bytes that tell most files of one size apart
 LEAST_PICTURES = 2  # one to learn from, one to ask about
 # Formats of cameras and drawing programs that Pillow does not read by itself. A file of another kind is no picture.
 FOREIGN = """
@@ -63,7 +65,7 @@ def load(place: Path, split: str, *, size: int | None) -> ClassImages:
     chosen = classes_of(place, split)
     if not chosen:
         raise CourseError(_no_classes(place, split))
-    _warn_of_copies(place, chosen)
+    warn_of_copies(place, chosen)
     return read(place, chosen, name=name_of(place), split=split, size=size)
 
 
@@ -92,9 +94,14 @@ def classes_of(place: Path, split: str) -> list[Class]:
     """The classes of a split that have pictures enough, sorted by split and name. Nothing is decoded.
 
     Warns (CourseWarning) of classes and files that are left out, of classes that are split anew, and of names that
-    differ in capitals only. (`load` also warns of copies of one picture within a class.)
+    differ in capitals only. (`load` also warns of copies of one picture.)
     """
     wanted = local.parts_of(split)
+    return [one for one in _every_class(place) if one.part in wanted]
+
+
+def _every_class(place: Path) -> list[Class]:
+    """The classes of all splits; see `classes_of`."""
     folders, beside = local.listing(place)
     parts = _split_folders(place, folders)
     beside = [file for file in beside if _is_picture(file)]
@@ -107,16 +114,12 @@ def classes_of(place: Path, split: str) -> list[Class]:
     found = found or {"": gather(place, "", folders)}
     _warn_of_names_alike(place, {name for classes in found.values() for name in classes})
     if not parts:
-        classes = _by_name(place, found[""])
-    elif _share_names(place, found):
-        classes = _by_name(place, _joined(place, found))
-    else:
-        classes = [
-            Class(name, part, files)
-            for part, some in found.items()
-            for name, files in _large_enough(place, some).items()
-        ]
-    return [one for one in classes if one.part in wanted]
+        return _by_name(place, found[""])
+    if _share_names(place, found):
+        return _by_name(place, _joined(place, found))
+    return [
+        Class(name, part, files) for part, some in found.items() for name, files in _large_enough(place, some).items()
+    ]
 
 
 def _by_name(place: Path, found: dict[str, tuple[str, ...]]) -> list[Class]:
@@ -134,23 +137,65 @@ def _joined(place: Path, found: dict[str, dict[str, tuple[str, ...]]]) -> dict[s
 
 
 def _distinct(place: Path, files: list[str]) -> list[str]:
-    """The first file of each content, in order. Only files of one size are read."""
-    sizes = Counter(os.path.getsize(place / file) for file in files)
-    content = {}
+    """The first file of each content, in order."""
+    again = {file for some in _copies(place, files) for file in some[1:]}
+    return [file for file in files if file not in again]
+
+
+def _copies(place: Path, files: Iterable[str]) -> list[list[str]]:
+    """Files of the same bytes, together and in order. Only those of one size and one end are read as a whole."""
+    groups = [list(files)]
+    for content in (os.path.getsize, _end, _digest):
+        groups = [some for group in groups for some in _alike(group, lambda file: content(place / file))]  # noqa: B023
+    return groups
+
+
+def _alike(files: list[str], content: Callable[[str], Any]) -> list[list[str]]:
+    """The files that have their content with others in common."""
+    found: dict[Any, list[str]] = {}
     for file in files:
-        size = os.path.getsize(place / file)
-        key = hashlib.sha256((place / file).read_bytes()).digest() if sizes[size] > 1 else size
-        content.setdefault(key, file)
-    return list(content.values())
+        found.setdefault(content(file), []).append(file)
+    return [some for some in found.values() if len(some) > 1]
 
 
-def _warn_of_copies(place: Path, classes: list[Class]) -> None:
+def _end(path: Path) -> bytes:
+    """The last bytes of a file: photos of one camera begin alike."""
+    with open(path, "rb") as file:
+        file.seek(-min(END, os.path.getsize(path)), os.SEEK_END)
+        return file.read()
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def warn_of_copies(place: Path, classes: list[Class]) -> None:
+    """Say how many pictures of these classes are copies of others in their class, and which lie in another class, too.
+
+    The other classes are those of all splits.
+    """
     copies = {one.name: len(one.files) - len(_distinct(place, list(one.files))) for one in classes}
     there = [name for name, count in copies.items() if count]
     if there:
         _warn(
             f"{name_of(place)}: byte copies of other pictures in their class: {sum(copies.values())}, such as in "
             f"{there[0]!r}; a task may then ask about the very picture that it showed: remove the copies"
+        )
+    with warnings.catch_warnings():  # `classes_of` has said it
+        warnings.simplefilter("ignore", CourseWarning)
+        every = _every_class(place)
+    class_of = {file: one for one in every for file in one.files}
+    mine = {one.name for one in classes}
+    shared = []
+    for some in _copies(place, class_of):
+        first = {class_of[file].name: file for file in reversed(some)}  # of each class
+        if len(first) > 1 and mine & first.keys():
+            by_split = sorted(first.values(), key=lambda file: PARTS.index(class_of[file].part))
+            shared.append(" and ".join(f"{file!r} ({class_of[file].part})" for file in (by_split[0], by_split[-1])))
+    if shared:
+        _warn(
+            f"{name_of(place)}: pictures with byte copies in another class: {len(shared)}, such as {shared[0]}; a "
+            "picture of two classes has no right answer, and one that was trained on is not new: keep it in one class"
         )
 
 

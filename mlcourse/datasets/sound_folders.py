@@ -32,6 +32,7 @@ def load(place: Path, split: str, *, size: int | None = None) -> tuple[ClassImag
             f"{faults[0]} (and {len(faults) - 1} more faults): no {split} class of {class_folders.name_of(place)} has "
             f"{class_folders.LEAST_PICTURES} pictures that can be read; mend or replace them"
         )
+    class_folders.warn_of_copies(place, classes)
     names = tuple(one.name for one in classes)
     sizes = torch.tensor([len(one.files) for one in classes])
     return ClassImages(images, sizes, names, names, class_folders.name_of(place), split), faults

@@ -1,6 +1,7 @@
 """A folder of one's own pictures: splits that share no class, files that are no pictures, odd paths, odd pixels."""
 
 import os
+import re
 import shutil
 import struct
 import threading
@@ -514,6 +515,7 @@ def test_names_that_are_no_text(tmp_path, raw, where):
 def test_what_is_no_text_is_written_as_its_byte():
     assert printable(os.fsdecode(b"caf\xe9\n.png")) == "caf\\xe9\\n.png" or os.name == "nt"
     assert printable("caf\u00e9 \ud800") == "caf\u00e9 \\ud800"
+    assert printable("one\u2028two\u2029three\x85") == "one\\u2028two\\u2029three\\x85"  # `splitlines` breaks there
 
 
 @pytest.mark.parametrize("length", [255, 250, 241])
@@ -740,6 +742,38 @@ def test_copies_of_a_picture_in_its_class_are_counted(tmp_path):
     shutil.copy(train / "ann" / os.listdir(train / "ann")[0], tmp_path / "d" / "test" / "eve" / "other class.png")
     with pytest.warns(CourseWarning, match="d: byte copies of other pictures in their class: 3, such as in 'bob'"):
         datasets.load(tmp_path / "d", "train", size=8)
+
+
+@pytest.mark.parametrize("split", ["train", "test", "all"])
+def test_a_picture_that_lies_in_two_classes_is_told_whichever_split_is_asked_for(tmp_path, split):
+    fill(tmp_path / "d" / "train", "ann", "bob", "cat", pictures=4)
+    fill(tmp_path / "d" / "val", "dan", "eli", pictures=4, start=50)
+    fill(tmp_path / "d" / "test", "eve", "fay", pictures=3, start=100)
+    train, test = tmp_path / "d" / "train", tmp_path / "d" / "test"
+    one = sorted(os.listdir(train / "ann"))[0]
+    shutil.copy(train / "ann" / one, test / "eve" / "other class.png")
+    shutil.copy(train / "ann" / one, test / "fay" / "and another.png")
+    found = re.escape("another class: 1, such as 'train/ann/0.png' (train) and 'test/eve/other class.png' (test)")
+    with pytest.warns(CourseWarning, match=found) as told:
+        datasets.load(tmp_path / "d", split, size=8)
+    assert len(told) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        datasets.load(tmp_path / "d", "test", size=8)
+        datasets.load(tmp_path / "d", "val", size=8)
+
+
+def test_pictures_of_one_size_and_one_end_are_no_copies(tmp_path):
+    where = {"a": "train", "b": "train", "c": "test", "d": "test"}
+    for k, (name, part) in enumerate(where.items()):
+        folder = tmp_path / "d" / part / name
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.new("L", (100, 100), 10 * k + number).save(folder / f"{number}.bmp")
+            with open(folder / f"{number}.bmp", "ab") as file:
+                file.write(bytes(2 * class_folders.END))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        datasets.load(tmp_path / "d", "all", size=8)
+    shutil.copy(tmp_path / "d" / "train" / "a" / "0.bmp", tmp_path / "d" / "test" / "d" / "copy.bmp")
+    with pytest.warns(CourseWarning, match="another class: 1, such as 'train/a/0.bmp' "):
+        datasets.load(tmp_path / "d", "all", size=8)
