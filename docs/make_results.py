@@ -259,7 +259,8 @@ def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
     return [(one, protocols.rows(one, results)) for one, results in every if results]
 
 
-READ = """A row with one training (*seeds*: 1) ranks a network, not a method (notebook 12 shows why). *Over episodes*
+READ = """`glyphs` are the course's own data: characters of many scripts, drawn from fonts. A *protocol* is a file that fixes the
+test tasks, and each table is of one. A row with one training (*seeds*: 1) ranks a network, not a method (notebook 12 shows why). *Over episodes*
 says how far the accuracy may lie from that of other tasks of the same test images, *over the data* from that of other
 scripts, alphabets or classes (the plot says which). A method shares the rank of the best one of that rank where the
 difference of these two, on the same tasks, has a 95 % interval over episodes that holds 0: on other data the order may
