@@ -259,16 +259,17 @@ def compared() -> list[tuple[protocols.Protocol, list[protocols.Row]]]:
     return [(one, protocols.rows(one, results)) for one, results in every if results]
 
 
-READ = """`glyphs` are the course's own data: characters of many scripts, drawn from fonts. A *protocol* is a file that fixes the
-test tasks, and each table is of one. A row with one training (*seeds*: 1) ranks a network, not a method (notebook 12 shows why). *Over episodes*
-says how far the accuracy may lie from that of other tasks of the same test images, *over the data* from that of other
-scripts, alphabets or classes (the plot says which). A method shares the rank of the best one of that rank where the
-difference of these two, on the same tasks, has a 95 % interval over episodes that holds 0: on other data the order may
-be another one. Normalisation (in a plot in brackets): batch normalisation takes its statistics from the training
-(running), from the support images (support), or from all images at hand, queries too (batch); or there is no network
-(none). Inductive: each query is answered alone. Transductive: the queries of a task influence each other, so there is
-more to go by. Vinyals split: the characters for training, validation and test are those of Vinyals et al. 2016. With
-rotations: each quarter turn of a character is a class of its own."""
+READ = """`glyphs` are the course's own data: characters of many scripts, drawn from fonts. A *protocol* is a file that
+fixes the test tasks, and each table is of one. A row with one training (*seeds*: 1) ranks a network, not a method
+(notebook 12 shows why). *Over episodes* says how far the accuracy may lie from that of other tasks of the same test
+images, *over the data* from that of other scripts, alphabets or classes (the plot says which). A method shares the
+rank of the best one of that rank where the difference of these two, on the same tasks, has a 95 % interval over
+episodes that holds 0: on other data the order may be another one. Normalisation (in a plot in brackets): batch
+normalisation takes its statistics from the training (running), from the support images (support), or from all images
+at hand, queries too (batch); or there is no network (none). Inductive: each query is answered alone. Transductive: the
+queries of a task influence each other, so there is more to go by. Vinyals split: the characters for training,
+validation and test are those of Vinyals et al. 2016. With rotations: each quarter turn of a character is a class of
+its own."""
 OTHERS = """A *protocol* is a fixed list of test tasks: [what each one asks](../data/protocols), and how to add a row.
 Some stand in [README](../README.md); here are all others. A trained network was trained for 5-way 1-shot tasks (within
 an alphabet: for 20-way ones; its training tasks may have more classes), also where a test has 20 ways or 5 shots. With

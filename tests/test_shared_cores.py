@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from processes import command_of
 from typer.testing import CliRunner
 
 from mlcourse import files, places, shared_cores, threads
@@ -29,7 +30,7 @@ def test_an_environment_says_one_thing_about_threads(setting, monkeypatch):
 def test_neighbours_are_there_and_gone_afterwards():
     def busy() -> list[psutil.Process]:
         children = psutil.Process().children()
-        return [child for child in children if shared_cores.NEIGHBOUR in child.cmdline()]
+        return [child for child in children if shared_cores.NEIGHBOUR in command_of(child)]
 
     with shared_cores.neighbours(2):
         until = time.monotonic() + 60  # a process that has just begun has its parent's command line

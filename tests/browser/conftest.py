@@ -35,6 +35,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import warm
+from expecting import PATIENCE
 
 from mlcourse.commands.lab import CONFIG
 from mlcourse.site.pdf import BROWSERS
@@ -85,7 +86,7 @@ class Opened:
     work: Path
     foreign: list[str] = field(default_factory=list)  # requests to other machines
 
-    def run_all(self, seconds: float = 120) -> None:
+    def run_all(self, seconds: float = 300) -> None:
         """Run all cells and wait until the last has ended. Fails with the error's text when a cell raises."""
         self.page.evaluate(
             """() => {
@@ -113,7 +114,7 @@ class Opened:
             code,
         )
 
-    def wait_for(self, script: str, seconds: float = 30):
+    def wait_for(self, script: str, seconds: float = 180):
         """Wait until the JavaScript expression is true."""
         return self.page.wait_for_function(script, timeout=1000 * seconds)
 
@@ -130,7 +131,7 @@ class Course(Opened):
     def open(self, name: str) -> None:
         """Close everything, and open this notebook of the work folder."""
         self.page.goto("about:blank")
-        self.page.goto(f"{self.server}/lab/tree/{name}?reset&token={self.token}", timeout=60_000)
+        self.page.goto(f"{self.server}/lab/tree/{name}?reset&token={self.token}", timeout=PATIENCE)
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
@@ -146,7 +147,7 @@ class Course(Opened):
             }""",
             command,
         )
-        self.page.wait_for_function("window.done !== null", timeout=60_000)
+        self.page.wait_for_function("window.done !== null", timeout=PATIENCE)
         assert self.page.evaluate("window.done") == "done"
 
     def end_kernels(self) -> None:
@@ -168,7 +169,7 @@ def chromium():
 
         def launch():
             try:
-                return playwright.chromium.launch(executable_path=program, args=FLAGS, proxy=PROXY, timeout=60_000)
+                return playwright.chromium.launch(executable_path=program, args=FLAGS, proxy=PROXY, timeout=PATIENCE)
             except Error as error:
                 raise DidNotStart(str(error)) from error
 
@@ -198,7 +199,7 @@ class Lab:
         opened = Opened(context.new_page(), self.folder / "work" / str(self.opened))
         opened.page.on("request", lambda request: _note_foreign(request.url, opened.foreign))
         where = f"{self.opened}/{Path(path).name}?reset&token={self.token}"
-        opened.page.goto(f"{self.address}/lab/tree/{where}", timeout=60_000)
+        opened.page.goto(f"{self.address}/lab/tree/{where}", timeout=PATIENCE)
         _until(lambda: opened.page.evaluate(READY), 90, "the kernel does not become ready (has the notebook one?)")
         opened.wait_for(SHOWN)
         pictures = opened.pictures()
@@ -263,7 +264,7 @@ def door(chromium, tmp_path, record_property):
             course = Course(context.new_page(), work, [], address[2], address[3], said, folder)
             course.page.on("request", lambda request: _note_foreign(request.url, course.foreign))
             record_property("browser", json.dumps({"server": starts, "browser": chromium.starts}))
-            course.page.goto(address[1], timeout=60_000)
+            course.page.goto(address[1], timeout=PATIENCE)
             course.wait_until_ready()
             stack.callback(_assert_offline, course.foreign)
             return course

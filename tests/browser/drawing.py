@@ -2,6 +2,8 @@
 
 import statistics
 
+from expecting import PATIENCE
+
 CLEAR_QUERY = "Clear the drawing to classify"
 
 
@@ -11,7 +13,7 @@ class Pad:
     def __init__(self, page, index: int = 0):
         self.page = page
         self.root = page.locator(".mlpad").nth(index)
-        self.root.wait_for(timeout=30_000)
+        self.root.wait_for(timeout=PATIENCE)
         self.touch = None
 
     def box(self, letter: str = ""):
@@ -59,7 +61,7 @@ class Pad:
             waited.append(self.mouse(drawing))
         return statistics.median(waited)
 
-    def _answered(self, act, seconds: float = 20) -> float:
+    def _answered(self, act, seconds: float = 180) -> float:
         """Do something and wait until the page has shown the answer to it."""
         before = self.number
         act()

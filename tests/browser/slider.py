@@ -2,6 +2,8 @@
 
 import statistics
 
+from expecting import PATIENCE
+
 WATCH = """(box) => {
     const times = window.widgetTimes = { key: 0, pictures: [], source: box.querySelector('img')?.src };
     box.addEventListener('keydown', () => { times.key = performance.now() }, true);
@@ -22,7 +24,7 @@ class Slider:
     def __init__(self, page, index: int = 0):
         self.page = page
         self.handle = page.locator(".noUi-handle").nth(index)
-        self.handle.wait_for(timeout=30_000)
+        self.handle.wait_for(timeout=PATIENCE)
         # the nearest box around it: a page may hold several widgets
         self.box = self.handle.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
         self.box.evaluate(WATCH)
@@ -37,7 +39,7 @@ class Slider:
         """How many new pictures were shown since the slider was found."""
         return self.page.evaluate("window.widgetTimes.pictures.length")
 
-    def press(self, key: str, seconds: float = 20) -> float:
+    def press(self, key: str, seconds: float = 180) -> float:
         """Press a key on the slider and wait for a new picture. Returns milliseconds from key to picture."""
         before = self.shown
         self.handle.focus()

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from drawing import Pad
-from expecting import expect
+from expecting import PATIENCE, expect
 from nbformat.v4 import new_code_cell, new_notebook
 from slider import Slider
 
@@ -84,7 +84,7 @@ def test_every_picture_of_every_copy_is_there(door):
     """Of 00 as the door opens it. Of each other lesson its own test looks (`lab`), in a copy; here is that the
     learner's copies hold what that one holds."""
     course = door()
-    course.page.locator(".jp-MarkdownOutput img").first.wait_for(timeout=30_000)
+    course.page.locator(".jp-MarkdownOutput img").first.wait_for(timeout=PATIENCE)
     pictures = course.pictures()
     assert pictures
     assert all(there for _, there in pictures), pictures
@@ -126,8 +126,8 @@ def test_widgets_say_that_they_wait_while_a_cell_runs(tiny, tmp_path):
     page.screenshot(path=tmp_path / "waiting.png")
     assert slider.picture.get_attribute("src") == before
     tiny.wait_for(f"[...document.querySelectorAll('{LINES}')].every(e => e.innerText === '')")
-    slider.box.locator("img[alt*='to 0.22']").wait_for(timeout=20_000)
-    page.get_by_text("Your guess is kept: up.").wait_for(timeout=20_000)
+    slider.box.locator("img[alt*='to 0.22']").wait_for(timeout=PATIENCE)
+    page.get_by_text("Your guess is kept: up.").wait_for(timeout=PATIENCE)
     assert drawing.verdict.startswith("This is ")
 
 
@@ -135,7 +135,7 @@ def test_a_reopened_notebook_shows_what_it_showed_and_says_how_it_lives_again(ti
     page = tiny.page
     Slider(page).press("End")
     page.get_by_role("radio", name="down").check()
-    page.get_by_text("Your guess is kept: down.").wait_for(timeout=20_000)
+    page.get_by_text("Your guess is kept: down.").wait_for(timeout=PATIENCE)
     Pad(page).press('Fill the boxes with the sample drawings "Runes"')
     shown = Pad(page).percentages
     tiny.do("docmanager:save")
@@ -143,7 +143,7 @@ def test_a_reopened_notebook_shows_what_it_showed_and_says_how_it_lives_again(ti
     for time in ("first", "second"):
         tiny.end_kernels()
         tiny.open(TINY)
-        tiny.wait_for(f"[...document.querySelectorAll('{LINES}')].filter(e => e.innerText).length === 3", seconds=60)
+        tiny.wait_for(f"[...document.querySelectorAll('{LINES}')].filter(e => e.innerText).length === 3", seconds=180)
         tiny.wait_for("document.querySelectorAll('.mlcourse-saved').length === 2")
         page.screenshot(path=tmp_path / f"reopened-{time}.png")
         assert errors(tiny) == 0

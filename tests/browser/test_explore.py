@@ -4,7 +4,7 @@ import json
 
 import nbformat
 import pytest
-from expecting import expect
+from expecting import PATIENCE, expect
 from nbformat.v4 import new_code_cell, new_notebook
 from slider import Slider
 
@@ -89,12 +89,12 @@ def test_choices_errors_and_reset(lab, notebook):
     slider.press("ArrowRight")
     choice = slider.box.get_by_label("power")
     choice.select_option("3")
-    slider.box.get_by_role("alert").wait_for(timeout=20_000)
+    slider.box.get_by_role("alert").wait_for(timeout=PATIENCE)
     assert slider.box.get_by_role("alert").inner_text() == "This picture cannot be drawn. ValueError: no cubes today"
     slider.box.get_by_role("button", name="Reset").press("Enter")
-    slider.box.locator("img[alt*='rate 0.20 and power 1']").wait_for(timeout=20_000)
+    slider.box.locator("img[alt*='rate 0.20 and power 1']").wait_for(timeout=PATIENCE)
     # the line below the picture is a message of its own: it comes after the picture
-    slider.box.get_by_text("The curve ends at 2.00.").wait_for(timeout=20_000)
+    slider.box.get_by_text("The curve ends at 2.00.").wait_for(timeout=PATIENCE)
 
 
 def test_a_guess_is_kept_and_figures_have_their_text_once(lab, notebook):
@@ -102,10 +102,10 @@ def test_a_guess_is_kept_and_figures_have_their_text_once(lab, notebook):
     opened.run_all()
     page = opened.page
     page.get_by_role("radio", name="down").check()
-    page.get_by_text("Your guess is kept: down.").wait_for(timeout=20_000)
+    page.get_by_text("Your guess is kept: down.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["99.p1"]["choice"] == "down"
     expect(page.locator("img[alt^='A line that falls']")).to_have_count(1)
     opened.run_all()
-    page.get_by_text("Your guess is kept: down.").wait_for(timeout=20_000)
+    page.get_by_text("Your guess is kept: down.").wait_for(timeout=PATIENCE)
     assert page.get_by_role("radio", name="down").is_checked()

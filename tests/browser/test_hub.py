@@ -3,7 +3,7 @@
 import json
 import re
 
-from expecting import expect
+from expecting import PATIENCE, expect
 from hub_helpers import HUB, WALLS, Hub
 
 NOTEBOOK = "01_inner_and_outer_losses.ipynb"
@@ -30,9 +30,9 @@ class Student:
 
     def open(self, notebook):
         self.page.goto("about:blank")
-        self.page.goto(f"{self.base}/user/{self.name}/lab/tree/{notebook}?reset", timeout=120_000)
-        self.page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=120_000)
-        self.page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=120_000)  # of this notebook
+        self.page.goto(f"{self.base}/user/{self.name}/lab/tree/{notebook}?reset", timeout=PATIENCE)
+        self.page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=PATIENCE)
+        self.page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=PATIENCE)  # of this notebook
 
     def menu(self, title, entry):
         self.page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{title}$")).click()
@@ -47,7 +47,7 @@ class Student:
 
     def begin(self):
         self.menu("Run", "Run All Cells")
-        self.page.locator("#jp-main-statusbar", has_text="| Busy").wait_for(timeout=60_000)
+        self.page.locator("#jp-main-statusbar", has_text="| Busy").wait_for(timeout=PATIENCE)
 
     def finish(self, notebook, seconds=300):
         """Wait until every cell has run, save, and return the cells as the server holds them."""
@@ -77,7 +77,7 @@ def test_two_students_run_a_notebook_at_once_and_each_sees_only_their_own_work(c
         stranger.page.get_by_text("Invalid username or password").wait_for()
         anna, bo = (Student(chromium, hub, name, words[name]) for name in ("anna", "bo"))
         for one in (anna, bo):
-            one.page.wait_for_url(f"**/user/{one.name}/lab/**", timeout=120_000)
+            one.page.wait_for_url(f"**/user/{one.name}/lab/**", timeout=PATIENCE)
         for one in (anna, bo):
             one.open(NOTEBOOK)
         anna.begin()
@@ -94,12 +94,12 @@ def test_two_students_run_a_notebook_at_once_and_each_sees_only_their_own_work(c
         assert bo.ask("contents/mine.ipynb")[0] == 404
         anna.open("mine.ipynb")
         anna.begin()
-        anna.page.get_by_text("Kernel Restarting").first.wait_for(timeout=120_000)
+        anna.page.get_by_text("Kernel Restarting").first.wait_for(timeout=PATIENCE)
         bo.begin()  # the other goes on
         assert all(cell["execution_count"] for cell in bo.finish(NOTEBOOK))
     with hub:  # started again: the work is there
         anna = Student(chromium, hub, "anna", words["anna"])
-        anna.page.wait_for_url("**/user/anna/lab/**", timeout=120_000)
+        anna.page.wait_for_url("**/user/anna/lab/**", timeout=PATIENCE)
         assert anna.ask("contents/mine.ipynb")[1]["content"]["cells"][0]["source"] == HOG
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -21,7 +22,7 @@ def test_the_losses_follow_the_sliders(lab, record_property):
     start.press("ArrowLeft")
     assert start.picture.get_attribute("src") != before
     assert "From the start 0.45" in start.picture.get_attribute("alt")
-    start.box.get_by_text("L_outer(0.45)").wait_for(timeout=20_000)
+    start.box.get_by_text("L_outer(0.45)").wait_for(timeout=PATIENCE)
     median = start.median("ArrowLeft", times=20)
     record_property("widget times", f"notebook 01, drag θ, key to picture, median of 20: {median:.0f} ms")
 
@@ -45,6 +46,6 @@ def test_the_losses_follow_the_sliders(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="no, the second loss is lower").check()
-    opened.page.get_by_text("Your guess is kept: no, the second loss is lower.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: no, the second loss is lower.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["01.p1"]["choice"] == "no, the second loss is lower"

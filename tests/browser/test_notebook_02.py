@@ -1,6 +1,7 @@
 """Notebook 02 in JupyterLab: the sliders for way and shot, and the leak."""
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -19,8 +20,8 @@ def test_way_shot_and_leak_change_the_task(lab, record_property):
     shot.press("ArrowRight")
     assert shot.picture.get_attribute("alt").startswith("A 6-way 2-shot task, and")
     way.box.get_by_label("leak").check()
-    way.box.locator("img[alt^='A 6-way 2-shot task with leaked queries']").wait_for(timeout=20_000)
+    way.box.locator("img[alt^='A 6-way 2-shot task with leaked queries']").wait_for(timeout=PATIENCE)
     way.box.get_by_role("button", name="Reset").press("Enter")
-    way.box.locator("img[alt^='A 5-way 1-shot task, and']").wait_for(timeout=20_000)
+    way.box.locator("img[alt^='A 5-way 1-shot task, and']").wait_for(timeout=PATIENCE)
     median = Slider(opened.page, index=1).median("ArrowRight", times=4)  # the slider for shot has five places
     record_property("widget times", f"notebook 02, key to picture, median of 4: {median:.0f} ms")

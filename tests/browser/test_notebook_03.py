@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -44,6 +45,6 @@ def test_the_regions_follow_the_support_point(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="a straight line").check()
-    opened.page.get_by_text("Your guess is kept: a straight line.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: a straight line.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["03.p2"]["choice"] == "a straight line"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -26,7 +27,7 @@ def test_the_written_head_follows_its_support_set(lab, record_property, tmp_path
 
     # another class: only its row moves
     episode.box.locator("select").select_option("class 2")
-    episode.box.locator("img[alt*='exchanged: class 2']").wait_for(timeout=20_000)
+    episode.box.locator("img[alt*='exchanged: class 2']").wait_for(timeout=PATIENCE)
     words = episode.picture.get_attribute("alt")
     assert [f"class {k} by 0 %" in words for k in range(5)] == [True, True, False, True, True]
 
@@ -36,10 +37,12 @@ def test_the_written_head_follows_its_support_set(lab, record_property, tmp_path
     noise.picture.scroll_into_view_if_needed()
     opened.page.screenshot(path=tmp_path / "head.png")
     episode.box.get_by_role("button", name="Reset").press("Enter")
-    episode.box.locator("img[alt^='Support set of episode 0, exchanged: nothing, noise 0.00']").wait_for(timeout=20_000)
+    episode.box.locator("img[alt^='Support set of episode 0, exchanged: nothing, noise 0.00']").wait_for(
+        timeout=PATIENCE
+    )
 
     # a guess
     opened.page.get_by_role("radio", name="their borders are turned alike").check()
-    opened.page.get_by_text("Your guess is kept: their borders are turned alike.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: their borders are turned alike.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["04.p2"]["choice"] == "their borders are turned alike"

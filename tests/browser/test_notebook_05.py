@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -22,7 +23,7 @@ def test_the_factor_follows_the_sliders(lab, record_property):
         rate.press("ArrowRight")
     assert rate.picture.get_attribute("src") != before
     assert "a = 4: factor -0.216, sign flipped" in rate.picture.get_attribute("alt")
-    rate.box.get_by_text("α = 0.40, T = 3.").wait_for(timeout=20_000)
+    rate.box.get_by_text("α = 0.40, T = 3.").wait_for(timeout=PATIENCE)
     median = rate.median("ArrowLeft", times=8)
     record_property("widget times", f"notebook 05, drag the inner rate, key to picture, median of 8: {median:.0f} ms")
 
@@ -31,6 +32,6 @@ def test_the_factor_follows_the_sliders(lab, record_property):
     assert "for T = 4" in steps.picture.get_attribute("alt")
 
     opened.page.get_by_role("radio", name="smaller, with the opposite sign").check()
-    opened.page.get_by_text("Your guess is kept: smaller, with the opposite sign.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: smaller, with the opposite sign.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["05.p1"]["choice"] == "smaller, with the opposite sign"

@@ -1,6 +1,7 @@
 """Notebook 06 in JupyterLab: a wave of one's own, learnt from three starts."""
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -22,14 +23,14 @@ def test_the_wave_follows_its_controls(lab, record_property):
     steps.press("ArrowLeft")
     assert steps.picture.get_attribute("src") != before
     assert "after 0 inner steps" in steps.picture.get_attribute("alt")
-    steps.box.get_by_text("Mean squared error on the whole wave").wait_for(timeout=20_000)
+    steps.box.get_by_text("Mean squared error on the whole wave").wait_for(timeout=PATIENCE)
 
     points = Slider(opened.page, index=2)
     points.press("ArrowRight")
     assert "on 11 points" in points.picture.get_attribute("alt")
 
     points.box.get_by_label("left half only").check()
-    points.box.locator("img[alt*='on 11 points from the left half']").wait_for(timeout=20_000)
+    points.box.locator("img[alt*='on 11 points from the left half']").wait_for(timeout=PATIENCE)
 
     amplitude = Slider(opened.page)
     median = amplitude.median("ArrowRight", times=5)

@@ -4,6 +4,7 @@ import json
 import statistics
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -36,6 +37,6 @@ def test_the_bill_follows_the_controls(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="about 8 times").check()
-    opened.page.get_by_text("Your guess is kept: about 8 times.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: about 8 times.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["07.p1"]["choice"] == "about 8 times"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -43,6 +44,6 @@ def test_the_pictures_follow_the_sliders(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="down, by about 0.03").check()
-    opened.page.get_by_text("Your guess is kept: down, by about 0.03.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: down, by about 0.03.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["08.p1"]["choice"] == "down, by about 0.03"

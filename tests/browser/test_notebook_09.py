@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -31,6 +32,6 @@ def test_the_rate_follows_the_horizon(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="ten times too small or more").check()
-    opened.page.get_by_text("Your guess is kept: ten times too small or more.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: ten times too small or more.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["09.p3"]["choice"] == "ten times too small or more"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -26,17 +27,17 @@ def test_the_map_follows_its_controls(lab, record_property):
     # features off
     shown = step.shown
     step.box.get_by_label("momenta").uncheck()
-    opened.page.wait_for_function(f"window.widgetTimes.pictures.length > {shown}", timeout=20_000)
+    opened.page.wait_for_function(f"window.widgetTimes.pictures.length > {shown}", timeout=PATIENCE)
     assert "The map of learned without momenta at step" in step.picture.get_attribute("alt")
 
     # another rule
     shown = step.shown
     step.box.locator("select").select_option("Adam, rate tuned")
-    opened.page.wait_for_function(f"window.widgetTimes.pictures.length > {shown}", timeout=20_000)
+    opened.page.wait_for_function(f"window.widgetTimes.pictures.length > {shown}", timeout=PATIENCE)
     assert "The map of Adam" in step.picture.get_attribute("alt")
 
     # a guess
     opened.page.get_by_role("radio", name="falls slowly for all five").check()
-    opened.page.get_by_text("Your guess is kept: falls slowly for all five.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: falls slowly for all five.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["10.p1"]["choice"] == "falls slowly for all five"

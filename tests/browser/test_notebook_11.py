@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -32,6 +33,6 @@ def test_the_teeth_follow_the_controls(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="a billion or more").check()
-    opened.page.get_by_text("Your guess is kept: a billion or more.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: a billion or more.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["11.p1"]["choice"] == "a billion or more"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -27,6 +28,6 @@ def test_the_intervals_follow_the_number_of_tasks(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="no: the intervals nearly touch").check()
-    opened.page.get_by_text("Your guess is kept: no: the intervals nearly touch.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: no: the intervals nearly touch.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["12.p1"]["choice"] == "no: the intervals nearly touch"

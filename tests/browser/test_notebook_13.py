@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from expecting import expect
+from expecting import PATIENCE, expect
 from slider import Slider
 
 from mlcourse import places
@@ -17,7 +17,7 @@ class MaskPad:
 
     def __init__(self, page):
         self.page, self.root = page, page.locator(".mlmask")
-        self.root.wait_for(timeout=30_000)
+        self.root.wait_for(timeout=PATIENCE)
         self.root.scroll_into_view_if_needed()
         self.canvas = self.root.locator("canvas")
 
@@ -56,7 +56,7 @@ class MaskPad:
             if (root.seen?.number !== now) { root.seen = { number: now, since: performance.now() }; return false; }
             return now > before && performance.now() - root.seen.since > 300;
         }"""
-        self.page.wait_for_function(script, arg=[self.root.element_handle(), before], timeout=30_000, polling=50)
+        self.page.wait_for_function(script, arg=[self.root.element_handle(), before], timeout=PATIENCE, polling=50)
 
 
 def test_the_answer_follows_the_painted_mask(lab, record_property):
@@ -123,6 +123,6 @@ def test_the_answer_follows_the_painted_mask(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="1 to 5 %").check()
-    opened.page.get_by_text("Your guess is kept: 1 to 5 %.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: 1 to 5 %.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["13.p1"]["choice"] == "1 to 5 %"

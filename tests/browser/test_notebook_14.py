@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -39,6 +40,6 @@ def test_the_boxes_follow_the_threshold_and_the_drawing(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="1/3").check()
-    opened.page.get_by_text("Your guess is kept: 1/3.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: 1/3.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["14.p1"]["choice"] == "1/3"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -27,6 +28,6 @@ def test_the_faces_follow_the_threshold(lab, record_property):
     record_property("widget times", f"notebook 15, a threshold, key to picture, median of 10: {median:.0f} ms")
 
     opened.page.get_by_role("radio", name="in 60 to 90 %").check()
-    opened.page.get_by_text("Your guess is kept: in 60 to 90 %.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: in 60 to 90 %.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["15.p3"]["choice"] == "in 60 to 90 %"

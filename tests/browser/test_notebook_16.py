@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from expecting import PATIENCE
 from slider import Slider
 
 from mlcourse import places
@@ -28,6 +29,6 @@ def test_the_bars_follow_the_temperature(lab, record_property):
 
     # a guess
     opened.page.get_by_role("radio", name="three times as much").check()
-    opened.page.get_by_text("Your guess is kept: three times as much.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: three times as much.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["16.p1"]["choice"] == "three times as much"

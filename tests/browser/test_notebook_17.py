@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from expecting import expect
+from expecting import PATIENCE, expect
 
 from mlcourse import places
 
@@ -16,15 +16,15 @@ def test_the_picker_the_submission_and_a_guess(lab):
 
     # the picker: drop-downs task, training classes, shots, compute, and a box to tick
     choices = opened.page.locator(".widget-dropdown select")
-    choices.first.wait_for(timeout=30_000)
+    choices.first.wait_for(timeout=PATIENCE)
     box = choices.first.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
     picture = box.locator("img")
     assert "edges" in picture.get_attribute("alt")
     choices.first.select_option("find boxes")
-    box.locator("img[alt*='AP50']").wait_for(timeout=20_000)
+    box.locator("img[alt*='AP50']").wait_for(timeout=PATIENCE)
     assert "data/results/detection.json" in box.inner_text()
     box.get_by_role("button", name="Reset").click()
-    box.locator("img[alt*='new characters']").wait_for(timeout=20_000)
+    box.locator("img[alt*='new characters']").wait_for(timeout=PATIENCE)
 
     # the file of the submission, and the drawn pictures that stand for photos
     assert "class Edges(Learner)" in (opened.work / "my_submission.py").read_text(encoding="utf-8")
@@ -35,6 +35,6 @@ def test_the_picker_the_submission_and_a_guess(lab):
 
     # a guess
     opened.page.get_by_role("radio", name="320 or more").check()
-    opened.page.get_by_text("Your guess is kept: 320 or more.").wait_for(timeout=20_000)
+    opened.page.get_by_text("Your guess is kept: 320 or more.").wait_for(timeout=PATIENCE)
     kept = json.loads((opened.work / "progress.json").read_text(encoding="utf-8"))
     assert kept["guesses"]["17.p4"]["choice"] == "320 or more"

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from expecting import PATIENCE
 from site_helpers import small_site
 
 from mlcourse.site.sources import THEME
@@ -62,7 +63,7 @@ def opened(chromium):
             page = context.new_page()
             page.on("request", lambda request: foreign.append(request.url) if _is_foreign(request.url) else None)
             page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(path.resolve().as_uri(), timeout=60_000)
+            page.goto(path.resolve().as_uri(), timeout=PATIENCE)
             return page
 
         yield show
@@ -196,7 +197,7 @@ def test_the_keyboard_moves_a_widget(site, opened):
     assert slider.evaluate("one => one.nextElementSibling.textContent") == words
     picture = page.locator(".stack-frames > div:not([hidden]) img")
     page.wait_for_function(
-        "() => document.querySelector('.stack-frames > div:not([hidden]) img').naturalWidth > 0", timeout=20_000
+        "() => document.querySelector('.stack-frames > div:not([hidden]) img').naturalWidth > 0", timeout=PATIENCE
     )
     assert page.locator(".stack-said").inner_text() == picture.get_attribute("alt")
     page.locator(".stack input").first.focus()
@@ -274,7 +275,7 @@ def test_the_search_finds_a_term_without_a_server(site, opened):
     page = opened(site / "search.html")
     page.locator("form.bd-search input[name=q]").last.fill("hypergradient")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#search-results li a", timeout=20_000)
+    page.wait_for_selector("#search-results li a", timeout=PATIENCE)
     page.locator("#search-results li a").first.click()
     page.wait_for_load_state()
     assert "hypergradient" in page.locator("main").inner_text().lower()

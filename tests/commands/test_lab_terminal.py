@@ -14,6 +14,7 @@ import urllib.request
 
 import psutil
 import pytest
+from processes import command_of
 
 from mlcourse import places
 from mlcourse.commands.lab import MEMORY, check_port
@@ -212,7 +213,7 @@ def test_it_ends_with_all_that_it_started(terminal, tmp_path, name, end):
 def test_ctrl_c_twice_ends_it_at_once(terminal, tmp_path):
     opened = terminal([sys.executable, "-m", "mlcourse", "lab"])
     port, _ = at_work(opened, tmp_path / "RUNTIME")
-    kernel = next(one for one in opened.family if "ipykernel_launcher" in " ".join(one.cmdline()))
+    kernel = next(one for one in opened.family if "ipykernel_launcher" in " ".join(command_of(one)))
     kernel.suspend()  # it can neither answer nor end by itself
     opened.press(CTRL_C)
     opened.read_on(0.5)
