@@ -75,7 +75,7 @@ def ratio_interval(numerators: Values, denominators: Values) -> tuple[float, flo
     if bottom.sum() == 0:
         raise CourseError("a ratio needs something to divide by, but all denominators are 0; take more episodes")
     ratio = top.sum() / bottom.sum()
-    _, half = mean_interval((top - ratio * bottom) / bottom.mean())
+    _, half = interval((top - ratio * bottom) / bottom.mean())
     return ratio.item(), half
 
 
@@ -108,14 +108,14 @@ class Paired:
         return f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points ({self.episodes} paired episodes)"
 
 
-def paired(a: Values, b: Values, *, few: bool = False) -> Paired:
-    """The mean of a − b, value by value, and its interval: normal, or with few values Student's.
+def paired(a: Values, b: Values) -> Paired:
+    """The mean of a − b, value by value, and its interval: Student's where they are few, else normal.
 
     Pairing removes what is hard or easy for both: the interval shrinks. Raises CourseError for unequal lengths.
     """
     a, b = _pair(a, b)
-    difference, half = (student_interval if few else mean_interval)(a - b)
-    return Paired(difference, half, len(a), few=few)
+    difference, half = interval(a - b)
+    return Paired(difference, half, len(a), few=len(a) < FEW)
 
 
 def effect_size(a: Values, b: Values) -> float:
@@ -303,6 +303,8 @@ def episodes_over_data(
     shares = scale * (sums - classes * mean) / len(values)
     luck = (values - mean).square().sum() / len(values) ** 2  # the variance of the mean over episodes
     found = shares.square().sum()
+    if luck == 0:
+        raise NoInterval("all episodes have one value, which does not say that other clusters have it, too")
     if luck > 0 and found <= torch.finfo(found.dtype).eps * luck:
         raise NoInterval(
             "each episode has as much of each cluster as any other, which says nothing of other clusters; take fewer "
@@ -451,7 +453,7 @@ class Metric(NamedTuple):
     def interval(self, scores: dict[str, Tensor]) -> tuple[float, float]:
         """The metric over all episodes, and the half-width of its 95 % interval over episodes."""
         if self.ratio is None:
-            return mean_interval(self._score(scores, self.name))
+            return interval(self._score(scores, self.name))
         return ratio_interval(*(self._score(scores, name) for name in self.ratio))
 
     def compare(self, a: dict[str, Tensor], b: dict[str, Tensor]) -> Paired:
@@ -463,7 +465,10 @@ class Metric(NamedTuple):
         return Paired(difference.difference, difference.ci95, difference.episodes, self.percent)
 
     def told(self, value: float, half: float) -> str:
-        """A value with its half-width, as people read it."""
+        """A value with its half-width, as people read it; of one episode there is none."""
+        if math.isnan(half):
+            shown = f"{100 * value:.2f} %" if self.percent else f"{self.name} {value:.4g}"
+            return f"{shown} (one episode: no interval)"
         if self.percent:
             return f"{100 * value:.2f} ± {100 * half:.2f} %"
         return f"{self.name} {value:.4g} ± {half:.2g}"

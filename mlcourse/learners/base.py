@@ -40,6 +40,7 @@ class Learner(Recorded):
     normalisation = "none"
     metric = ACCURACY  # what validation looks at, and which way is better
     mixes_tasks = False  # whether a task is answered by other tasks of its batch, on purpose
+    answers_with_graph = True  # whether the predictions of `outer_process` have a graph to the outer parameters
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -230,8 +231,17 @@ def detached(prediction: Any) -> Any:
 
 
 def way_of(support_y: Tensor, *, at_most: int | None = None, who: str = "this learner") -> int:
-    """The number of classes in the labels [tasks, images]. Raises CourseError when it exceeds a fixed head."""
-    way = int(support_y.max()) + 1
+    """The number of classes in the labels [tasks, images].
+
+    Raises CourseError when it exceeds a fixed head, for no label, and for one below 0: no task can be padded with -100,
+    which `cross_entropy` would leave out of the mean over all tasks.
+    """
+    if not support_y.numel():
+        raise CourseError(f"the support set has labels {tuple(support_y.shape)}, of no image; give one or more")
+    low, high = (int(end) for end in support_y.aminmax())
+    if low < 0:
+        raise CourseError(f"a support label is {low}; labels of a task are 0 … way − 1, and all images have one")
+    way = high + 1
     if at_most is not None and way > at_most:
         raise CourseError(
             f"the support set has {way} classes, but the head of {who} has {at_most}; build it with way={way}"

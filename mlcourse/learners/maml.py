@@ -515,6 +515,28 @@ def _rates(kind: str | None, params: inner.Parameters, start: float, steps: int)
     return made
 
 
+@torch.no_grad()
+def carry_norms(learner: nn.Module, other: nn.Module) -> None:
+    """After the network of `other` was loaded into a learner: its normalisation, too, where one has it per step.
+
+    Raises CourseError where that of `other` differs from step to step, and the learner has no such sets.
+    """
+    mine, theirs = (getattr(one, "gains", None) or {} for one in (learner, other))
+    own = dict(learner.network.named_parameters())
+    for key in mine.keys() | theirs.keys():
+        sets = theirs[key] if key in theirs else own[parts.name_of(key)].expand(len(mine[key]), -1)
+        if key in mine and len(sets) == len(mine[key]):
+            mine[key].copy_(sets)
+        elif (sets == sets[0]).all():
+            (mine[key] if key in mine else own[parts.name_of(key)]).copy_(sets[0])
+        else:
+            there = f"{len(mine[key]) - 1} inner steps" if key in mine else "one for all"
+            raise CourseError(
+                f"the run has a normalisation for each of {len(sets) - 1} inner steps, and the learner has {there}; "
+                "start one with as many inner steps and norm_per_step, as in maml++"
+            )
+
+
 def _gains(network: nn.Module, sets: int) -> nn.ParameterDict:
     """`sets` copies of each normalisation's gain and bias, [sets, channels]; the network's own are frozen."""
     made = nn.ParameterDict()

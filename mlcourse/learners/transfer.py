@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from mlcourse import inner
 from mlcourse.errors import CourseError, check_number
 from mlcourse.learners.base import Learner, State, answer_each, evaluation_mode, way_of
+from mlcourse.learners.maml import carry_norms
 from mlcourse.learners.methods import Paper, Recipe, register
 from mlcourse.learners.metric import MetricLearner, cosines, members
 from mlcourse.learners.prototypical import (
@@ -422,6 +423,7 @@ def load_body(learner: nn.Module, run: str | Path | nn.Module) -> nn.Module:
                 "build the learner with the run's options"
             )
     mine.load_state_dict(theirs.state_dict())
+    carry_norms(learner, other)
     if isinstance(learner, PretrainedBody) and isinstance(other, PretrainedBody):
         learner.centre.copy_(other.centre)
     return learner

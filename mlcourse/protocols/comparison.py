@@ -112,7 +112,7 @@ class Pair(NamedTuple):
 
 def _difference(a: Row, b: Row) -> Paired:
     """The paired difference of two rows, episode by episode."""
-    return statistics.paired(a.per_episode, b.per_episode, few=len(a.per_episode) < statistics.FEW)
+    return statistics.paired(a.per_episode, b.per_episode)
 
 
 def rows(protocol: Protocol, results: Sequence[Stored]) -> list[Row]:
