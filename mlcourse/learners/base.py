@@ -68,13 +68,15 @@ class Learner(Recorded):
         """The inner process, for all tasks. Under `no_grad` it works too and returns a detached state.
 
         inner_steps: for learners that have them (None: the learner's own). generator: for learners that draw.
-        Raises CourseError for a negative number of steps, and for any number where a learner has none.
+        Raises CourseError for a negative number of steps, for any number where a learner has none, and for a support
+        set of another form.
         """
         whole = isinstance(inner_steps, int) and not isinstance(inner_steps, bool)
         if inner_steps is not None and not (whole and inner_steps >= 0):
             raise CourseError(f"inner_steps is {inner_steps!r}; an inner process takes 0 steps or more")
         if inner_steps is not None and not takes_inner_steps(self):
             raise CourseError(f"{type(self).__name__} has no inner steps to choose; leave inner_steps out")
+        check_task(support_x, support_y)
         return self.inner_process(support_x, support_y, inner_steps=inner_steps, generator=generator)
 
     @abstractmethod
@@ -247,6 +249,22 @@ def way_of(support_y: Tensor, *, at_most: int | None = None, who: str = "this le
             f"the support set has {way} classes, but the head of {who} has {at_most}; build it with way={way}"
         )
     return way
+
+
+def check_task(support_x: Any, support_y: Any) -> None:
+    """Raise CourseError for images that are whole numbers, and for labels that are none of theirs.
+
+    Only what costs nothing: no value is looked at. Targets that are no labels (masks, boxes, values) are let through.
+    """
+    if isinstance(support_x, Tensor) and not (support_x.is_floating_point() or support_x.is_complex()):
+        raise CourseError(f"the support images are {support_x.dtype}; give floating-point ones: x.float() / 255")
+    if not isinstance(support_y, Tensor) or support_y.is_floating_point() or support_y.dim() > 2:
+        return
+    if support_y.dtype != torch.int64 or support_y.dim() != 2 or support_x.shape[:2] != support_y.shape:
+        raise CourseError(
+            f"the support set is {tuple(support_x.shape)} with labels {support_y.dtype} {tuple(support_y.shape)}; give "
+            "images [tasks, images, C, H, W] and int64 labels [tasks, images]"
+        )
 
 
 def answer_each(

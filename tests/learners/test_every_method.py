@@ -359,3 +359,26 @@ def test_an_unknown_network_and_an_option_of_another_one_are_one_line():
         learners.build("maml", way=3, network="vgg")
     with pytest.raises(CourseError, match="has no option 'downsample'"):
         learners.build("maml", way=3, network="resnet12", downsample="pool")
+
+
+# ------------------------------------------------------------------ what no task may hold
+
+WRONG = {
+    "padded": lambda x, y: (x, torch.where(torch.arange(6) % 2 == 1, -100, y)),
+    "below nought": lambda x, y: (x, y - 1),
+    "of one task": lambda x, y: (x, y[:1]),
+    "in a row": lambda x, y: (x, y.flatten()),
+    "int32": lambda x, y: (x, y.int()),
+    "bool": lambda x, y: (x, y > 0),
+    "no image": lambda x, y: (x[:, :0], y[:, :0]),
+    "uint8": lambda x, y: ((255 * x).byte(), y),
+}
+
+
+@pytest.mark.parametrize("wrong", list(WRONG))
+@pytest.mark.parametrize("method", [*TRAINED, *PRETRAINED, "finetune", "pixels"])
+def test_what_is_no_task_is_one_line(method, wrong):
+    x = torch.rand(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.tensor([[0, 0, 1, 1, 2, 2]]).expand(2, -1).clone()
+    with pytest.raises(CourseError, match=r"; give|have one$"):
+        made(method).adapt(*WRONG[wrong](x, y))
