@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 
+from mlcourse.networks import Conv4
+
 
 def seconds(work: Callable[[], object]) -> float:
     """The processor time of one call, of all threads."""
@@ -34,3 +36,24 @@ def on_one_thread(measure: Callable[[], float]) -> float:
         return measure()
     finally:
         torch.set_num_threads(threads)
+
+
+QUIET = 0.69  # seconds of `unit` on the two cores that the lessons are measured on, with nothing beside it
+
+
+def unit() -> float:
+    """The time of a fixed work on all cores that this process may use, in seconds by the clock: how fast they are now.
+
+    Half of it is PyTorch's, half of it Python's, as in a lesson. The least of three tries.
+    """
+    network, pictures = Conv4(channels=32, size=28, out=5), torch.rand(100, 1, 28, 28)
+
+    def work() -> float:
+        began = time.perf_counter()
+        for _ in range(10):
+            network(pictures).square().mean().backward()
+        sum(k * k for k in range(4_000_000))
+        return time.perf_counter() - began
+
+    work()
+    return min(work() for _ in range(3))

@@ -25,6 +25,7 @@ from mlcourse.lessons import every_check
 from mlcourse.teaching.checks import Check, Verdict
 
 RECORDS = "records"
+TABLE, REPORT, FEEDBACK = "marks.csv", "report.html", "feedback"
 MOST_NOTEBOOKS = 60  # of one student
 UNREAD = "Could not be read"
 NUMBER = re.compile(r"\d\d\.\d+")  # of an exercise
@@ -380,6 +381,26 @@ def _code() -> str:
 # ---- what is written ----
 
 
+def check_place(out: Path, columns: list[str]) -> None:
+    """Raise CourseError, before the work, where the marks would replace a file of somebody else, or marks of more.
+
+    columns: the exercises that are asked for; [] for all. An earlier call made the folder if it holds records.
+    """
+    there = [name for name in (TABLE, REPORT, FEEDBACK) if (out / name).exists()]
+    if there and not (out / RECORDS).is_dir():
+        raise CourseError(f"{out / there[0]} is not of `mlcourse grade`, and would be overwritten: take another --out")
+    try:
+        with open(out / TABLE, encoding="utf-8", newline="") as file:
+            marked = {name for name in next(csv.reader(file), []) if NUMBER.fullmatch(name)}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return
+    if columns and (lost := sorted(marked - set(columns))):
+        raise CourseError(
+            f"{out} holds marks of {len(lost)} exercises that are not asked for now, such as {lost[0]}: take another "
+            "--out, or name their notebooks in --notebooks, too"
+        )
+
+
 def write(out: Path, records: list[dict], settings: Settings, columns: list[str]) -> None:
     """Write marks.csv, report.html, and feedback/STUDENT.html for each record; `columns` are the exercises."""
     rows = [_row(record, columns, settings) for record in records]
@@ -389,9 +410,9 @@ def write(out: Path, records: list[dict], settings: Settings, columns: list[str]
     writer.writerows([[_cell(value) for value in row] for row in rows])
     for record, row in zip(records, rows):
         page = _page(f"Feedback: {record['student']}", _feedback(record, row, columns, settings.late))
-        files.write_text(out / "feedback" / f"{file_name(record['student'])}.html", page)
-    files.write_text(out / "report.html", _page("Report", _report(records, columns)))
-    files.write_text(out / "marks.csv", table.getvalue())
+        files.write_text(out / FEEDBACK / f"{file_name(record['student'])}.html", page)
+    files.write_text(out / REPORT, _page("Report", _report(records, columns)))
+    files.write_text(out / TABLE, table.getvalue())
 
 
 def _row(record: dict, columns: list[str], settings: Settings) -> list:

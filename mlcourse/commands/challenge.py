@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from mlcourse import places
+from mlcourse import files, places
 from mlcourse.commands import console, say
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, printable
 
 
 def challenge(
@@ -39,6 +39,7 @@ def challenge(
         writable = False
     if not writable:
         raise CourseError(f"--out {target}: no folder can be made or written there; name another")
+    _check_cards(target, submission)
     from mlcourse.challenge import Budget, run_submission
     from mlcourse.classroom import sandbox
 
@@ -57,6 +58,19 @@ def challenge(
     print("\n".join(card.lines()), flush=True)
     written = card.write(target)
     print(f"card: {', '.join(map(str, written))}")
+
+
+def _check_cards(folder: Path, submission: str) -> None:
+    """Raise CourseError where the card of another submission, or a file that is no card, would be overwritten."""
+    for name in ("card.json", "card.png"):
+        if not (folder / name).exists():
+            continue
+        try:
+            theirs = files.read_json(folder / "card.json")["submission"]
+        except (CourseError, OSError, KeyError, TypeError):
+            raise CourseError(f"{folder / name} is no card of the challenge: name another --out") from None
+        if theirs not in (printable(Path(submission).name), printable(Path(submission).resolve().name)):
+            raise CourseError(f"{folder} holds the card of {theirs}, which would be overwritten: name another --out")
 
 
 def _seed(text: str) -> int:

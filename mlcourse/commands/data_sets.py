@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def show(
         print(f"  licence: {ABOUT[dataset].licence}; source: {ABOUT[dataset].source}")
     print(f"  {_checksum_line(dataset, data_root)}")
     rows = chosen(counts)
-    target = out or Path("runs") / "data" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', images.name)[:40]}.png"
+    target = out or Path("runs") / "data" / f"{_sheet_name(dataset, images.name)}.png"
     where = {name: index for index, name in enumerate(images.names)}
     sheet = contact_sheet(images, [where[name] for _, name in rows])
     with files.replacing(target) as temporary:
@@ -129,6 +130,14 @@ def show(
     print(f"Contact sheet: {target}, the first {COLUMNS} pictures of")
     for number, (split, name) in enumerate(rows, start=1):
         print(f"  row {number}: {printable(name)} ({split})")
+
+
+def _sheet_name(dataset: str, name: str) -> str:
+    """What a contact sheet is called; that of a folder has a digest of its path, since folders may share a name."""
+    kept = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:40]
+    if dataset in ABOUT:
+        return kept
+    return f"{kept}-{hashlib.sha256(os.fsencode(places.whole(dataset).resolve())).hexdigest()[:8]}"
 
 
 # ------------------------------------------------------------------ what is there

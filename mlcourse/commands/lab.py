@@ -54,7 +54,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Version:
-    """A notebook file as it is: `file`, a hash of its bytes, and `cells`, a hash of what a learner can change."""
+    """A notebook, or the glossary, as it is: `file`, a hash of its bytes; `cells`, one of what a learner can change."""
 
     file: str
     cells: str
@@ -118,7 +118,7 @@ def _free_name(target: Path, version: Version, memory: dict[str, Version]) -> tu
     """
     number = 1
     while True:
-        beside = target.with_name(f"{target.stem}.new{number if number > 1 else ''}.ipynb")
+        beside = target.with_name(f"{target.stem}.new{number if number > 1 else ''}{target.suffix}")
         made_from = memory.get(beside.name)
         if beside.exists() and made_from is not None and made_from.file == version.file:
             return beside, True
@@ -148,8 +148,8 @@ def prepare(source: Path, work: Path) -> Prepared:
     memory, done = _remembered(work / MEMORY), Prepared()
     for notebook in notebooks:
         _prepare_one(notebook, work / notebook.name, memory, done)
-    if (page := source / GLOSSARY).is_file():  # the course's, not the learner's: always that of today
-        _copy(page, work / GLOSSARY)
+    if (page := source / GLOSSARY).is_file():
+        _prepare_one(page, work / GLOSSARY, memory, done)
     kept = {name: {"file": version.file, "cells": version.cells} for name, version in memory.items()}
     files.write_json(work / MEMORY, kept)
     return done

@@ -188,6 +188,10 @@ def truncated_window(
         draws = draws_of(problem, lam, trajectories, generator, draws)
     state = start(problem, lam, draws, each=False) if fresh else at.state
     losses, state = advance(problem, lam, state, t, truncation, each=False)
+    if truncation == problem.horizon and not losses.requires_grad:  # a window alone may truly hang on no λ
+        raise CourseError(
+            "the loss does not hang on λ: something in `init`, `step` or `loss` cut the graph (detach, item, numpy)"
+        )
     gradient = _finite_slope(_gradient(losses.mean(), lam), t + truncation)
     return losses.mean().detach(), gradient, stand(t + truncation, state)
 

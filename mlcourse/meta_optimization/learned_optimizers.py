@@ -467,7 +467,15 @@ RULES: dict[str, type[Rule]] = {"sgd": SGD, "adam": Adam, "mlp": MLPRule, "lstm"
 
 
 def save(rule: Rule, path: Path | str, **about: Any) -> None:
-    """Write a rule as one safetensors file; about: what else to remember, say the command that trained it."""
+    """Write a rule as one safetensors file; about: what else to remember, say the command that trained it.
+
+    Raises CourseError for a rule with a schedule, a function, which no such file can hold.
+    """
+    if getattr(rule, "schedule", None) is not None:
+        raise CourseError(
+            f"a rule of kind {rule.config['rule']!r} with a schedule cannot be kept: keep one without it, and give the "
+            "schedule again after loading"
+        )
     files.save_tensors(path, rule.state_dict(), rule.config | {"about": about})
 
 

@@ -125,6 +125,12 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() or path.is_symlink()}
 
 
+def _empty_folders(out: Path) -> list[str]:
+    """The folders in a folder that hold nothing: an earlier call made none of them."""
+    found = [path for path in out.rglob("*") if path.is_dir() and not path.is_symlink() and not any(path.iterdir())]
+    return [path.relative_to(out).as_posix() for path in found]
+
+
 def check_ours(out: Path) -> None:
     """Raise CourseError for what is no folder, and for a folder of other files that no earlier call has made."""
     if out.exists() and not out.is_dir():
@@ -162,6 +168,8 @@ def put(made: Path, out: Path) -> None:
         for name in others:
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(out / name, fresh / name, follow_symlinks=False)
+        for name in _empty_folders(out):  # a .git is none without its empty refs
+            (fresh / name).mkdir(parents=True, exist_ok=True)
         if out.is_dir():
             out.rename(old / "pages")
         fresh.rename(out)

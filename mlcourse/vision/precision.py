@@ -65,7 +65,9 @@ class Detections:
         return cls(boxes[kept], scores[kept])
 
     def above(self, score: float) -> "Detections":
-        """Those whose score is `score` or more."""
+        """Those whose score is `score` or more. Raises CourseError for nan, which none has."""
+        if math.isnan(score):
+            raise CourseError("score is nan, and no box has that much; give a number")
         kept = self.scores >= score
         return Detections(self.boxes[kept], self.scores[kept])
 
@@ -224,8 +226,11 @@ def precision_interval(
     the difference of the two means, paired, since both meet the same scenes in each draw. The interval is that of
     `statistics.bootstrap_interval`: each draw takes as many scenes as there are, with replacement.
 
-    Raises NoInterval for scenes so few that a draw has none with a true box.
+    Raises NoInterval for scenes so few that a draw has none with a true box, CourseError for no run.
     """
+    for name, some in (("runs", runs), ("minus", minus)):
+        if some is not None and not len(some):
+            raise CourseError(f"{name} is empty: give the detections of one run or more")
     wanted = np.array([len(true_boxes(boxes)) for boxes in truth])
     signed = [(1 / len(runs), matched(run, truth, iou)) for run in runs]
     signed += [(-1 / len(minus), matched(run, truth, iou)) for run in minus] if minus is not None else []

@@ -196,6 +196,23 @@ def test_a_file_with_room_for_weights_is_for_the_open_track(tmp_path, monkeypatc
     assert run_submission(path, episodes=2, budget=SMALL, track="open").score.value > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("card.json", '{"mine": "important"}', "card.json is no card of the challenge: name another --out"),
+        ("card.json", '{"submission": "theirs.py"}', "holds the card of theirs.py, which would be overwritten: name"),
+        ("card.png", "my holiday", "card.png is no card of the challenge: name another --out"),
+    ],
+)
+def test_no_card_of_another_submission_is_overwritten(tmp_path, monkeypatch, name, text, said):
+    monkeypatch.setattr("mlcourse.challenge.run_submission", None)  # it is said before the work
+    (tmp_path / name).write_text(text)
+    answer = call("pixels", "--episodes", 2, "--out", tmp_path)
+    assert answer.exit_code == 2
+    assert said in answer.stderr
+    assert (tmp_path / name).read_text() == text
+
+
 def test_names_are_drawn_to_the_letter(tmp_path):
     names = {"submission": "a$b_$x^.py", "learner": r"x$\foo{$", "left_out": (r"$\frac$",)}
     made_card(**names).write(tmp_path)

@@ -177,6 +177,30 @@ def test_the_time_of_processes_that_ended_counts(box):
         one.ask({})
 
 
+@pytest.mark.parametrize("name", ["marks.csv", "report.html", "feedback/anna.html"])
+def test_files_of_somebody_else_are_not_overwritten(tmp_path, hand_ins, name, monkeypatch):
+    folder, put = hand_ins
+    put("one", forty.answered())
+    mine = tmp_path / "marks" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("student,oral exam\nada,17\n")
+    monkeypatch.setattr(marks.Grader, "grade", None)  # it is said before the work
+    answer = CliRunner().invoke(app, ["grade", str(folder), "--out", str(tmp_path / "marks")])
+    assert answer.exit_code == 2
+    assert "is not of `mlcourse grade`, and would be overwritten: take another --out" in answer.stderr
+    assert mine.read_text() == "student,oral exam\nada,17\n"
+
+
+def test_marks_of_other_notebooks_are_not_lost(tmp_path):
+    out = tmp_path / "marks"
+    (out / "records").mkdir(parents=True)
+    (out / "marks.csv").write_text("student,01.1,01.2,total,of,late,to be looked at,remarks\n")
+    with pytest.raises(CourseError, match=r"marks of 2 exercises that are not asked for now, such as 01\.1: take"):
+        marks.check_place(out, ["02.1"])
+    marks.check_place(out, ["01.1", "01.2", "02.1"])
+    marks.check_place(out, [])  # all
+
+
 def test_what_is_finished_is_kept_and_two_runs_give_the_same_bytes(tmp_path, hand_ins, monkeypatch):
     folder, put = hand_ins
     put("one", forty.answered())

@@ -198,3 +198,11 @@ def test_rows_are_shared_by_the_splits():
     assert len(set(rows)) == len(rows) <= data_sets.ROWS
     assert rows[0] == ("train", "a0")
     assert ("train", "a33") in rows  # spread, not the first six
+
+
+def test_sheets_of_two_folders_of_one_name_are_two_files(photos, tmp_path, monkeypatch):
+    shutil.copytree(photos, tmp_path / "other" / "photos")
+    monkeypatch.chdir(tmp_path)
+    for place in (photos, tmp_path / "other" / "photos"):
+        assert command("show", place).exit_code == 0
+    assert len(list((tmp_path / "runs" / "data").glob("photos-*.png"))) == 2

@@ -46,6 +46,21 @@ def test_the_glossary_goes_along_and_is_that_of_today(course):
         assert (work / "glossary.md").read_text() == text
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_notes_in_the_glossary_are_not_overwritten(course, known):
+    source, work = course
+    (source / "glossary.md").write_text("first")
+    lab.prepare(source, work)
+    (work / "glossary.md").write_text("first, and three weeks of my notes")
+    if not known:  # of a version of the course that kept nothing of it
+        (work / lab.MEMORY).unlink()
+    (source / "glossary.md").write_text("second")
+    assert lab.prepare(source, work).beside["glossary.md"] == "glossary.new.md"
+    assert (work / "glossary.md").read_text() == "first, and three weeks of my notes"
+    assert (work / "glossary.new.md").read_text() == "second"
+    assert lab.prepare(source, work).copied == []
+
+
 def test_update_keeps_answers_and_puts_the_new_version_beside(course, capsys):
     source, work = course
     lab.prepare(source, work)

@@ -75,7 +75,15 @@ def test_a_url_of_sqlite_is_its_file(tmp_path):
     assert search.load(file) == found == search.load(f"sqlite:///{file.as_posix()}")
 
 
-@pytest.mark.parametrize("changed", [["matching"], ["prototypical", "--way", "3"], ["prototypical", "--steps", "6"]])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["matching"],
+        ["prototypical", "--way", "3"],
+        ["prototypical", "--steps", "6"],
+        ["prototypical", "--seed", "1"],  # other weights, and other validation episodes
+    ],
+)
 def test_a_search_of_something_else_is_refused(changed, tmp_path):
     database = str(tmp_path / "study.sqlite3")
     app(command(database, "--trials", "1"), standalone_mode=False)
@@ -169,3 +177,9 @@ def test_a_method_that_is_trained_on_images_is_one_line(capsys):
         app(["search", "simpleshot"])
     assert stop.value.code == 2
     assert "simpleshot is trained on images" in capsys.readouterr().err
+
+
+def test_the_largest_seed_is_a_seed(tmp_path):
+    database = str(tmp_path / "study.sqlite3")
+    answer = CliRunner().invoke(app, command(database, "--trials", "1", "--seed", str(2**64 - 1)))
+    assert answer.exit_code == 0, answer.stderr

@@ -559,3 +559,15 @@ def test_an_estimator_takes_no_parts():
     learner = Estimator(problem, lam, estimator="pes", truncation=2, particles=8, sigma=0.1)
     with pytest.raises(CourseError, match=r"Estimator takes its tasks in one go.*leave accumulate at 1"):
         training.train(learner, Draws(problem.draw), steps=2, tasks=4, accumulate=2, progress=False)
+
+
+@pytest.mark.parametrize("cut", ["init", "step", "loss"])
+def test_a_graph_that_is_cut_is_no_gradient_of_nought(cut):
+    def of(name, value):
+        return value.detach() if name == cut else value
+
+    problem = Unroll(
+        lambda lam, _: of("init", lam), lambda s, lam, t: of("step", s * 2), lambda s, lam, t: of("loss", s * s), 4
+    )
+    with pytest.raises(CourseError, match="does not hang on λ: something in `init`, `step` or `loss` cut the graph"):
+        exact(problem, torch.tensor(2.0, dtype=F64))

@@ -616,3 +616,10 @@ def test_options_out_of_range_are_one_line(make, words):
 def _tuned(rates, horizon=3):
     family = small_tasks.quadratics(2)
     return tune_rate(SGD(), family, family.sample(2, seeded()), horizon=horizon, rates=rates)
+
+
+@pytest.mark.parametrize("kind", [learned_optimizers.SGD, learned_optimizers.Adam])
+def test_a_schedule_is_not_lost_without_a_word(kind, tmp_path):
+    with pytest.raises(CourseError, match="with a schedule cannot be kept: keep one without it"):
+        learned_optimizers.save(kind(0.1, schedule=lambda t: 0.0), tmp_path / "rule.safetensors")
+    assert not list(tmp_path.iterdir())

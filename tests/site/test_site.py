@@ -231,12 +231,14 @@ def test_what_others_keep_in_the_folder_stays(tmp_path):
     (out / "CNAME").write_text("course.example")
     (out / ".git" / "refs").mkdir(parents=True)
     (out / ".git" / "refs" / "main").write_text("abc")
+    (out / ".git" / "refs" / "tags").mkdir()  # empty, and git needs it
     (tmp_path / ".out.new").mkdir()
     (tmp_path / ".out.new" / "mine").write_text("mine")
     command.put(page(tmp_path / "other", "2.html", "2"), out)
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert names == {command.MADE_BY, ".nojekyll", "2.html", "CNAME", ".git/refs/main"}
     assert (out / "CNAME").read_text() == "course.example"
+    assert (out / ".git" / "refs" / "tags").is_dir()
     assert {path.name for path in tmp_path.iterdir()} == {"out", "made", "other", ".out.new"}
     (out / "1.html").write_text("somebody's own")
     with pytest.raises(command.CourseError, match=r"1\.html is not of `mlcourse site`"):

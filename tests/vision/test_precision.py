@@ -211,3 +211,13 @@ def test_an_interval_of_a_share_stays_between_0_and_1():
 def test_errors_at_an_overlap_that_is_none_are_refused(iou):
     with pytest.raises(CourseError, match="above 0, and 1 at most"):
         errors_of([found([(0, 0, 4, 4)], [0.9])], [boxes((0, 0, 4, 4))], iou=iou)
+
+
+def test_no_run_and_no_score_are_refused():
+    found = [Detections(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([0.9]))]
+    truth = [torch.tensor([[0.0, 0.0, 4.0, 4.0]])]
+    for runs, minus, name in (([], None, "runs"), ([found], [], "minus")):
+        with pytest.raises(CourseError, match=f"{name} is empty: give the detections of one run or more"):
+            precision.precision_interval(runs, truth, minus=minus)
+    with pytest.raises(CourseError, match="score is nan"):
+        errors_of(found, truth, score=float("nan"))

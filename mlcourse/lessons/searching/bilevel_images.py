@@ -166,8 +166,10 @@ def solve(problem: Bilevel, lam: Tensors, *, steps: int, rate: float) -> Tensor:
 
 
 def accuracy(phi: Tensor, x: Tensor, y: Tensor) -> float:
-    """The share of images whose highest score is their class."""
-    return ((x.flatten(1) @ phi).argmax(1) == y).double().mean().item()
+    """The share of images whose highest score is their class. Raises CourseError where a score is not finite."""
+    scores = x.flatten(1) @ phi
+    _check_finite(scores)
+    return (scores.argmax(1) == y).double().mean().item()
 
 
 def auc(scores: Tensor, positive: Tensor) -> float:
@@ -179,5 +181,11 @@ def auc(scores: Tensor, positive: Tensor) -> float:
     """
     if positive.all() or not positive.any():
         raise CourseError("the area under the ROC curve compares two kinds of examples; there is only one here")
+    _check_finite(scores)
     high, low = scores[positive][:, None], scores[~positive]
     return ((high > low).double() + 0.5 * (high == low).double()).mean().item()
+
+
+def _check_finite(scores: Tensor) -> None:
+    if not scores.isfinite().all():
+        raise CourseError("a score is not finite, so there is no order; take a smaller rate")

@@ -145,3 +145,11 @@ def test_student_interval_has_the_quantiles_of_tables(n, quantile):
 def test_accuracy():
     phi, x = torch.eye(2, dtype=F64), torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]], dtype=F64)
     assert bilevel_images.accuracy(phi, x, torch.tensor([0, 1, 1])) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_scores_without_an_order_are_refused(wrong):
+    phi, x, y = torch.eye(2, dtype=F64), torch.tensor([[2.0, 1.0], [wrong, 1.0]], dtype=F64), torch.tensor([0, 1])
+    for ask in (lambda: bilevel_images.accuracy(phi, x, y), lambda: bilevel_images.auc(x[:, 0], y.bool())):
+        with pytest.raises(CourseError, match="a score is not finite"):
+            ask()
