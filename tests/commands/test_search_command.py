@@ -81,7 +81,6 @@ def test_a_url_of_sqlite_is_its_file(tmp_path):
         ["matching"],
         ["prototypical", "--way", "3"],
         ["prototypical", "--steps", "6"],
-        ["prototypical", "--seed", "1"],  # other weights, and other validation episodes
     ],
 )
 def test_a_search_of_something_else_is_refused(changed, tmp_path):
