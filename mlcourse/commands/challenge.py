@@ -62,15 +62,17 @@ def challenge(
 
 def _check_cards(folder: Path, submission: str) -> None:
     """Raise CourseError where the card of another submission, or a file that is no card, would be overwritten."""
-    for name in ("card.json", "card.png"):
-        if not (folder / name).exists():
-            continue
-        try:
-            theirs = files.read_json(folder / "card.json")["submission"]
-        except (CourseError, OSError, KeyError, TypeError):
-            raise CourseError(f"{folder / name} is no card of the challenge: name another --out") from None
-        if theirs not in (printable(Path(submission).name), printable(Path(submission).resolve().name)):
-            raise CourseError(f"{folder} holds the card of {theirs}, which would be overwritten: name another --out")
+    from mlcourse.challenge.card import JSON, PNG
+
+    there = [name for name in (JSON, PNG) if (folder / name).exists()]
+    if not there:
+        return
+    try:
+        theirs = files.read_json(folder / JSON)["submission"]
+    except (CourseError, OSError, KeyError, TypeError):
+        raise CourseError(f"{folder / there[0]} is no card of the challenge: name another --out") from None
+    if theirs not in (printable(Path(submission).name), printable(Path(submission).resolve().name)):
+        raise CourseError(f"{folder} holds the card of {theirs}, which would be overwritten: name another --out")
 
 
 def _seed(text: str) -> int:

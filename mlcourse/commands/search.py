@@ -90,7 +90,7 @@ def search(
         print(f"{1 - watched.last:.4f} with " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
         return watched.last
 
-    of = f"{method} on {data.lasting_name(dataset)}, {way}-way {shot}-shot, recipe {recipe}, {steps} steps, seed {seed}"
+    of = f"{method} on {data.lasting_name(dataset)}, {way}-way {shot}-shot, recipe {recipe}, {steps} steps"
     wishes = {"trials": trials, "pruner": "median", "seed": seed, "first": first, "of": of}
     found = searching.minimise(objective, space, database, **wishes)
     best = found.best
@@ -109,11 +109,8 @@ class Watched:
     def __init__(self, source, episodes: int, seed: int, report, every: int):
         from mlcourse.evaluation import Episodes
 
-        self.episodes, self.report, self.every = (
-            Episodes(source, episodes=episodes, seed=(seed + 10**6) % 2**64),
-            report,
-            every,
-        )
+        self.episodes = Episodes(source, episodes=episodes, seed=(seed + 10**6) % 2**64)
+        self.report, self.every = report, every
         self.last = float("inf")
 
     def evaluate(self, learner):

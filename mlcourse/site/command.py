@@ -162,13 +162,14 @@ def put(made: Path, out: Path) -> None:
         _leave_out_missing_fonts(fresh)
         names = files_in(fresh)
         others = sorted(files_in(out) - made_before(out) - {MADE_BY}) if out.is_dir() else []
-        if both := [name for name in others if name in names]:
+        empty = _empty_folders(out)  # a .git is none without its empty refs
+        if both := [name for name in (*others, *empty) if name in names]:
             raise CourseError(f"{out / both[0]} is not of `mlcourse site`, and a page has its name: move it away")
         mark(fresh, names)
         for name in others:
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(out / name, fresh / name, follow_symlinks=False)
-        for name in _empty_folders(out):  # a .git is none without its empty refs
+        for name in empty:
             (fresh / name).mkdir(parents=True, exist_ok=True)
         if out.is_dir():
             out.rename(old / "pages")

@@ -121,7 +121,8 @@ def test_show_says_splits_and_checksum_and_draws_a_sheet(photos, tmp_path, monke
         counts = datasets.counts(photos, split)
         said = next(line for line in answer.stdout.splitlines() if line.startswith(f"  {split}: "))
         assert said.startswith(f"  {split}: {len(counts) or 'no'} classes")
-    sheet = Image.open(tmp_path / "runs" / "data" / "photos.png").convert("RGB")
+    [made] = (tmp_path / "runs" / "data").glob("photos-????????.png")
+    sheet = Image.open(made).convert("RGB")
     rows = [line for line in answer.stdout.splitlines() if line.startswith("  row ")]
     assert len(rows) == 6
     for number, line in enumerate(rows):  # each row shows the class that it is said to be

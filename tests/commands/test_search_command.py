@@ -75,15 +75,7 @@ def test_a_url_of_sqlite_is_its_file(tmp_path):
     assert search.load(file) == found == search.load(f"sqlite:///{file.as_posix()}")
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        ["matching"],
-        ["prototypical", "--way", "3"],
-        ["prototypical", "--steps", "6"],
-        ["prototypical", "--seed", "1"],  # other weights, and other validation episodes
-    ],
-)
+@pytest.mark.parametrize("changed", [["matching"], ["prototypical", "--way", "3"], ["prototypical", "--steps", "6"]])
 def test_a_search_of_something_else_is_refused(changed, tmp_path):
     database = str(tmp_path / "study.sqlite3")
     app(command(database, "--trials", "1"), standalone_mode=False)

@@ -327,10 +327,10 @@ def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path, monkeypatch):
 def test_bad_input_is_one_clear_line(case, inside):
     (inside / "empty").mkdir(exist_ok=True)
     if case == "views of white paper":
-        for name in ("test/a", "test/b", "train/c", "train/d", "val/e", "val/f"):
+        for row, name in enumerate(("test/a", "test/b", "train/c", "train/d", "val/e", "val/f")):
             for k in range(4):
                 picture = Image.new("L", (28, 28), 255)
-                picture.putpixel((9 + k, 9), 0)
+                picture.putpixel((9 + k, 9 + row), 0)
                 (inside / "paper" / name).mkdir(parents=True, exist_ok=True)
                 picture.save(inside / "paper" / name / f"{k}.png")
         arguments, _ = BAD[case]

@@ -255,7 +255,7 @@ def test_pictures_of_another_shape_are_converted_when_asked(trained, tmp_path, c
         for i in range(2):
             (tmp_path / "mine" / part / f"{part} {i}").mkdir(parents=True)
             for k in range(3):
-                Image.new("RGB", (40, 30), (90 * i, 20 * k, 9)).save(
+                Image.new("RGB", (40, 30), (90 * i, 20 * k, 9 * len(part))).save(
                     tmp_path / "mine" / part / f"{part} {i}" / f"{k}.jpg"
                 )
     asked = ["evaluate", trained, "--dataset", tmp_path / "mine", "--way", 2, "--query", 2, "--episodes", 5]

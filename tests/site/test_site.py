@@ -244,6 +244,10 @@ def test_what_others_keep_in_the_folder_stays(tmp_path):
     with pytest.raises(command.CourseError, match=r"1\.html is not of `mlcourse site`"):
         command.put(page(tmp_path / "made", "1.html", "1"), out)
     assert (out / "1.html").read_text() == "somebody's own"
+    (out / "3.html").mkdir()
+    with pytest.raises(command.CourseError, match=r"3\.html is not of `mlcourse site`"):
+        command.put(page(tmp_path / "third", "3.html", "3"), out)
+    shutil.rmtree(tmp_path / "third")
     assert {path.name for path in tmp_path.iterdir()} == {"out", "made", "other", ".out.new"}
 
 
