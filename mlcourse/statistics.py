@@ -228,7 +228,7 @@ def cluster_bootstrap_interval(
     | exponential means (skewed)  | 91 | 86 | 87 | 87 | 88 | 91 | 91 | 92 |
     | percentiles, uniform means  | 48 | 68 | 78 | 83 | 86 | 89 | 91 | 92 |
 
-    draws: 2 or more. Raises NoInterval for fewer than LEAST_CLUSTERS clusters, and where all draws give the same value:
+    statistic: to one number. draws: 2 or more. Raises NoInterval for fewer than LEAST_CLUSTERS clusters, and where all draws give the same value:
     they do not vary, but other clusters may. CourseError for a statistic that is not finite in every draw.
     """
     values, statistic = _finite(values), statistic or torch.mean
@@ -246,8 +246,10 @@ def cluster_bootstrap_interval(
     rows = [(member == index).nonzero().flatten() for index in range(len(names))]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(names), (draws, len(names)), generator=generator).tolist()
-    found = torch.stack([statistic(values[torch.cat([rows[i] for i in one])]) for one in drawn])
-    value = statistic(values).item()
+    value = _one_number(statistic(values))
+    found = torch.tensor(
+        [_one_number(statistic(values[torch.cat([rows[i] for i in one])])) for one in drawn], dtype=torch.float64
+    )
     if not (math.isfinite(value) and found.isfinite().all()):
         raise CourseError("the statistic is not finite in every draw; give one that is, or more values")
     if found.max() - found.min() <= ROUNDING * found.abs().max():
@@ -256,7 +258,7 @@ def cluster_bootstrap_interval(
             "is from what others would give; take more of them"
         )
     of_clusters = len(names) / (len(names) - 1)  # G draws out of G vary too little
-    half = student_quantile(len(names) - 1) * math.sqrt(of_clusters * found.double().var().item())
+    half = student_quantile(len(names) - 1) * math.sqrt(of_clusters * found.var().item())
     return value, value - half, value + half
 
 
@@ -524,6 +526,15 @@ def _single(values: Values) -> Tensor:
     if values.dim() != 1:
         raise CourseError(f"the values have the shape {tuple(values.shape)}; give independent values [n]")
     return values
+
+
+def _one_number(value: Any) -> float:
+    """A statistic as a float. Raises CourseError for what is not one number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        told = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise CourseError(f"the statistic gave {told}; give a function of values [n, …] to one number") from None
 
 
 def _finite(values: Values) -> Tensor:

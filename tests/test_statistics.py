@@ -278,3 +278,13 @@ def test_one_episode_is_told_without_an_interval():
 def test_episodes_that_are_all_alike_say_nothing_of_other_clusters():
     with pytest.raises(statistics.NoInterval, match="all episodes have one value"):
         statistics.episodes_over_data([1.0] * 20, [10.0] * 8, [10.0] * 8, crowding=2.0)
+
+
+def test_a_statistic_may_be_a_float_and_is_one_number():
+    values = torch.rand(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = statistics.bootstrap_interval(values, draws=50)
+    for mean in (lambda some: some.mean().item(), lambda some: some.numpy().mean()):
+        assert statistics.bootstrap_interval(values, mean, draws=50) == pytest.approx(expected, rel=1e-12)
+    for wrong, told in ((lambda some: some, r"\(30,\)"), (lambda some: None, "NoneType")):
+        with pytest.raises(CourseError, match=f"the statistic gave {told}; give a function of values"):
+            statistics.bootstrap_interval(values, wrong, draws=5)

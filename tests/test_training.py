@@ -720,7 +720,7 @@ def test_a_run_does_not_go_on_with_another_validation(tmp_path):
         return training.train(learner(), sampler(), validation=validation, out=tmp_path / "own", **how, **more)
 
     go(EpisodeSampler(squares(split="val"), 2, 5, 3))
-    with pytest.raises(CourseError, match="is of another run: its settings have validation_source"):
+    with pytest.raises(CourseError, match="is of another run: its settings have validation_source shot = 5, not 1"):
         go(EpisodeSampler(squares(split="val"), 4, 1, 3), resume=True)
 
 
@@ -749,3 +749,16 @@ def test_weights_that_lie_alone_are_not_overwritten(tmp_path, name):
         with pytest.raises(CourseError, match=r"holds a learner but no checkpoint\.safetensors"):
             run(learner(), out=tmp_path / "lone", resume=True)
     assert (tmp_path / "lone" / name).read_bytes() == before
+
+
+def test_an_optimizer_that_computes_its_loss_again_is_one_line(tmp_path):
+    with pytest.raises(CourseError, match="LBFGS computes the loss several times per step"):
+        run(learner(), out=tmp_path / "run", optimizer=lambda p, rate: torch.optim.LBFGS(p, lr=rate))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_no_folder_for_a_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CourseError, match=r"out is .*notes.txt, a file; name a folder"):
+        run(learner(), out=tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -76,8 +76,9 @@ class Learner(Recorded):
             raise CourseError(f"inner_steps is {inner_steps!r}; an inner process takes 0 steps or more")
         if inner_steps is not None and not takes_inner_steps(self):
             raise CourseError(f"{type(self).__name__} has no inner steps to choose; leave inner_steps out")
-        check_task(support_x, support_y)
-        return self.inner_process(support_x, support_y, inner_steps=inner_steps, generator=generator)
+        return self.inner_process(
+            support_x, whole_labels(support_x, support_y), inner_steps=inner_steps, generator=generator
+        )
 
     @abstractmethod
     def inner_process(
@@ -235,11 +236,10 @@ def detached(prediction: Any) -> Any:
 def way_of(support_y: Tensor, *, at_most: int | None = None, who: str = "this learner") -> int:
     """The number of classes in the labels [tasks, images].
 
-    Raises CourseError when it exceeds a fixed head, for no label, and for one below 0: no task can be padded with -100,
-    which `cross_entropy` would leave out of the mean over all tasks.
+    Raises CourseError when it exceeds a fixed head, for labels that are no whole numbers, and for one below 0: no task can be padded with -100, which `cross_entropy` would leave out of the mean over all tasks.
     """
-    if not support_y.numel():
-        raise CourseError(f"the support set has labels {tuple(support_y.shape)}, of no image; give one or more")
+    if support_y.is_floating_point():
+        raise CourseError(f"the support labels are {support_y.dtype}; give whole numbers, 0 … way − 1")
     low, high = (int(end) for end in support_y.aminmax())
     if low < 0:
         raise CourseError(f"a support label is {low}; labels of a task are 0 … way − 1, and all images have one")
@@ -251,20 +251,22 @@ def way_of(support_y: Tensor, *, at_most: int | None = None, who: str = "this le
     return way
 
 
-def check_task(support_x: Any, support_y: Any) -> None:
-    """Raise CourseError for images that are whole numbers, and for labels that are none of theirs.
+def whole_labels(support_x: Any, support_y: Any) -> Any:
+    """The labels of a support set as int64; targets that are no labels (masks, boxes, values) come back as they are.
 
-    Only what costs nothing: no value is looked at. Targets that are no labels (masks, boxes, values) are let through.
+    Raises CourseError for images that are whole numbers, and for labels that are none of theirs. No value is looked at.
     """
     if isinstance(support_x, Tensor) and not (support_x.is_floating_point() or support_x.is_complex()):
         raise CourseError(f"the support images are {support_x.dtype}; give floating-point ones: x.float() / 255")
     if not isinstance(support_y, Tensor) or support_y.is_floating_point() or support_y.dim() > 2:
-        return
-    if support_y.dtype != torch.int64 or support_y.dim() != 2 or support_x.shape[:2] != support_y.shape:
+        return support_y
+    fits = support_y.dim() == 2 and support_x.shape[:2] == support_y.shape and support_y.numel() > 0
+    if support_y.dtype == torch.bool or not fits:
         raise CourseError(
             f"the support set is {tuple(support_x.shape)} with labels {support_y.dtype} {tuple(support_y.shape)}; give "
-            "images [tasks, images, C, H, W] and int64 labels [tasks, images]"
+            "images [tasks, images, C, H, W] and whole labels [tasks, images], one image or more"
         )
+    return support_y.long()
 
 
 def answer_each(

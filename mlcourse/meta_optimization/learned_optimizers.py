@@ -427,7 +427,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         self.rule = rule
         super().__init__(params, {"lr": lr})
         kinds = {value.dtype for group in self.param_groups for value in group["params"]}
-        wrong = [kind for kind in kinds if any(weight.dtype != kind for weight in rule.parameters())]
+        wrong = [kind for kind in kinds if any(weight.dtype != kind for weight in rule.parameters() if weight.dim())]
         if wrong:
             raise CourseError(
                 f"the parameters are {wrong[0]}, and the rule's weights are not: call rule.to({wrong[0]})"

@@ -368,8 +368,8 @@ WRONG = {
     "below nought": lambda x, y: (x, y - 1),
     "of one task": lambda x, y: (x, y[:1]),
     "in a row": lambda x, y: (x, y.flatten()),
-    "int32": lambda x, y: (x, y.int()),
     "bool": lambda x, y: (x, y > 0),
+    "values": lambda x, y: (x, y.double()),
     "no image": lambda x, y: (x[:, :0], y[:, :0]),
     "uint8": lambda x, y: ((255 * x).byte(), y),
 }
@@ -382,3 +382,15 @@ def test_what_is_no_task_is_one_line(method, wrong):
     y = torch.tensor([[0, 0, 1, 1, 2, 2]]).expand(2, -1).clone()
     with pytest.raises(CourseError, match=r"; give|have one$"):
         made(method).adapt(*WRONG[wrong](x, y))
+
+
+@pytest.mark.parametrize("method", [*TRAINED, *PRETRAINED, "finetune", "pixels"])
+def test_small_whole_labels_are_labels(method):
+    x = torch.rand(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.tensor([[0, 0, 1, 1, 2, 2]]).expand(2, -1)
+    learner, answers = made(method).eval(), []
+    for one in (y, y.int(), y.byte()):
+        state = learner.adapt(x, one, generator=torch.Generator().manual_seed(0))
+        answers.append(learner.predict(state, x).detach())
+    assert torch.equal(answers[0], answers[1])
+    assert torch.equal(answers[0], answers[2])

@@ -230,8 +230,8 @@ SUPPORTS = {
     "nan": (spoiled(support_x=X.masked_fill(X > 0.99, math.nan)), "features of the support set are nan or infinite"),
     "a label too few": (spoiled(support_y=Y[:, :-1]), "give images .tasks, images, C, H, W. and whole labels"),
     "one task's labels": (spoiled(support_y=Y[0]), "give images .tasks, images"),
-    "values": (spoiled(support_y=Y.double()), r"float64 \(2, 6\); give images"),
-    "no image": (spoiled(support_x=X[:, :0], support_y=Y[:, :0]), "give images .tasks, images"),
+    "values": (spoiled(support_y=Y.double()), "the support labels are torch.float64; give whole numbers"),
+    "no image": (spoiled(support_x=X[:, :0], support_y=Y[:, :0]), "one image or more"),
     "below 0": (spoiled(support_y=Y - 1), "a support label is -1; labels of a task are 0"),
     "a class without images": (spoiled(support_y=2 * Y), "no image of some class below 5"),
 }
