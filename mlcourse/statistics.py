@@ -228,8 +228,9 @@ def cluster_bootstrap_interval(
     | exponential means (skewed)  | 91 | 86 | 87 | 87 | 88 | 91 | 91 | 92 |
     | percentiles, uniform means  | 48 | 68 | 78 | 83 | 86 | 89 | 91 | 92 |
 
-    statistic: to one number. draws: 2 or more. Raises NoInterval for fewer than LEAST_CLUSTERS clusters, and where all draws give the same value:
-    they do not vary, but other clusters may. CourseError for a statistic that is not finite in every draw.
+    statistic: to one number. draws: 2 or more. Raises NoInterval for fewer than LEAST_CLUSTERS clusters, and where
+    all draws give the same value: they do not vary, but other clusters may. CourseError for a statistic that is not
+    finite in every draw.
     """
     values, statistic = _finite(values), statistic or torch.mean
     check_number("draws", draws, least=2)

@@ -236,7 +236,8 @@ def detached(prediction: Any) -> Any:
 def way_of(support_y: Tensor, *, at_most: int | None = None, who: str = "this learner") -> int:
     """The number of classes in the labels [tasks, images].
 
-    Raises CourseError when it exceeds a fixed head, for labels that are no whole numbers, and for one below 0: no task can be padded with -100, which `cross_entropy` would leave out of the mean over all tasks.
+    Raises CourseError when it exceeds a fixed head, for labels that are no whole numbers, and for one below 0: no task
+    can be padded with -100, which `cross_entropy` would leave out of the mean over all tasks.
     """
     if support_y.is_floating_point():
         raise CourseError(f"the support labels are {support_y.dtype}; give whole numbers, 0 … way − 1")
