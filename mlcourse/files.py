@@ -55,7 +55,7 @@ def check_named(path: Path | str, what: str) -> None:
     """
     if not str(path).strip():
         raise CourseError(f"{what} is empty, which would mean the current folder; name a folder")
-    if Path(path).is_file():
+    if os.path.isfile(path):  # False for a name that no disk takes
         raise CourseError(f"{what} is {path}, a file; name a folder")
 
 

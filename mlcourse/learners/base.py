@@ -258,7 +258,7 @@ def whole_labels(support_x: Any, support_y: Any) -> Any:
     Raises CourseError for images that are whole numbers, and for labels that are none of theirs. No value is looked at.
     """
     if isinstance(support_x, Tensor) and not (support_x.is_floating_point() or support_x.is_complex()):
-        raise CourseError(f"the support images are {support_x.dtype}; give floating-point ones: x.float() / 255")
+        raise CourseError(f"the support images are {support_x.dtype}; give floating point numbers, as x.float() / 255")
     if not isinstance(support_y, Tensor) or support_y.is_floating_point() or support_y.dim() > 2:
         return support_y
     fits = support_y.dim() == 2 and support_x.shape[:2] == support_y.shape and support_y.numel() > 0
