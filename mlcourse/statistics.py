@@ -19,7 +19,7 @@ All intervals are of 95 %. Values are tensors or sequences of numbers; the arith
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -103,6 +103,9 @@ class Paired:
         return self.difference + self.ci95
 
     def __str__(self) -> str:
+        if math.isnan(self.ci95):
+            shown = f"{100 * self.difference:+.2f} points" if self.percent else f"{self.difference:+.4g}"
+            return f"{shown} (one paired episode: no interval)"
         if not self.percent:
             return f"{self.difference:+.4g} ± {self.ci95:.2g} ({self.episodes} paired episodes)"
         return f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points ({self.episodes} paired episodes)"
@@ -306,7 +309,7 @@ def episodes_over_data(
     shares = scale * (sums - classes * mean) / len(values)
     luck = (values - mean).square().sum() / len(values) ** 2  # the variance of the mean over episodes
     found = shares.square().sum()
-    if luck == 0:
+    if values.max() - values.min() <= ROUNDING * values.abs().max():
         raise NoInterval("all episodes have one value, which does not say that other clusters have it, too")
     if luck > 0 and found <= torch.finfo(found.dtype).eps * luck:
         raise NoInterval(
@@ -465,7 +468,7 @@ class Metric(NamedTuple):
             difference = paired(self._score(a, self.name), self._score(b, self.name))
         else:
             difference = paired(*(self._shares(scores) for scores in (a, b)))
-        return Paired(difference.difference, difference.ci95, difference.episodes, self.percent)
+        return replace(difference, percent=self.percent)
 
     def told(self, value: float, half: float) -> str:
         """A value with its half-width, as people read it; of one episode there is none."""
@@ -532,7 +535,7 @@ def _single(values: Values) -> Tensor:
 def _one_number(value: Any) -> float:
     """A statistic as a float. Raises CourseError for what is not one number."""
     try:
-        return float(value)
+        return value.item() if isinstance(value, Tensor) else float(value)
     except (TypeError, ValueError, RuntimeError):
         told = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise CourseError(f"the statistic gave {told}; give a function of values [n, …] to one number") from None

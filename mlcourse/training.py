@@ -360,12 +360,13 @@ class Run:
         if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
             raise CourseError(f"optimizer {optimizer!r} is unknown; use one of {', '.join(OPTIMIZERS)}, or a function")
         self.optimizer = (OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer)(self.parameters, rate)
-        closure = inspect.signature(self.optimizer.step).parameters.get("closure")
-        if closure is not None and closure.default is inspect.Parameter.empty:  # as of LBFGS
+        try:
+            inspect.signature(self.optimizer.step).bind()
+        except TypeError:  # as of LBFGS, whose step takes a closure
             raise CourseError(
                 f"{type(self.optimizer).__name__} computes the loss several times per step, and an outer loss is "
                 "computed once here; take another optimizer, such as Adam"
-            )
+            ) from None
         mine = {id(one) for one in self.parameters}
         if not any(id(one) in mine for group in self.optimizer.param_groups for one in group["params"]):
             raise CourseError(

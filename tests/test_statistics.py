@@ -275,11 +275,6 @@ def test_one_episode_is_told_without_an_interval():
     assert statistics.ACCURACY.told(value, half) == "32.00 % (one episode: no interval)"
 
 
-def test_episodes_that_are_all_alike_say_nothing_of_other_clusters():
-    with pytest.raises(statistics.NoInterval, match="all episodes have one value"):
-        statistics.episodes_over_data([1.0] * 20, [10.0] * 8, [10.0] * 8, crowding=2.0)
-
-
 def test_a_statistic_may_be_a_float_and_is_one_number():
     values = torch.rand(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = statistics.bootstrap_interval(values, draws=50)
@@ -288,3 +283,21 @@ def test_a_statistic_may_be_a_float_and_is_one_number():
     for wrong, told in ((lambda some: some, r"\(30,\)"), (lambda some: None, "NoneType")):
         with pytest.raises(CourseError, match=f"the statistic gave {told}; give a function of values"):
             statistics.bootstrap_interval(values, wrong, draws=5)
+
+
+def test_a_metric_s_comparison_of_few_episodes_has_the_p_of_scipy():
+    a, b = [0.82, 0.80, 0.84, 0.81], [0.70, 0.69, 0.70, 0.71]
+    gap = statistics.Metric(*statistics.ACCURACY).compare({"accuracy": torch.tensor(a)}, {"accuracy": torch.tensor(b)})
+    assert statistics.p_value(gap) == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [1 / 3, 0.7, 0.6, 1.0])
+def test_episodes_that_are_all_alike_say_nothing_of_other_clusters(value):
+    for episodes in (7, 30, 75):
+        sums = [value * episodes * 5 / 8] * 8
+        with pytest.raises(statistics.NoInterval, match="all episodes have one value"):
+            statistics.episodes_over_data([value] * episodes, [episodes * 5 / 8] * 8, sums)
+
+
+def test_one_pair_is_told_without_an_interval():
+    assert str(statistics.paired([0.5], [0.4])) == "+10.00 points (one paired episode: no interval)"

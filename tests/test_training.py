@@ -657,7 +657,7 @@ def test_a_run_does_not_go_on_with_other_pictures_or_tasks(tmp_path):
     first = EpisodeSampler(squares(), 4, 1, 2)
     training.train(learner(), first, steps=2, tasks=2, out=tmp_path / "own", progress=False)
     for words, source in others.items():
-        with pytest.raises(CourseError, match=f"is of another run: its settings have {words}"):
+        with pytest.raises(CourseError, match=f"is of another run: its settings have source {words}"):
             training.train(learner(), source, steps=2, tasks=2, out=tmp_path / "own", progress=False, resume=True)
     about = files.load_tensors(tmp_path / "own" / "checkpoint.safetensors")
     about[1]["settings"].pop("source")  # as an earlier version wrote it

@@ -179,6 +179,8 @@ def warn_of_copies(place: Path, classes: list[Class]) -> None:
         class_of = {file: one for one in _every_class(place) for file in one.files}
     class_of |= {file: one for one in classes for file in one.files}
     mine, within, shared = [one.name for one in classes], Counter(), []
+    used = {file for one in classes for file in one.files}
+    class_of = {file: one for file, one in class_of.items() if file in used or one.name not in mine}
     for some in _copies(place, class_of):
         of = Counter(class_of[file].name for file in some)
         within.update({name: of[name] - 1 for name in mine if of[name] > 1})

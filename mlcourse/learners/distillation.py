@@ -154,9 +154,12 @@ class DistilledLearner(Learner):
         return self.student.augment(batch, generator)
 
     def outer_process(self, batch: Episode, **settings: Any) -> tuple:
-        if batch.query_y.is_floating_point():
+        y = batch.query_y
+        if not isinstance(y, Tensor) or y.dim() != 2 or y.is_floating_point() or y.dtype == torch.bool:
+            told = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
             raise CourseError(
-                "a teacher's logits are learnt here, and these targets are values; give tasks with labels"
+                f"a teacher's class logits are learnt here, and the targets are {told}; give tasks with whole labels "
+                "[tasks, images]"
             )
         loss, prediction, *more = self.student.outer_process(batch, **settings)
         if torch.is_grad_enabled() and not prediction.requires_grad:

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from mlcourse import inner
 from mlcourse.errors import CourseError, check_number
 from mlcourse.learners.base import Learner, State, answer_each, evaluation_mode, way_of
-from mlcourse.learners.maml import carry_norms
+from mlcourse.learners.maml import norms_of
 from mlcourse.learners.methods import Paper, Recipe, register
 from mlcourse.learners.metric import MetricLearner, cosines, members
 from mlcourse.learners.prototypical import (
@@ -408,8 +408,11 @@ def load_body(learner: nn.Module, run: str | Path | nn.Module) -> nn.Module:
                 f"the networks differ: {name} is {shapes[0].get(name)} here and {shapes[1].get(name)} in the run; "
                 "build the learner with the run's options"
             )
+    norms = norms_of(learner, other)  # before anything is changed
     mine.load_state_dict(theirs.state_dict())
-    carry_norms(learner, other)
+    with torch.no_grad():
+        for parameter, value in norms:
+            parameter.copy_(value)
     if isinstance(learner, PretrainedBody) and isinstance(other, PretrainedBody):
         learner.centre.copy_(other.centre)
     return learner

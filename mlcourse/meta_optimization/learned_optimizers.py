@@ -437,8 +437,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
         """What rule it is, for a file of a training that goes on: its kind, its options, a digest of its weights."""
         digest = hashlib.sha256()
         for value in self.rule.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return {"rule": self.rule.config, "weights": digest.hexdigest()}
+            digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        told = {"rule": getattr(self.rule, "config", type(self.rule).__qualname__), "weights": digest.hexdigest()}
+        schedule = getattr(self.rule, "schedule", None)
+        return told if schedule is None else told | {"schedule": [schedule(t) for t in (1, 2, 10, 100)]}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:

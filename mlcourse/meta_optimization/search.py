@@ -49,7 +49,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -384,12 +384,10 @@ def _one_trial(study, objective: Objective, space: Space, cost: int | None) -> N
 
 def _number(loss: Any, what: str) -> float:
     """A loss as a float. Raises CourseError for what is no number; nan and infinity are numbers here."""
-    try:
-        return float(loss)
-    except (TypeError, ValueError, RuntimeError):
-        raise CourseError(
-            f"the objective {what} a {type(loss).__name__} that is no number; give a loss, one number"
-        ) from None
+    with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        if not isinstance(loss, str | bool):
+            return float(loss)
+    raise CourseError(f"the objective {what} a {type(loss).__name__} that is no number; give a loss, one number")
 
 
 class _Report:

@@ -188,7 +188,7 @@ def prototype_shares(z: Tensor, examples: Sequence[Tensor], *, centre: Tensor, t
     which is taken off everywhere: what all of them share says nothing of a class.
     """
     check_number("temperature", temperature, above=0)
-    _check_examples([*examples, z] if len(z) else examples)
+    _check_examples([*examples, *([z] if len(z) else []), centre])
     means = torch.stack([F.normalize(F.normalize(one - centre, dim=1).mean(0), dim=0) for one in examples])
     return (F.normalize(z - centre, dim=1) @ means.T / temperature).softmax(1)
 

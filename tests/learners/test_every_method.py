@@ -3,6 +3,7 @@
 import concurrent.futures
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from mlcourse import learners, training
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
-from mlcourse.learners import FineTune, PrototypicalNetwork, squared_distances
+from mlcourse.learners import FineTune, Learner, PrototypicalNetwork, squared_distances
 from mlcourse.networks import Conv4
 
 README = Path(learners.__file__).with_name("README.md")
@@ -394,3 +395,59 @@ def test_small_whole_labels_are_labels(method):
         answers.append(learner.predict(state, x).detach())
     assert torch.equal(answers[0], answers[1])
     assert torch.equal(answers[0], answers[2])
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_labels_of_another_form_are_refused_in_training_too(method):
+    learner, batch = made(method), random_episode(2, 3, 2, size=16)
+    for spoiled in (
+        replace(batch, support_y=batch.support_y[:1]),
+        replace(batch, query_y=batch.query_y[:1]),
+        replace(batch, query_y=batch.query_y.flatten()),
+        replace(batch, query_x=(255 * batch.query_x).byte()),
+    ):
+        with pytest.raises(CourseError, match="; give "):
+            learner.outer_loss(spoiled)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_small_whole_labels_train(method):
+    batch, losses = random_episode(2, 3, 2, size=16), []
+    for kind in (torch.int64, torch.int32, torch.uint8):
+        one = replace(batch, support_y=batch.support_y.to(kind), query_y=batch.query_y.to(kind))
+        losses.append(made(method).outer_loss(one, generator=torch.Generator().manual_seed(0))[0].item())
+    assert losses[0] == losses[1] == losses[2]
+
+
+class OfTokens(Learner):
+    """Whole numbers in, a dictionary, a flag for each image: what the form of images and labels does not fit."""
+
+    def inner_process(self, support_x, support_y, **_):
+        return {"seen": support_y}
+
+    def predict(self, state, query_x, **_):
+        return query_x
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64)),
+        ({"image": torch.zeros(2, 3)}, torch.zeros(2, 3, dtype=torch.int64)),
+        (torch.zeros(2, 3, 1, 4, 4), torch.zeros(2, 3, dtype=torch.bool)),
+        (torch.zeros(2, 3, 1, 4, 4), torch.zeros(2, 3, 4, 4, dtype=torch.int64)),
+        (torch.zeros(2, 3, 1), torch.zeros(2, 3, 1)),
+    ],
+)
+def test_a_learner_of_ones_own_takes_other_tasks(x, y):
+    assert OfTokens().adapt(x, y)["seen"] is y
+
+
+def test_a_learner_of_ones_own_may_label_tasks():
+    class OfTasks(OfTokens):
+        labels_images = False
+
+    y = torch.zeros(2, dtype=torch.int64)
+    assert OfTasks().adapt(torch.zeros(2, 3, 1, 4, 4), y)["seen"] is y
+    with pytest.raises(CourseError, match="; give images"):
+        OfTokens().adapt(torch.zeros(2, 3, 1, 4, 4), y)

@@ -230,7 +230,7 @@ SUPPORTS = {
     "nan": (spoiled(support_x=X.masked_fill(X > 0.99, math.nan)), "features of the support set are nan or infinite"),
     "a label too few": (spoiled(support_y=Y[:, :-1]), "give images .tasks, images, C, H, W. and whole labels"),
     "one task's labels": (spoiled(support_y=Y[0]), "give images .tasks, images"),
-    "values": (spoiled(support_y=Y.double()), "the support labels are torch.float64; give whole numbers"),
+    "values": (spoiled(support_y=Y.double()), r"the support labels are torch.float64 \(2, 6\); give whole numbers"),
     "no image": (spoiled(support_x=X[:, :0], support_y=Y[:, :0]), "one image or more"),
     "below 0": (spoiled(support_y=Y - 1), "a support label is -1; labels of a task are 0"),
     "a class without images": (spoiled(support_y=2 * Y), "no image of some class below 5"),
@@ -378,7 +378,9 @@ def test_the_normalisation_goes_along_from_one_for_all_to_one_for_each_step_and_
     with torch.no_grad():
         next(iter(each.gains.values()))[1] += 0.5
     assert torch.equal(norms(load_body(other, each), 1), norms(each, 1))
+    before = {name: value.clone() for name, value in one.state_dict().items()}
     with pytest.raises(CourseError, match="a normalisation for each of 2 inner steps, and the learner has one for all"):
         load_body(one, each)
+    assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items())  # refused as a whole
     with pytest.raises(CourseError, match="each of 2 inner steps, and the learner has 3 inner steps"):
         load_body(learners.build("maml++", **options | {"inner_steps": 3}, normalisation="support"), each)
