@@ -109,6 +109,6 @@ def test_copies_among_damaged_pictures_are_no_copies(tmp_path, recwarn):
     place = folder(tmp_path / "mine")
     for number in (1, 2):
         (place / "class0" / f"{number}.png").write_text("a letter")
-    images, left_out = sound_folders.load(place, "all")
+    _, left_out = sound_folders.load(place, "all")
     assert len(left_out) == 2
     assert [str(one.message) for one in recwarn if "copies" in str(one.message)] == []
