@@ -268,7 +268,7 @@ def _told(values: Tensor, draws: Tensor, theirs: Tensor, their_draws: Tensor, sa
         if not same:
             away = draws[k].mean(0) - their_draws[k].mean(0)
             value = (values[k] - theirs[k]).mean().item()
-            over_splits = paired(values[k], theirs[k], few=True)
+            over_splits = paired(values[k], theirs[k])
             found[statistic][f"minus {RIVAL}"] = {
                 "mean": value,
                 "ci95 over people": ends(value, away, least=-1),

@@ -257,7 +257,7 @@ def compared(first: list[list[float]], second: list[list[float]]) -> dict[str, f
     """first minus second, accuracies [seeds][episodes] of the same episodes: the difference and its two intervals."""
     a, b = (torch.tensor(values, dtype=torch.float64) for values in (first, second))
     over_episodes = statistics.paired(a.mean(0), b.mean(0))
-    over_seeds = statistics.paired(a.mean(1), b.mean(1), few=True)
+    over_seeds = statistics.paired(a.mean(1), b.mean(1))
     return {
         "difference": round(over_episodes.difference, 5),
         "ci95 over episodes": round(over_episodes.ci95, 5),
@@ -482,7 +482,7 @@ def of_learnt(kept: Kept) -> dict[str, Any]:
     told = kept("learnt", learnt)
     values, pairs = told["accuracies"], {}
     for other in ("real", "means"):
-        pair = statistics.paired(values["learnt"], values[other], few=True)
+        pair = statistics.paired(values["learnt"], values[other])
         d = statistics.effect_size(values["learnt"], values[other])
         pairs[f"learnt minus {other}"] = {
             "difference": round(pair.difference, 5), "ci95": round(pair.ci95, 5), "d": round(d, 3),

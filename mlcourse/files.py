@@ -49,9 +49,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def check_named(path: Path | str, what: str) -> None:
-    """Raise CourseError for a path without letters, which would mean the current folder. what: its name in messages."""
+    """Raise CourseError for a path without letters, which would mean the current folder, and for that of a file.
+
+    what: its name in messages.
+    """
     if not str(path).strip():
         raise CourseError(f"{what} is empty, which would mean the current folder; name a folder")
+    if os.path.isfile(path):  # False for a name that no disk takes
+        raise CourseError(f"{what} is {path}, a file; name a folder")
 
 
 def _flush(path: Path, mode: int) -> None:

@@ -19,7 +19,7 @@ All intervals are of 95 %. Values are tensors or sequences of numbers; the arith
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -75,7 +75,7 @@ def ratio_interval(numerators: Values, denominators: Values) -> tuple[float, flo
     if bottom.sum() == 0:
         raise CourseError("a ratio needs something to divide by, but all denominators are 0; take more episodes")
     ratio = top.sum() / bottom.sum()
-    _, half = mean_interval((top - ratio * bottom) / bottom.mean())
+    _, half = interval((top - ratio * bottom) / bottom.mean())
     return ratio.item(), half
 
 
@@ -103,19 +103,22 @@ class Paired:
         return self.difference + self.ci95
 
     def __str__(self) -> str:
+        if math.isnan(self.ci95):
+            shown = f"{100 * self.difference:+.2f} points" if self.percent else f"{self.difference:+.4g}"
+            return f"{shown} (one paired episode: no interval)"
         if not self.percent:
             return f"{self.difference:+.4g} ± {self.ci95:.2g} ({self.episodes} paired episodes)"
         return f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points ({self.episodes} paired episodes)"
 
 
-def paired(a: Values, b: Values, *, few: bool = False) -> Paired:
-    """The mean of a − b, value by value, and its interval: normal, or with few values Student's.
+def paired(a: Values, b: Values) -> Paired:
+    """The mean of a − b, value by value, and its interval: Student's where they are few, else normal.
 
     Pairing removes what is hard or easy for both: the interval shrinks. Raises CourseError for unequal lengths.
     """
     a, b = _pair(a, b)
-    difference, half = (student_interval if few else mean_interval)(a - b)
-    return Paired(difference, half, len(a), few=few)
+    difference, half = interval(a - b)
+    return Paired(difference, half, len(a), few=len(a) < FEW)
 
 
 def effect_size(a: Values, b: Values) -> float:
@@ -228,8 +231,9 @@ def cluster_bootstrap_interval(
     | exponential means (skewed)  | 91 | 86 | 87 | 87 | 88 | 91 | 91 | 92 |
     | percentiles, uniform means  | 48 | 68 | 78 | 83 | 86 | 89 | 91 | 92 |
 
-    draws: 2 or more. Raises NoInterval for fewer than LEAST_CLUSTERS clusters, and where all draws give the same value:
-    they do not vary, but other clusters may. CourseError for a statistic that is not finite in every draw.
+    statistic: to one number. draws: 2 or more. Raises NoInterval for fewer than LEAST_CLUSTERS clusters, and where
+    all draws give the same value: they do not vary, but other clusters may. CourseError for a statistic that is not
+    finite in every draw.
     """
     values, statistic = _finite(values), statistic or torch.mean
     check_number("draws", draws, least=2)
@@ -246,8 +250,10 @@ def cluster_bootstrap_interval(
     rows = [(member == index).nonzero().flatten() for index in range(len(names))]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(names), (draws, len(names)), generator=generator).tolist()
-    found = torch.stack([statistic(values[torch.cat([rows[i] for i in one])]) for one in drawn])
-    value = statistic(values).item()
+    value = _one_number(statistic(values))
+    found = torch.tensor(
+        [_one_number(statistic(values[torch.cat([rows[i] for i in one])])) for one in drawn], dtype=torch.float64
+    )
     if not (math.isfinite(value) and found.isfinite().all()):
         raise CourseError("the statistic is not finite in every draw; give one that is, or more values")
     if found.max() - found.min() <= ROUNDING * found.abs().max():
@@ -256,7 +262,7 @@ def cluster_bootstrap_interval(
             "is from what others would give; take more of them"
         )
     of_clusters = len(names) / (len(names) - 1)  # G draws out of G vary too little
-    half = student_quantile(len(names) - 1) * math.sqrt(of_clusters * found.double().var().item())
+    half = student_quantile(len(names) - 1) * math.sqrt(of_clusters * found.var().item())
     return value, value - half, value + half
 
 
@@ -303,6 +309,8 @@ def episodes_over_data(
     shares = scale * (sums - classes * mean) / len(values)
     luck = (values - mean).square().sum() / len(values) ** 2  # the variance of the mean over episodes
     found = shares.square().sum()
+    if values.max() - values.min() <= ROUNDING * values.abs().max():
+        raise NoInterval("all episodes have one value, which does not say that other clusters have it, too")
     if luck > 0 and found <= torch.finfo(found.dtype).eps * luck:
         raise NoInterval(
             "each episode has as much of each cluster as any other, which says nothing of other clusters; take fewer "
@@ -451,7 +459,7 @@ class Metric(NamedTuple):
     def interval(self, scores: dict[str, Tensor]) -> tuple[float, float]:
         """The metric over all episodes, and the half-width of its 95 % interval over episodes."""
         if self.ratio is None:
-            return mean_interval(self._score(scores, self.name))
+            return interval(self._score(scores, self.name))
         return ratio_interval(*(self._score(scores, name) for name in self.ratio))
 
     def compare(self, a: dict[str, Tensor], b: dict[str, Tensor]) -> Paired:
@@ -460,10 +468,13 @@ class Metric(NamedTuple):
             difference = paired(self._score(a, self.name), self._score(b, self.name))
         else:
             difference = paired(*(self._shares(scores) for scores in (a, b)))
-        return Paired(difference.difference, difference.ci95, difference.episodes, self.percent)
+        return replace(difference, percent=self.percent)
 
     def told(self, value: float, half: float) -> str:
-        """A value with its half-width, as people read it."""
+        """A value with its half-width, as people read it; of one episode there is none."""
+        if math.isnan(half):
+            shown = f"{100 * value:.2f} %" if self.percent else f"{self.name} {value:.4g}"
+            return f"{shown} (one episode: no interval)"
         if self.percent:
             return f"{100 * value:.2f} ± {100 * half:.2f} %"
         return f"{self.name} {value:.4g} ± {half:.2g}"
@@ -519,6 +530,15 @@ def _single(values: Values) -> Tensor:
     if values.dim() != 1:
         raise CourseError(f"the values have the shape {tuple(values.shape)}; give independent values [n]")
     return values
+
+
+def _one_number(value: Any) -> float:
+    """A statistic as a float. Raises CourseError for what is not one number."""
+    try:
+        return value.item() if isinstance(value, Tensor) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        told = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise CourseError(f"the statistic gave {told}; give a function of values [n, …] to one number") from None
 
 
 def _finite(values: Values) -> Tensor:

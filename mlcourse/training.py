@@ -7,6 +7,7 @@ It knows nothing of methods: a learner has `outer_loss(batch, step=…, generato
 """
 
 import functools
+import inspect
 import json
 import math
 import os
@@ -32,13 +33,13 @@ from mlcourse.datasets import ClassImages
 from mlcourse.episodes import Episode, check_seed
 from mlcourse.errors import CourseError, CourseWarning, RanAway
 from mlcourse.evaluation import Episodes, Evaluator, Source, home_of, own_draws
-from mlcourse.learners import CHECKPOINT, PREVIOUS, check_saving, completed, most_ways, restore, save
+from mlcourse.learners import CHECKPOINT, PREVIOUS, WEIGHTS, check_saving, completed, most_ways, restore, save
 from mlcourse.learners.saving import first_difference, shortened
 from mlcourse.statistics import Metric, Ratio
 
 LOG = "log.jsonl"
 LAST = 20  # steps that a mean is shown of
-TOLD_SINCE = ("classes", "source")  # settings that runs of earlier versions do not tell
+TOLD_SINCE = ("classes", "source", "validation_source")  # settings that runs of earlier versions do not tell
 
 
 class Images:
@@ -170,6 +171,8 @@ def train(
             raise CourseError(f"validation is a {what}; give a source of episodes, or what can `evaluate` a learner")
         else:
             settings |= {"validation_episodes": validation_episodes}
+            if out is not None:
+                settings |= {f"validation_{name}": told for name, told in _told_of(validation).items()}
             validation = Episodes(validation, episodes=validation_episodes, seed=(seed + 10**6) % 2**64)
     if out is not None:
         _check_written(settings)
@@ -357,6 +360,13 @@ class Run:
         if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
             raise CourseError(f"optimizer {optimizer!r} is unknown; use one of {', '.join(OPTIMIZERS)}, or a function")
         self.optimizer = (OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer)(self.parameters, rate)
+        try:
+            inspect.signature(self.optimizer.step).bind()
+        except TypeError:  # as of LBFGS, whose step takes a closure
+            raise CourseError(
+                f"{type(self.optimizer).__name__} computes the loss several times per step, and an outer loss is "
+                "computed once here; take another optimizer, such as Adam"
+            ) from None
         mine = {id(one) for one in self.parameters}
         if not any(id(one) in mine for group in self.optimizer.param_groups for one in group["params"]):
             raise CourseError(
@@ -508,12 +518,12 @@ class Run:
         """Prepare the folder: start afresh, or go on from the checkpoint."""
         if self.out is None:
             return
-        there = [name for name in ("config.json", CHECKPOINT, LOG) if (self.out / name).exists()]
+        there = [name for name in ("config.json", CHECKPOINT, PREVIOUS, WEIGHTS, LOG) if (self.out / name).exists()]
         if there and not resume:
             raise CourseError(f"{self.out} already holds a run ({there[0]}); use --resume to go on, or another --out")
         if resume and ((self.out / CHECKPOINT).exists() or (self.out / PREVIOUS).exists()):
             self._restore()
-        elif (self.out / "config.json").exists():
+        elif (self.out / "config.json").exists() or (self.out / WEIGHTS).exists():
             raise CourseError(f"{self.out} holds a learner but no {CHECKPOINT}; it cannot go on, use another --out")
         self._trim_log()
 
@@ -719,6 +729,7 @@ def _told(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         which = f" of group {number}" if number else ""
         told |= {name + which: value for name, value in group.items() if name != "params"}
         told |= {"parameters" + which: len(group["params"])}
+    told |= getattr(optimizer, "told", dict)()
     return json.loads(json.dumps(told, default=lambda value: type(value).__name__))
 
 

@@ -83,10 +83,10 @@ def test_a_ratio_with_nothing_to_divide_by_is_an_error():
 
 def test_pairs_by_hand_and_against_the_library():
     a, b = torch.randn(2, 12, generator=generator(1), dtype=F64)
-    difference = paired(a, b, few=True)
+    difference = paired(a, b)
     interval = stats.ttest_rel(a.numpy(), b.numpy()).confidence_interval(0.95)
     assert (difference.lower, difference.upper) == pytest.approx((interval.low, interval.high))
-    assert str(paired([0.5, 0.7], [0.4, 0.4])).startswith("+20.00 ± 19.60 points (2 paired episodes)")
+    assert str(paired([0.5, 0.7], [0.4, 0.4])).startswith("+20.00 ± 127.06 points (2 paired episodes)")
     with pytest.raises(CourseError, match=r"there are \(2,\) and \(3,\)"):
         paired([1.0, 2.0], [1.0, 2.0, 3.0])
 
@@ -249,7 +249,7 @@ def test_a_table_of_values_is_refused(call):
 def test_p_of_few_pairs_is_the_librarys():
     a, b = torch.randn(2, 6, generator=generator(4), dtype=F64)
     expected = stats.ttest_rel(a.numpy(), b.numpy()).pvalue
-    assert statistics.p_value(paired(a, b, few=True)) == pytest.approx(expected, rel=1e-9)
+    assert statistics.p_value(paired(a, b)) == pytest.approx(expected, rel=1e-9)
     assert statistics.p_value(paired(a, b)) < expected
 
 
@@ -258,3 +258,46 @@ def test_a_rank_is_shared_with_its_first_not_with_a_neighbour():
     near = [10, 9, 8, 7, 3, 3]
     assert statistics.shared_ranks(near, lambda first, one: first - one <= 1) == [1, 1, 3, 3, 5, 5]
     assert statistics.shared_ranks([], lambda first, one: True) == []
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_the_interval_of_a_metric_over_few_episodes_covers_what_it_claims(n):
+    values = torch.randn(2000, n, generator=generator(n), dtype=F64)
+    found = [statistics.ACCURACY.interval({"accuracy": row}) for row in values]
+    covered = sum(abs(mean) <= half for mean, half in found) / len(found)
+    assert 0.935 < covered < 0.965
+    paired_ones = [statistics.ACCURACY.compare({"accuracy": row}, {"accuracy": 0 * row}) for row in values]
+    assert sum(one.lower <= 0 <= one.upper for one in paired_ones) / len(found) == covered
+
+
+def test_one_episode_is_told_without_an_interval():
+    value, half = statistics.ACCURACY.interval({"accuracy": torch.tensor([0.32])})
+    assert statistics.ACCURACY.told(value, half) == "32.00 % (one episode: no interval)"
+
+
+def test_a_statistic_may_be_a_float_and_is_one_number():
+    values = torch.rand(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = statistics.bootstrap_interval(values, draws=50)
+    for mean in (lambda some: some.mean().item(), lambda some: some.numpy().mean()):
+        assert statistics.bootstrap_interval(values, mean, draws=50) == pytest.approx(expected, rel=1e-12)
+    for wrong, told in ((lambda some: some, r"\(30,\)"), (lambda some: None, "NoneType")):
+        with pytest.raises(CourseError, match=f"the statistic gave {told}; give a function of values"):
+            statistics.bootstrap_interval(values, wrong, draws=5)
+
+
+def test_a_metric_s_comparison_of_few_episodes_has_the_p_of_scipy():
+    a, b = [0.82, 0.80, 0.84, 0.81], [0.70, 0.69, 0.70, 0.71]
+    gap = statistics.Metric(*statistics.ACCURACY).compare({"accuracy": torch.tensor(a)}, {"accuracy": torch.tensor(b)})
+    assert statistics.p_value(gap) == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [1 / 3, 0.7, 0.6, 1.0])
+def test_episodes_that_are_all_alike_say_nothing_of_other_clusters(value):
+    for episodes in (7, 30, 75):
+        sums = [value * episodes * 5 / 8] * 8
+        with pytest.raises(statistics.NoInterval, match="all episodes have one value"):
+            statistics.episodes_over_data([value] * episodes, [episodes * 5 / 8] * 8, sums)
+
+
+def test_one_pair_is_told_without_an_interval():
+    assert str(statistics.paired([0.5], [0.4])) == "+10.00 points (one paired episode: no interval)"

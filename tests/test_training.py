@@ -24,6 +24,7 @@ from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError, CourseWarning
 from mlcourse.evaluation import Episodes, evaluate
 from mlcourse.learners import FineTune
+from mlcourse.meta_optimization import learned_optimizers
 from mlcourse.networks import Conv4
 from mlcourse.statistics import ACCURACY
 
@@ -656,7 +657,7 @@ def test_a_run_does_not_go_on_with_other_pictures_or_tasks(tmp_path):
     first = EpisodeSampler(squares(), 4, 1, 2)
     training.train(learner(), first, steps=2, tasks=2, out=tmp_path / "own", progress=False)
     for words, source in others.items():
-        with pytest.raises(CourseError, match=f"is of another run: its settings have {words}"):
+        with pytest.raises(CourseError, match=f"is of another run: its settings have source {words}"):
             training.train(learner(), source, steps=2, tasks=2, out=tmp_path / "own", progress=False, resume=True)
     about = files.load_tensors(tmp_path / "own" / "checkpoint.safetensors")
     about[1]["settings"].pop("source")  # as an earlier version wrote it
@@ -711,3 +712,53 @@ def test_data_in_place_of_a_source_are_named():
         training.train(learner(), squares(), steps=1, tasks=1, progress=False)
     with pytest.raises(CourseError, match=r"a ClassImages gives no episodes; give a source"):
         evaluate(learner(), squares(), episodes=1)
+
+
+def test_a_run_does_not_go_on_with_another_validation(tmp_path):
+    def go(validation, **more):
+        how = {"steps": 4, "tasks": 2, "validate_every": 2, "validation_episodes": 4, "progress": False, "rate": 1e-3}
+        return training.train(learner(), sampler(), validation=validation, out=tmp_path / "own", **how, **more)
+
+    go(EpisodeSampler(squares(split="val"), 2, 5, 3))
+    with pytest.raises(CourseError, match="is of another run: its settings have validation_source shot = 5, not 1"):
+        go(EpisodeSampler(squares(split="val"), 4, 1, 3), resume=True)
+
+
+def test_a_run_does_not_go_on_with_another_learned_optimizer(tmp_path):
+    def go(rule, **more):
+        def optimizer(params, rate):
+            return learned_optimizers.LearnedOptimizer(params, rule)
+
+        return run(learner(), out=tmp_path / "own", optimizer=optimizer, **more)
+
+    go(learned_optimizers.SGD(0.01))
+    for other in (learned_optimizers.SGD(0.02), learned_optimizers.Adam(0.01)):
+        with pytest.raises(CourseError, match="is of another run: its optimizer has rule"):
+            go(other, resume=True)
+
+
+@pytest.mark.parametrize("name", ["learner.safetensors", "checkpoint.previous.safetensors"])
+def test_weights_that_lie_alone_are_not_overwritten(tmp_path, name):
+    run(learner(), out=tmp_path / "run")
+    (tmp_path / "lone").mkdir()
+    shutil.copy(tmp_path / "run" / "learner.safetensors", tmp_path / "lone" / name)
+    before = (tmp_path / "lone" / name).read_bytes()
+    with pytest.raises(CourseError, match=f"already holds a run \\({name}\\)"):
+        run(learner(), out=tmp_path / "lone")
+    if name == "learner.safetensors":
+        with pytest.raises(CourseError, match=r"holds a learner but no checkpoint\.safetensors"):
+            run(learner(), out=tmp_path / "lone", resume=True)
+    assert (tmp_path / "lone" / name).read_bytes() == before
+
+
+def test_an_optimizer_that_computes_its_loss_again_is_one_line(tmp_path):
+    with pytest.raises(CourseError, match="LBFGS computes the loss several times per step"):
+        run(learner(), out=tmp_path / "run", optimizer=lambda p, rate: torch.optim.LBFGS(p, lr=rate))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_no_folder_for_a_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CourseError, match=r"out is .*notes.txt, a file; name a folder"):
+        run(learner(), out=tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"

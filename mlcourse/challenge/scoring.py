@@ -103,9 +103,7 @@ def total(parts: Sequence[Answers]) -> Score:
 
 def difference(a: Sequence[Answers], b: Sequence[Answers]) -> statistics.Paired:
     """a − b, paired episode by episode, over all domains."""
-    pairs = [
-        statistics.paired(x.values, y.values, few=len(x.values) < statistics.FEW) for x, y in zip(a, b, strict=True)
-    ]
+    pairs = [statistics.paired(x.values, y.values) for x, y in zip(a, b, strict=True)]
     return statistics.Paired(
         _mean([one.difference for one in pairs]),
         _of_strata([one.ci95 for one in pairs]),

@@ -20,14 +20,16 @@ def search(
     database: Annotated[
         str, typer.Option(help="a file, or the URL of a database that Optuna speaks to, such as sqlite:///FILE")
     ] = "work/search.sqlite3",
-    seed: Annotated[int, typer.Option(help="of the search, of the weights and of the episodes")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="of the search, of the weights and of the episodes; one for all processes")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     data_root: Annotated[Path | None, typer.Option(help="local copy of the data (default: MLCOURSE_DATA)")] = None,
 ) -> None:
     """Search for METHOD's outer rate (and inner rate, where it has one): Bayesian search, judged on validation classes.
 
-    Call it with the same database as often as you like: it goes on, and several processes search together. A trial that
-    is worse than the median of the others after as many steps is stopped.
+    Call it with the same database and the same seed as often as you like: it goes on, and several processes search
+    together. A trial that is worse than the median of the others after as many steps is stopped.
     """
     from mlcourse import learners, training
     from mlcourse.commands import data, fitting, training_run
@@ -90,7 +92,7 @@ def search(
         print(f"{1 - watched.last:.4f} with " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
         return watched.last
 
-    of = f"{method} on {data.lasting_name(dataset)}, {way}-way {shot}-shot, recipe {recipe}, {steps} steps"
+    of = f"{method} on {data.lasting_name(dataset)}, {way}-way {shot}-shot, recipe {recipe}, {steps} steps, seed {seed}"
     wishes = {"trials": trials, "pruner": "median", "seed": seed, "first": first, "of": of}
     found = searching.minimise(objective, space, database, **wishes)
     best = found.best

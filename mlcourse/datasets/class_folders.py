@@ -174,24 +174,26 @@ def warn_of_copies(place: Path, classes: list[Class]) -> None:
 
     The other classes are those of all splits.
     """
-    copies = {one.name: len(one.files) - len(_distinct(place, list(one.files))) for one in classes}
-    there = [name for name, count in copies.items() if count]
-    if there:
-        _warn(
-            f"{name_of(place)}: byte copies of other pictures in their class: {sum(copies.values())}, such as in "
-            f"{there[0]!r}; a task may then ask about the very picture that it showed: remove the copies"
-        )
     with warnings.catch_warnings():  # `classes_of` has said it
         warnings.simplefilter("ignore", CourseWarning)
-        every = _every_class(place)
-    class_of = {file: one for one in every for file in one.files}
-    mine = {one.name for one in classes}
-    shared = []
+        class_of = {file: one for one in _every_class(place) for file in one.files}
+    class_of |= {file: one for one in classes for file in one.files}
+    mine, within, shared = [one.name for one in classes], Counter(), []
+    used = {file for one in classes for file in one.files}
+    class_of = {file: one for file, one in class_of.items() if file in used or one.name not in mine}
     for some in _copies(place, class_of):
-        first = {class_of[file].name: file for file in reversed(some)}  # of each class
-        if len(first) > 1 and mine & first.keys():
+        of = Counter(class_of[file].name for file in some)
+        within.update({name: of[name] - 1 for name in mine if of[name] > 1})
+        if len(of) > 1 and of.keys() & set(mine):
+            first = {class_of[file].name: file for file in reversed(some)}  # of each class
             by_split = sorted(first.values(), key=lambda file: PARTS.index(class_of[file].part))
             shared.append(" and ".join(f"{file!r} ({class_of[file].part})" for file in (by_split[0], by_split[-1])))
+    if within:
+        _warn(
+            f"{name_of(place)}: byte copies of other pictures in their class: {within.total()}, such as in "
+            f"{next(name for name in mine if name in within)!r}; a task may then ask about the very picture that it "
+            "showed: remove the copies"
+        )
     if shared:
         _warn(
             f"{name_of(place)}: pictures with byte copies in another class: {len(shared)}, such as {shared[0]}; a "

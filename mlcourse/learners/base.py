@@ -5,6 +5,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class Learner(Recorded):
     normalisation = "none"
     metric = ACCURACY  # what validation looks at, and which way is better
     mixes_tasks = False  # whether a task is answered by other tasks of its batch, on purpose
+    labels_images = True  # whether each image has a whole label; False: other tasks, of which no form is checked
+    answers_with_graph = True  # whether the predictions of `outer_process` have a graph to the outer parameters
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -67,13 +70,16 @@ class Learner(Recorded):
         """The inner process, for all tasks. Under `no_grad` it works too and returns a detached state.
 
         inner_steps: for learners that have them (None: the learner's own). generator: for learners that draw.
-        Raises CourseError for a negative number of steps, and for any number where a learner has none.
+        Raises CourseError for a negative number of steps, for any number where a learner has none, and for a support
+        set of another form.
         """
         whole = isinstance(inner_steps, int) and not isinstance(inner_steps, bool)
         if inner_steps is not None and not (whole and inner_steps >= 0):
             raise CourseError(f"inner_steps is {inner_steps!r}; an inner process takes 0 steps or more")
         if inner_steps is not None and not takes_inner_steps(self):
             raise CourseError(f"{type(self).__name__} has no inner steps to choose; leave inner_steps out")
+        if self.labels_images:
+            support_y = whole_labels(support_x, support_y)
         return self.inner_process(support_x, support_y, inner_steps=inner_steps, generator=generator)
 
     @abstractmethod
@@ -111,6 +117,10 @@ class Learner(Recorded):
         step: the outer step, for what is annealed over the training (None: the annealing is over). generator: for
         learners that draw. In training mode the learner may `augment` the batch first.
         """
+        if self.labels_images and isinstance(batch, Episode):
+            support_y = whole_labels(batch.support_x, batch.support_y)
+            query_y = whole_labels(batch.query_x, batch.query_y, "query")
+            batch = replace(batch, support_y=support_y, query_y=query_y)
         if self.training:
             batch = self.augment(batch, generator)
         loss, prediction, *more = self.outer_process(batch, step=step, generator=generator)
@@ -230,13 +240,44 @@ def detached(prediction: Any) -> Any:
 
 
 def way_of(support_y: Tensor, *, at_most: int | None = None, who: str = "this learner") -> int:
-    """The number of classes in the labels [tasks, images]. Raises CourseError when it exceeds a fixed head."""
-    way = int(support_y.max()) + 1
+    """The number of classes in the labels [tasks, images].
+
+    Raises CourseError when it exceeds a fixed head, for labels that are no whole numbers, and for one below 0: no task
+    can be padded with -100, which `cross_entropy` would leave out of the mean over all tasks.
+    """
+    if support_y.is_floating_point() or support_y.dtype == torch.bool or not support_y.numel():
+        raise CourseError(
+            f"the support labels are {support_y.dtype} {tuple(support_y.shape)}; give whole numbers, 0 … way − 1"
+        )
+    low, high = (int(end) for end in support_y.aminmax())
+    if low < 0:
+        raise CourseError(f"a support label is {low}; labels of a task are 0 … way − 1, and all images have one")
+    way = high + 1
     if at_most is not None and way > at_most:
         raise CourseError(
             f"the support set has {way} classes, but the head of {who} has {at_most}; build it with way={way}"
         )
     return way
+
+
+def whole_labels(x: Any, y: Any, what: str = "support") -> Any:
+    """The labels [tasks, images] of images x as int64; what is no whole label (masks, boxes, values) as it is.
+
+    what: the set in messages. Raises CourseError for images in bytes, and for labels that are none of theirs: labels of
+    one task would be those of all, without a word. No value is looked at.
+    """
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        return y
+    if x.dtype == torch.uint8:
+        raise CourseError(f"the {what} images are {x.dtype}; give floating point numbers, as x.float() / 255")
+    if y.is_floating_point() or y.dtype == torch.bool or y.dim() > 2:
+        return y
+    if y.dim() != 2 or x.shape[:2] != y.shape or not y.numel():
+        raise CourseError(
+            f"the {what} set is {tuple(x.shape)} with labels {y.dtype} {tuple(y.shape)}; give images [tasks, images, "
+            "C, H, W] and whole labels [tasks, images], one image or more"
+        )
+    return y.long()
 
 
 def answer_each(

@@ -119,7 +119,7 @@ class DistilledLearner(Learner):
 
     student: any learner on episodes; `adapt` and `predict` are its own. teacher: any learner that answers episodes; a
     copy of it is kept, frozen. temperature, weight: as in DistilledClassifier; the rest is the student's own loss.
-    Raises CourseError for a student that trains on something else.
+    Raises CourseError for a student that trains on something else, and for one that a teacher cannot reach.
     """
 
     def __init__(self, student: Learner, *, teacher: Learner, temperature: float = 4.0, weight: float = 0.5):
@@ -130,6 +130,11 @@ class DistilledLearner(Learner):
                 raise CourseError(f"the {who} is a {type(one).__name__}; give a learner")
         if student.trains_on != "episodes":
             raise CourseError(f"{type(student).__name__} trains on {student.trains_on}; give a student of episodes")
+        if not student.answers_with_graph:
+            raise CourseError(
+                f"the predictions of a {type(student).__name__} have no graph to its outer parameters, so no teacher "
+                "reaches them; take a student whose outer loss is differentiated, such as MAML"
+            )
         self.student, self.temperature, self.weight = student, temperature, weight
         self._descends = [name for name, value in teacher.named_parameters() if value.requires_grad]
         self.teacher = Frozen(copy.deepcopy(teacher))
@@ -149,7 +154,16 @@ class DistilledLearner(Learner):
         return self.student.augment(batch, generator)
 
     def outer_process(self, batch: Episode, **settings: Any) -> tuple:
+        y = batch.query_y
+        if not isinstance(y, Tensor) or y.dim() != 2 or y.is_floating_point() or y.dtype == torch.bool:
+            told = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+            raise CourseError(
+                f"a teacher's class logits are learnt here, and the targets are {told}; give tasks with whole labels "
+                "[tasks, images]"
+            )
         loss, prediction, *more = self.student.outer_process(batch, **settings)
+        if torch.is_grad_enabled() and not prediction.requires_grad:
+            raise CourseError(f"the predictions of {type(self.student).__name__} have no graph: no teacher reaches it")
         soft = soft_cross_entropy(prediction, self.teacher_logits(batch), self.temperature)
         return (1 - self.weight) * loss + self.weight * soft, prediction, *more
 
@@ -288,6 +302,9 @@ class LearntImages(Recorded):
         each, seeds = [], range(seeds) if isinstance(seeds, int) else seeds
         if not len(seeds):
             raise CourseError("accuracy over 0 seeds is no number; give one or more")
+        check_classes(y, self.classes)
+        if y.shape != x.shape[:1]:
+            raise CourseError(f"there are {len(x)} images and labels {tuple(y.shape)}; give one label for each image")
         for seed in seeds:
             start = self.fresh(torch.Generator().manual_seed(seed))
             fast = self.taught(start, **given, create_graph=False)

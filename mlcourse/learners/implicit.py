@@ -76,6 +76,8 @@ class ImplicitMAML(MAML):
         settings = {"steps": inner_steps, "rate": self.inner_rate, "loss": proximal, "create_graph": False}
         return [inner.adapt(forward, theta, x, y, **settings)]
 
+    answers_with_graph = False  # the graph of its predictions ends in φ: a system of equations leads on to θ
+
     def outer_process(self, batch, **_) -> tuple[Tensor, Tensor, dict[str, float]]:
         """The query loss at φ_T, the predictions, and `indefinite`; `.backward()` leaves the implicit meta-gradient."""
         theta = self.start()

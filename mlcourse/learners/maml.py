@@ -15,7 +15,7 @@ All are one inner loop with options of `MAML`:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -513,6 +513,36 @@ def _rates(kind: str | None, params: inner.Parameters, start: float, steps: int)
         like = value.detach() if kind == "entry" else value.detach().new_empty(steps)
         made[parts.key_of(name)] = nn.Parameter(torch.full_like(like, start))
     return made
+
+
+def norms_of(learner: nn.Module, other: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """What of the normalisation of `other` a learner takes over beside the network, where one has it for each step.
+
+    Pairs of the learner's own parameter and what to copy into it, once the network of `other` was loaded.
+    Raises CourseError where that of `other` differs from step to step, and the learner has no such sets.
+    """
+    mine, theirs = (_sets(one) for one in (learner, other))
+    own, one_for_all = (dict(one.network.named_parameters()) for one in (learner, other))
+    pairs = []
+    for key in mine.keys() | theirs.keys():
+        sets = theirs[key] if key in theirs else one_for_all[parts.name_of(key)].expand(len(mine[key]), -1)
+        if key in mine and len(sets) == len(mine[key]):
+            pairs.append((mine[key], sets))
+        elif (sets == sets[0]).all():
+            pairs.append((mine[key] if key in mine else own[parts.name_of(key)], sets[0]))
+        else:
+            there = f"{len(mine[key]) - 1} inner steps" if key in mine else "one for all"
+            raise CourseError(
+                f"the run has a normalisation for each of {len(sets) - 1} inner steps, and the learner has {there}; "
+                "start one with as many inner steps and norm_per_step, as in maml++"
+            )
+    return pairs
+
+
+def _sets(learner: nn.Module) -> Mapping[str, Tensor]:
+    """The gains and biases of each step, where a learner has some."""
+    gains = getattr(learner, "gains", None)
+    return gains if isinstance(learner, MAML) and isinstance(gains, nn.ParameterDict) else {}
 
 
 def _gains(network: nn.Module, sets: int) -> nn.ParameterDict:

@@ -15,6 +15,7 @@ left out; the pass without modulation always uses the running statistics, which 
 import torch
 from torch import Tensor, nn
 
+from mlcourse import inner
 from mlcourse.episodes import check_positive
 from mlcourse.learners.base import State, evaluation_mode, way_of
 from mlcourse.learners.methods import Paper, register
@@ -63,9 +64,19 @@ class FeatureModulation(MetricLearner):
 
     def modulation(self, support_x: Tensor, support_y: Tensor) -> State:
         """What the support set writes: gamma and beta, each [tasks, blocks, channels]."""
-        plain = prototypes(self.embed(support_x), support_y, way_of(support_y))
+        plain = prototypes(self.plain(support_x), support_y, way_of(support_y))
         written = torch.stack([writer(plain.mean(1)) for writer in self.writers], 1)
         return {"gamma": written[:, :, 0], "beta": written[:, :, 1]}
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Embeddings without modulation, [tasks, images, D], in evaluation mode.
+
+        The running statistics come in as copies: in training the modulated pass writes into the network's own, and
+        backward would read those in place of the ones that this pass has used.
+        """
+        own = dict(self.network.named_parameters())
+        with evaluation_mode(self.network):
+            return inner.call(self.network, own, x.flatten(0, 1)).flatten(1).unflatten(0, x.shape[:2])
 
     def features(self, written: State, x: Tensor) -> Tensor:
         """Embeddings of images x [tasks, n, C, H, W] under the modulation written for their tasks: [tasks, n, D]."""

@@ -49,6 +49,8 @@ class Reptile(MAML):
             raise CourseError(f"inner_batch is {inner_batch}; give 1 or more images, or None for all")
         self.all_images, self.inner_batch = all_images, inner_batch
 
+    answers_with_graph = False  # its outer step follows θ − φ_T, no derivative of what it predicts
+
     def outer_process(self, batch, generator=None, **_) -> tuple[Tensor, Tensor]:
         """The query loss at φ_T, and the predictions; `.backward()` leaves the mean of θ − φ_T over tasks in `.grad`.
 

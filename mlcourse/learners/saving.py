@@ -307,7 +307,7 @@ def _check_one_run(about: dict[str, Any], told: dict[str, Any], path: Path) -> N
 def first_difference(one: Any, other: Any, name: str = "") -> tuple[str, Any, Any] | None:
     """(name, value, other value) of the first difference of two JSON values; None where they are the same."""
     if isinstance(one, dict) and isinstance(other, dict):
-        pairs = ((one.get(key), other.get(key), key) for key in sorted(one.keys() | other.keys()))
+        pairs = ((one.get(key), other.get(key), f"{name} {key}".strip()) for key in sorted(one.keys() | other.keys()))
         return next(filter(None, (first_difference(*pair) for pair in pairs)), None)
     same = one == other or json.dumps(one) == json.dumps(other)  # as text nan is equal to itself
     return None if same else (name, one, other)

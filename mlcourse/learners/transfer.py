@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from mlcourse import inner
 from mlcourse.errors import CourseError, check_number
 from mlcourse.learners.base import Learner, State, answer_each, evaluation_mode, way_of
+from mlcourse.learners.maml import norms_of
 from mlcourse.learners.methods import Paper, Recipe, register
 from mlcourse.learners.metric import MetricLearner, cosines, members
 from mlcourse.learners.prototypical import (
@@ -275,8 +276,6 @@ class PretrainedBody(MetricLearner):
         return F.normalize(z - self.centre if self.centred else z, dim=-1)
 
     def inner_process(self, support_x: Tensor, support_y: Tensor, inner_steps: int | None = None, **_: Any) -> State:
-        check_support(support_x, support_y)
-        support_y = support_y.long()
         if inner_steps is not None and self.head != "cosine":
             raise CourseError(f"the head {self.head!r} has a solution and no inner steps; leave inner_steps out")
         with evaluation_mode(self):
@@ -324,18 +323,6 @@ class PretrainedBody(MetricLearner):
         if self.head == "ridge":
             return self.scale * (z @ state["weights"])
         return self.scale * cosines(z, state["directions"])
-
-
-def check_support(support_x: Tensor, support_y: Tensor) -> None:
-    """Raise CourseError for a support set of another form: [tasks, images, …] and whole labels [tasks, images]."""
-    given = f"{tuple(support_x.shape)} and {support_y.dtype} {tuple(support_y.shape)}"
-    whole = not (support_y.is_floating_point() or support_y.dtype == torch.bool)
-    if support_y.dim() != 2 or support_x.shape[:2] != support_y.shape or not support_y.numel() or not whole:
-        raise CourseError(
-            f"the support set is {given}; give images [tasks, images, C, H, W] and whole labels [tasks, images]"
-        )
-    if support_y.min() < 0:
-        raise CourseError(f"a support label is {int(support_y.min())}; labels of a task are 0 … way − 1")
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
@@ -421,7 +408,11 @@ def load_body(learner: nn.Module, run: str | Path | nn.Module) -> nn.Module:
                 f"the networks differ: {name} is {shapes[0].get(name)} here and {shapes[1].get(name)} in the run; "
                 "build the learner with the run's options"
             )
+    norms = norms_of(learner, other)  # before anything is changed
     mine.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        for parameter, value in norms:
+            parameter.copy_(value)
     if isinstance(learner, PretrainedBody) and isinstance(other, PretrainedBody):
         learner.centre.copy_(other.centre)
     return learner

@@ -32,7 +32,7 @@ class Task:
 
     inner_loss(phi): on the support, a scalar. outer_loss(phi): on the queries, a scalar.
     steps: T. rate: α.
-    Raises CourseError for a negative number of steps, and for a rate that is not finite.
+    Raises CourseError for a number of steps that is no whole one or negative, and for a rate that is not finite.
     """
 
     inner_loss: Loss
@@ -41,8 +41,8 @@ class Task:
     rate: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise CourseError(f"steps is {self.steps}; an inner loop takes 0 steps or more")
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
+            raise CourseError(f"steps is {self.steps!r}; an inner loop takes a whole number of steps, 0 or more")
         check_number("rate", self.rate)
 
 

@@ -106,8 +106,8 @@ def implicit_cg(
 
     phi should be the optimum: only there does the theorem hold. steps, rate: descend T steps towards it first, without
     a graph. iterations: of conjugate gradients. damping: γ, 0 or more; above 0 it tames a nearly flat H, and biases.
-    indefinite: "raise" a CourseError where conjugate gradients find that H + γI is not positive definite, for there the
-    theorem does not hold; "stop" them where they stand, and take a vector without that meaning, or 0.
+    indefinite: "raise" a CourseError where conjugate gradients find that H + γI is not positive definite, for then φ
+    is no minimum; "stop" them where they stand, and take a vector without that meaning, or 0.
     """
     if indefinite not in ("raise", "stop"):
         raise CourseError(f"indefinite {indefinite!r} is unknown; use raise or stop")

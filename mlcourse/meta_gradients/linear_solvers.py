@@ -57,9 +57,7 @@ def truncated_conjugate_gradient(
     """
     _check_count("iterations", iterations)
     check_number("tolerance", tolerance, least=0)
-    if not b.is_floating_point() or b.dim() == 0 or b.shape[-1] == 0:
-        raise CourseError(f"b is {tuple(b.shape)} in {b.dtype}; give numbers [..., n] in float32 or float64")
-    _check_finite(b, "the right-hand side b")
+    _check_right_hand_side(b)
     eps = torch.finfo(b.dtype).eps
     # by a power of 2, which rounds nothing: a square of very small or large numbers would be 0 or inf
     scale = b.abs().amax(-1, keepdim=True).log2().floor().nan_to_num(neginf=0.0).exp2()
@@ -114,6 +112,7 @@ def neumann(product: Product, b: Tensor, *, terms: int, rate: float) -> Tensor:
     https://arxiv.org/abs/1911.02590.
     """
     check_number("rate", rate, above=0)
+    _check_right_hand_side(b)
     total, size = torch.zeros_like(b), dot(b, b)
     grown = 1 + torch.finfo(b.dtype).eps ** 0.5  # more than by rounding
     for k, term in enumerate(neumann_terms(product, b, terms=terms, rate=rate)):
@@ -134,6 +133,7 @@ def neumann_terms(product: Product, b: Tensor, *, terms: int, rate: float) -> It
     product, terms, rate: as in `neumann`. Raises CourseError for a negative number of terms.
     """
     _check_count("terms", terms)
+    _check_right_hand_side(b)
     term = b
     for k in range(terms):
         if k > 0:
@@ -143,8 +143,14 @@ def neumann_terms(product: Product, b: Tensor, *, terms: int, rate: float) -> It
 
 def _check_count(name: str, value: int) -> None:
     """Raise CourseError for a number of iterations or terms that is below 0, or no whole number."""
-    if not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise CourseError(f"{name} is {value}; a solver takes a whole number, 0 or more")
+
+
+def _check_right_hand_side(b: Tensor) -> None:
+    if not b.is_floating_point() or b.dim() == 0 or b.shape[-1] == 0:
+        raise CourseError(f"b is {tuple(b.shape)} in {b.dtype}; give numbers [..., n] in float32 or float64")
+    _check_finite(b, "the right-hand side b")
 
 
 def _fitting(image: Tensor, p: Tensor) -> Tensor:

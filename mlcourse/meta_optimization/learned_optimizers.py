@@ -24,6 +24,7 @@ between Memory, Compute, and Performance in Learned Optimizers*, 2022, https://a
 Kingma, Ba, *Adam*, 2015, https://arxiv.org/abs/1412.6980.
 """
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -425,6 +426,21 @@ class LearnedOptimizer(torch.optim.Optimizer):
         check_number("lr", lr, least=0)
         self.rule = rule
         super().__init__(params, {"lr": lr})
+        kinds = {value.dtype for group in self.param_groups for value in group["params"]}
+        wrong = [kind for kind in kinds if any(weight.dtype != kind for weight in rule.parameters() if weight.dim())]
+        if wrong:
+            raise CourseError(
+                f"the parameters are {wrong[0]}, and the rule's weights are not: call rule.to({wrong[0]})"
+            )
+
+    def told(self) -> dict[str, Any]:
+        """What rule it is, for a file of a training that goes on: its kind, its options, a digest of its weights."""
+        digest = hashlib.sha256()
+        for value in self.rule.state_dict().values():
+            digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        told = {"rule": getattr(self.rule, "config", type(self.rule).__qualname__), "weights": digest.hexdigest()}
+        schedule = getattr(self.rule, "schedule", None)
+        return told if schedule is None else told | {"schedule": [schedule(t) for t in (1, 2, 10, 100)]}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:

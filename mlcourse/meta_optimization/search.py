@@ -49,7 +49,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -369,7 +369,7 @@ def _one_trial(study, objective: Objective, space: Space, cost: int | None) -> N
     trial = study.ask()
     report = _Report(trial)
     try:
-        value = float(objective({name: one.suggest(trial, name) for name, one in space.items()}, report))
+        value = _number(objective({name: one.suggest(trial, name) for name, one in space.items()}, report), "gave")
         state, value = optuna.trial.TrialState.COMPLETE, value if math.isfinite(value) else math.inf
         if cost is not None and report.cost == 0:
             raise CourseError("the objective reported no cost, so its budget is never spent; call report(loss, cost=n)")
@@ -380,6 +380,14 @@ def _one_trial(study, objective: Objective, space: Space, cost: int | None) -> N
         raise
     trial.set_user_attr("cost", report.cost)  # before the trial is finished: what is finished has its cost
     study.tell(trial, value, state=state)
+
+
+def _number(loss: Any, what: str) -> float:
+    """A loss as a float. Raises CourseError for what is no number; nan and infinity are numbers here."""
+    with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        if not isinstance(loss, str | bool):
+            return float(loss)
+    raise CourseError(f"the objective {what} a {type(loss).__name__} that is no number; give a loss, one number")
 
 
 class _Report:
@@ -394,7 +402,7 @@ class _Report:
         if isinstance(cost, bool) or not isinstance(cost, int) or cost < 1:
             raise CourseError(f"report was told cost={cost!r}; give a whole number of 1 or more, in steps or gradients")
         self.cost += cost
-        loss = float(loss)
+        loss = _number(loss, "reported")
         self.trial.report(loss if math.isfinite(loss) else math.inf, self.cost)
         if self.trial.should_prune():
             raise optuna.TrialPruned

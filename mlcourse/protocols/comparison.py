@@ -112,7 +112,7 @@ class Pair(NamedTuple):
 
 def _difference(a: Row, b: Row) -> Paired:
     """The paired difference of two rows, episode by episode."""
-    return statistics.paired(a.per_episode, b.per_episode, few=len(a.per_episode) < statistics.FEW)
+    return statistics.paired(a.per_episode, b.per_episode)
 
 
 def rows(protocol: Protocol, results: Sequence[Stored]) -> list[Row]:
@@ -171,7 +171,7 @@ def _titles(groups: list[list[Stored]]) -> list[str]:
 
 def _tied(a: Row, b: Row) -> bool:
     difference = _difference(a, b)
-    return difference.lower <= 0 <= difference.upper
+    return not (difference.lower > 0 or difference.upper < 0)  # one episode tells nothing apart
 
 
 def pairs(table: Sequence[Row]) -> list[Pair]:
@@ -181,7 +181,8 @@ def pairs(table: Sequence[Row]) -> list[Pair]:
         raise CourseError(f"a pair needs two rows, but {len(there)} were run: evaluate another learner on the protocol")
     found = list(combinations(there, 2))
     differences = [_difference(a, b) for a, b in found]
-    adjusted = statistics.holm([statistics.p_value(one) for one in differences])
+    values = [statistics.p_value(one) for one in differences]
+    adjusted = statistics.holm([1.0 if math.isnan(p) else p for p in values])  # one episode is no evidence
     return [_pair(a, b, one, p) for (a, b), one, p in zip(found, differences, adjusted)]
 
 

@@ -26,6 +26,7 @@ networks that were chosen on training people 7.2 % (5.3 to 9.1), all nine networ
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,11 +40,12 @@ from torch.nn import functional as F
 
 from mlcourse.datasets.images import ClassImages
 from mlcourse.episodes import Episode, EpisodeSampler, check_positive, check_seed
-from mlcourse.errors import CourseError, check_number
+from mlcourse.errors import CourseError, CourseWarning, check_number
 from mlcourse.learners.base import Learner, State, evaluation_mode, way_of
 from mlcourse.learners.building import drawing
 from mlcourse.learners.metric import MetricLearner, cosines
 from mlcourse.learners.prototypical import PrototypicalNetwork, prototypes
+from mlcourse.learners.transfer import check_classes
 from mlcourse.networks import Recorded, parts
 from mlcourse.networks.conv4 import Block
 from mlcourse.statistics import Metric, NoInterval
@@ -310,6 +312,7 @@ class MarginLearner(_Augmented):
     def outer_process(self, batch: tuple[Tensor, Tensor], **_) -> tuple[Tensor, Tensor]:
         """The loss of a batch of (images [n, C, H, W], global classes [n]), and the logits without the margin."""
         x, y = batch
+        check_classes(y, len(self.directions))
         cosine = cosines(parts.embeddings(self.network, x).unsqueeze(0), self.directions.unsqueeze(0)).squeeze(0)
         return F.cross_entropy(self.logits(cosine, y), y), self.scale * cosine
 
@@ -628,11 +631,15 @@ def verify(
 ) -> Verified:
     """Verification of all pairs of faces of `data`. others: people to choose thresholds on; none is in `data`.
 
-    Raises CourseError where a person of `data` is one of the others, and where there is no pair of some kind.
+    A person with one face makes no genuine pair, and is left out, with a CourseWarning. Raises CourseError where a
+    person of `data` is one of the others, and where there is no pair of some kind.
     """
     if others is not None and (both := sorted(set(data.names) & set(others.names))):
         raise CourseError(f"{both[0]!r} is among the people to test on and to choose thresholds on: keep them apart")
-    data = data.with_at_least(2)[0]
+    data, alone = data.with_at_least(2)
+    if alone:
+        message = f"{len(alone)} people of {data.name} with one face are left out, such as {alone[0]!r}: add faces"
+        warnings.warn(message, CourseWarning, stacklevel=2)
     pairs = pairs_of(model, data, mirrored=mirrored)
     curve = pairs.curve()
     chosen = {}

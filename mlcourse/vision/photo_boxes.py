@@ -188,7 +188,7 @@ def prototype_shares(z: Tensor, examples: Sequence[Tensor], *, centre: Tensor, t
     which is taken off everywhere: what all of them share says nothing of a class.
     """
     check_number("temperature", temperature, above=0)
-    _check_examples(examples)
+    _check_examples([*examples, *([z] if len(z) else []), centre])
     means = torch.stack([F.normalize(F.normalize(one - centre, dim=1).mean(0), dim=0) for one in examples])
     return (F.normalize(z - centre, dim=1) @ means.T / temperature).softmax(1)
 
@@ -197,6 +197,10 @@ def _check_examples(examples: Sequence[Tensor]) -> None:
     bare = [place for place, one in enumerate(examples) if not len(one)]
     if bare:
         raise CourseError(f"class {bare[0]} (counted from 0) has no example, so nothing says what it is: give one")
+    if wrong := sum(int((~one.isfinite()).sum()) for one in examples):
+        raise CourseError(
+            f"features of boxes are nan or infinite in {wrong} places; look at the photos and the network"
+        )
 
 
 class FineTuned(Recorded):

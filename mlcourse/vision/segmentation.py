@@ -34,7 +34,7 @@ from mlcourse.learners.building import drawing
 from mlcourse.learners.methods import Recipe
 from mlcourse.learners.metric import log_of
 from mlcourse.networks import Recorded, conv4, normalisation_of, parts, unet
-from mlcourse.statistics import Metric, mean_interval
+from mlcourse.statistics import Metric, interval
 
 # ------------------------------------------------------------------ tasks
 
@@ -233,7 +233,7 @@ class Definition:
             shares.append(_linear_shares(scores["background intersection"], scores["background union"]))
         elif self.both:
             shares.append(scores["background IoU"])
-        return mean_interval(torch.stack(shares).mean(0))
+        return interval(torch.stack(shares).mean(0))
 
 
 def _linear_shares(top: Tensor, bottom: Tensor) -> Tensor:

@@ -36,16 +36,17 @@ def test_two_processes_search_in_one_database(tmp_path, capsys):
     url = f"sqlite:///{tmp_path.as_posix()}/study.sqlite3"
     both = [
         subprocess.Popen(
-            [sys.executable, "-m", "mlcourse", *command(url, "--trials", "6", "--seed", str(seed))],
+            [sys.executable, "-m", "mlcourse", *command(url, "--trials", "6")],
             env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for seed in range(2)
+        for _ in range(2)
     ]  # fmt: skip
     said = [one.communicate(timeout=300) for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     found = search.load(url)
     assert 6 <= len(found.trials) <= 7  # at most one more than asked for
     assert len({trial.number for trial in found.trials}) == len(found.trials)
+    assert len({trial.values["rate"] for trial in found.trials}) >= 5  # one seed, and other draws
     assert all("the best, number" in out for out, _ in said)
     app(command(url, "--trials", "6"), standalone_mode=False)  # it goes on from there: nothing is left to do
     told = capsys.readouterr().out
@@ -56,6 +57,18 @@ def test_two_processes_search_in_one_database(tmp_path, capsys):
     assert float(rate) == pytest.approx(found.best.values["rate"], rel=1e-5)
     app([*words, rate, "--device", "cpu", "--out", str(tmp_path / "run")], standalone_mode=False)  # it can be trained
     assert json.loads((tmp_path / "run" / "config.json").read_text())["rate"] == float(rate)
+
+
+def test_trials_of_other_weights_are_not_ranked_with_these(tmp_path, capsys):
+    database = str(tmp_path / "study.sqlite3")
+    app(command(database, "--trials", "1"), standalone_mode=False)
+    with pytest.raises(SystemExit) as stop:
+        app(command(database, "--trials", "2", "--seed", "1"))
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "5 steps, seed 0, this is one of" in said
+    assert "5 steps, seed 1; take another file or database" in said
+    assert len(search.load(database).trials) == 1
 
 
 def test_the_inner_rate_is_found_and_trained_with_too(tmp_path, capsys):

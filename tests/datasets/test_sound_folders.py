@@ -103,3 +103,12 @@ def test_what_is_no_damage_is_an_error_as_ever(tmp_path):
     (place / "class0" / "one.heic").write_bytes(b"camera")
     with pytest.raises(CourseError, match="in a format that is not read here"):
         sound_folders.load(place, "all")
+
+
+def test_copies_among_damaged_pictures_are_no_copies(tmp_path, recwarn):
+    place = folder(tmp_path / "mine")
+    for number in (1, 2):
+        (place / "class0" / f"{number}.png").write_text("a letter")
+    _, left_out = sound_folders.load(place, "all")
+    assert len(left_out) == 2
+    assert [str(one.message) for one in recwarn if "copies" in str(one.message)] == []

@@ -8,7 +8,7 @@ from core_helpers import Smooth, random_episode, squares
 from torch import nn
 
 from mlcourse import learners, training
-from mlcourse.episodes import EpisodeSampler
+from mlcourse.episodes import Episode, EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.learners import (
     DistilledClassifier,
@@ -384,3 +384,40 @@ def test_no_seed_is_no_accuracy():
         LearntImages(Conv4(channels=4, size=16, normalisation="group", downsample="stride"), classes=3).accuracy(
             torch.rand(2, 1, 16, 16), torch.tensor([0, 1]), seeds=0
         )
+
+
+@pytest.mark.parametrize("method", ["reptile", "imaml"])
+def test_a_student_that_no_teacher_reaches_is_one_line(method):
+    options = {"way": 4, "size": 16, "channels": 4, "seed": 0}
+    teacher = learners.build("prototypical", **options)
+    with pytest.raises(CourseError, match="have no graph to its outer parameters, so no teacher reaches them"):
+        DistilledLearner(learners.build(method, **options), teacher=teacher)
+
+
+@pytest.mark.parametrize(
+    "method", [name for name, one in learners.METHODS.items() if one.learner.trains_on == "episodes"]
+)
+def test_every_other_student_hears_its_teacher(method):
+    """With the teacher's share of 1 the gradient is the teacher's alone, and not zero."""
+    options = {"way": 4, "size": 16, "channels": 4, "seed": 0}
+    student = learners.build(method, **options).train()
+    if not student.answers_with_graph:
+        return
+    distilled = DistilledLearner(student, teacher=learners.build("prototypical", **options), weight=1).train()
+    batch = EpisodeSampler(squares(), 4, 1, 2).sample(2, torch.Generator().manual_seed(0))
+    distilled.outer_loss(batch)[0].backward()
+    assert sum(p.grad.abs().sum() for p in student.parameters() if p.grad is not None) > 0
+
+
+def test_targets_that_are_values_have_no_teacher():
+    student, teacher = (learners.MAML(nn.Linear(1, 1), inner_steps=1) for _ in range(2))
+    x = torch.rand(2, 5, 1)
+    with pytest.raises(CourseError, match=r"the targets are torch.float32 \(2, 5, 1\); give tasks with whole labels"):
+        DistilledLearner(student, teacher=teacher).outer_loss(Episode(x, x, x, x, torch.zeros(2, 1, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("wrong", [lambda y: y.unsqueeze(1), lambda y: y[:1], lambda y: y + 9, lambda y: y[:0]])
+def test_labels_that_do_not_fit_their_images_give_no_accuracy(wrong):
+    y = torch.arange(3)
+    with pytest.raises(CourseError, match=r"give one label for each image|pre-training has 3 classes|give int64"):
+        smooth_images().accuracy(torch.rand(3, 1, 8, 8, dtype=torch.float64), wrong(y), seeds=1)

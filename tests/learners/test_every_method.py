@@ -3,6 +3,7 @@
 import concurrent.futures
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from mlcourse import learners, training
 from mlcourse.episodes import EpisodeSampler
 from mlcourse.errors import CourseError
 from mlcourse.evaluation import evaluate
-from mlcourse.learners import FineTune, PrototypicalNetwork, squared_distances
+from mlcourse.learners import FineTune, Learner, PrototypicalNetwork, squared_distances
 from mlcourse.networks import Conv4
 
 README = Path(learners.__file__).with_name("README.md")
@@ -359,3 +360,94 @@ def test_an_unknown_network_and_an_option_of_another_one_are_one_line():
         learners.build("maml", way=3, network="vgg")
     with pytest.raises(CourseError, match="has no option 'downsample'"):
         learners.build("maml", way=3, network="resnet12", downsample="pool")
+
+
+# ------------------------------------------------------------------ what no task may hold
+
+WRONG = {
+    "padded": lambda x, y: (x, torch.where(torch.arange(6) % 2 == 1, -100, y)),
+    "below nought": lambda x, y: (x, y - 1),
+    "of one task": lambda x, y: (x, y[:1]),
+    "in a row": lambda x, y: (x, y.flatten()),
+    "bool": lambda x, y: (x, y > 0),
+    "values": lambda x, y: (x, y.double()),
+    "no image": lambda x, y: (x[:, :0], y[:, :0]),
+    "uint8": lambda x, y: ((255 * x).byte(), y),
+}
+
+
+@pytest.mark.parametrize("wrong", list(WRONG))
+@pytest.mark.parametrize("method", [*TRAINED, *PRETRAINED, "finetune", "pixels"])
+def test_what_is_no_task_is_one_line(method, wrong):
+    x = torch.rand(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.tensor([[0, 0, 1, 1, 2, 2]]).expand(2, -1).clone()
+    with pytest.raises(CourseError, match=r"; give|have one$"):
+        made(method).adapt(*WRONG[wrong](x, y))
+
+
+@pytest.mark.parametrize("method", [*TRAINED, *PRETRAINED, "finetune", "pixels"])
+def test_small_whole_labels_are_labels(method):
+    x = torch.rand(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.tensor([[0, 0, 1, 1, 2, 2]]).expand(2, -1)
+    learner, answers = made(method).eval(), []
+    for one in (y, y.int(), y.byte()):
+        state = learner.adapt(x, one, generator=torch.Generator().manual_seed(0))
+        answers.append(learner.predict(state, x).detach())
+    assert torch.equal(answers[0], answers[1])
+    assert torch.equal(answers[0], answers[2])
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_labels_of_another_form_are_refused_in_training_too(method):
+    learner, batch = made(method), random_episode(2, 3, 2, size=16)
+    for spoiled in (
+        replace(batch, support_y=batch.support_y[:1]),
+        replace(batch, query_y=batch.query_y[:1]),
+        replace(batch, query_y=batch.query_y.flatten()),
+        replace(batch, query_x=(255 * batch.query_x).byte()),
+    ):
+        with pytest.raises(CourseError, match="; give "):
+            learner.outer_loss(spoiled)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_small_whole_labels_train(method):
+    batch, losses = random_episode(2, 3, 2, size=16), []
+    for kind in (torch.int64, torch.int32, torch.uint8):
+        one = replace(batch, support_y=batch.support_y.to(kind), query_y=batch.query_y.to(kind))
+        losses.append(made(method).outer_loss(one, generator=torch.Generator().manual_seed(0))[0].item())
+    assert losses[0] == losses[1] == losses[2]
+
+
+class OfTokens(Learner):
+    """Whole numbers in, a dictionary, a flag for each image: what the form of images and labels does not fit."""
+
+    def inner_process(self, support_x, support_y, **_):
+        return {"seen": support_y}
+
+    def predict(self, state, query_x, **_):
+        return query_x
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64)),
+        ({"image": torch.zeros(2, 3)}, torch.zeros(2, 3, dtype=torch.int64)),
+        (torch.zeros(2, 3, 1, 4, 4), torch.zeros(2, 3, dtype=torch.bool)),
+        (torch.zeros(2, 3, 1, 4, 4), torch.zeros(2, 3, 4, 4, dtype=torch.int64)),
+        (torch.zeros(2, 3, 1), torch.zeros(2, 3, 1)),
+    ],
+)
+def test_a_learner_of_ones_own_takes_other_tasks(x, y):
+    assert OfTokens().adapt(x, y)["seen"] is y
+
+
+def test_a_learner_of_ones_own_may_label_tasks():
+    class OfTasks(OfTokens):
+        labels_images = False
+
+    y = torch.zeros(2, dtype=torch.int64)
+    assert OfTasks().adapt(torch.zeros(2, 3, 1, 4, 4), y)["seen"] is y
+    with pytest.raises(CourseError, match="; give images"):
+        OfTokens().adapt(torch.zeros(2, 3, 1, 4, 4), y)

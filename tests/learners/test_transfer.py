@@ -230,8 +230,8 @@ SUPPORTS = {
     "nan": (spoiled(support_x=X.masked_fill(X > 0.99, math.nan)), "features of the support set are nan or infinite"),
     "a label too few": (spoiled(support_y=Y[:, :-1]), "give images .tasks, images, C, H, W. and whole labels"),
     "one task's labels": (spoiled(support_y=Y[0]), "give images .tasks, images"),
-    "values": (spoiled(support_y=Y.double()), r"float64 \(2, 6\); give images"),
-    "no image": (spoiled(support_x=X[:, :0], support_y=Y[:, :0]), "give images .tasks, images"),
+    "values": (spoiled(support_y=Y.double()), r"the support labels are torch.float64 \(2, 6\); give whole numbers"),
+    "no image": (spoiled(support_x=X[:, :0], support_y=Y[:, :0]), "one image or more"),
     "below 0": (spoiled(support_y=Y - 1), "a support label is -1; labels of a task are 0"),
     "a class without images": (spoiled(support_y=2 * Y), "no image of some class below 5"),
 }
@@ -349,3 +349,38 @@ def test_small_whole_labels_of_a_task_are_labels():
     answers = [learner.predict(learner.adapt(x, one), x) for one in (y, y.int(), y.byte())]
     assert torch.equal(answers[0], answers[1])
     assert torch.equal(answers[0], answers[2])
+
+
+def norms(learner, step):
+    """Gains and biases of the normalisation that φ_t answers with."""
+    return torch.cat([value[step] for name, value in sorted(learner.gains.items())])
+
+
+def test_the_normalisation_goes_along_from_one_for_all_to_one_for_each_step_and_back():
+    options = {"way": 4, "size": 16, "channels": 4, "inner_steps": 2}
+    one = learners.build("maml", seed=0, **options, normalisation="support")
+    each = learners.build("maml++", seed=1, **options, normalisation="support")
+    names = [name for name in dict(one.network.named_parameters()) if ".norm." in name]
+    with torch.no_grad():
+        for name, value in one.network.named_parameters():
+            value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name))))
+    trained = torch.cat([dict(one.network.named_parameters())[name].flatten() for name in sorted(names)])
+    load_body(each, one)
+    for step in range(3):
+        assert torch.equal(norms(each, step), trained)
+    x, y = torch.rand(1, 8, 1, 16, 16), torch.arange(4).repeat(1, 2)
+    logits = [two.predict(two.adapt(x, y, inner_steps=0), x) for two in (one, each)]
+    torch.testing.assert_close(*logits)
+    back = load_body(learners.build("maml", seed=2, **options, normalisation="support"), each)
+    torch.testing.assert_close(back.predict(back.adapt(x, y, inner_steps=0), x), logits[0])
+    other = load_body(learners.build("maml++", seed=3, **options, normalisation="support"), each)
+    assert torch.equal(norms(other, 1), trained)
+    with torch.no_grad():
+        next(iter(each.gains.values()))[1] += 0.5
+    assert torch.equal(norms(load_body(other, each), 1), norms(each, 1))
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    with pytest.raises(CourseError, match="a normalisation for each of 2 inner steps, and the learner has one for all"):
+        load_body(one, each)
+    assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items())  # refused as a whole
+    with pytest.raises(CourseError, match="each of 2 inner steps, and the learner has 3 inner steps"):
+        load_body(learners.build("maml++", **options | {"inner_steps": 3}, normalisation="support"), each)

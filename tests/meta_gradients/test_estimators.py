@@ -201,3 +201,9 @@ def test_a_direction_of_another_shape_is_refused(rule):
     x = torch.ones(3, dtype=torch.float64)
     with pytest.raises(CourseError, match=r"x and v have the shapes \(3,\) and \(1,\); give a direction like x"):
         rule(lambda at: at.square().sum(), x, torch.ones(1, dtype=torch.float64), 1e-3)
+
+
+@pytest.mark.parametrize("steps", [1.5, True, -1, "2"])
+def test_a_task_takes_whole_steps(steps):
+    with pytest.raises(CourseError, match="takes a whole number of steps"):
+        Task(lambda phi: phi.sum(), lambda phi: phi.sum(), steps=steps)

@@ -402,3 +402,14 @@ def test_a_badly_conditioned_system_loses_no_digits_that_it_can_have():
         single = matrix.float()
         v = conjugate_gradient(lambda p, single=single: p @ single, b.float(), iterations=100)
         assert (v.double() - right).norm() <= 3e-3 * right.norm()
+
+
+@pytest.mark.parametrize("b", [torch.ones(3, dtype=torch.int64), torch.tensor(1.0), torch.zeros(0)])
+def test_every_solver_wants_vectors_of_real_numbers(b):
+    for solve in (
+        lambda: conjugate_gradient(lambda p: p, b, iterations=2),
+        lambda: neumann(lambda p: p, b, terms=2, rate=0.5),
+        lambda: next(neumann_terms(lambda p: p, b, terms=2, rate=0.5)),
+    ):
+        with pytest.raises(CourseError, match=r"give numbers \[\.\.\., n\] in float32 or float64"):
+            solve()

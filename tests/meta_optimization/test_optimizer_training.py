@@ -5,6 +5,7 @@ import math
 from itertools import pairwise
 
 import pytest
+import scipy.stats
 import torch
 
 from mlcourse import places
@@ -92,7 +93,7 @@ def test_paired_differences_have_the_interval_of_their_tasks():
     one, other = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, 1.0, 3.5, 3.0])
     gap = paired(one, other)
     assert gap.difference == pytest.approx(0.5)
-    assert gap.ci95 == pytest.approx(1.96 * (one - other).std().item() / 2)
+    assert gap.ci95 == pytest.approx(scipy.stats.t(3).ppf(0.975) * (one - other).std().item() / 2)
     for bad in (other[:3], other.unsqueeze(1)):
         with pytest.raises(CourseError, match="paired losses have the shapes"):
             paired(one, bad)

@@ -15,6 +15,7 @@ import warnings
 
 import optuna
 import pytest
+import torch
 
 from mlcourse.errors import CourseError
 from mlcourse.meta_optimization import search
@@ -464,3 +465,12 @@ def test_curves_refuse_what_they_would_drop_or_walk_backwards():
             search.best_so_far([1.0, 2.0], [1, cost])
     with pytest.raises(CourseError, match="2 costs and 1 values"):
         search.at_costs([1, 2], [0.5], [3])
+
+
+@pytest.mark.parametrize("wrong", [None, "0.3", True, 10**400, torch.zeros(2), torch.tensor(1j)])
+def test_a_loss_is_one_number(wrong):
+    space = {"x": Uniform(0, 1)}
+    with pytest.raises(CourseError, match=r"the objective gave a \w+ that is no number; give a loss"):
+        search.minimise(lambda values, report: wrong, space, MEMORY, trials=1)
+    with pytest.raises(CourseError, match=r"the objective reported a \w+ that is no number; give a loss"):
+        search.minimise(lambda values, report: report(wrong, cost=1), space, MEMORY, trials=1)

@@ -91,7 +91,9 @@ def test_good_pictures_are_answered(cls, batch):
 @every_learner
 def test_nan_and_infinity_are_refused(cls, batch, value):
     learner = made(cls)
-    with pytest.raises(CourseError, match=r"1 of the \d+ values of the (drawings|support photos) are nan or infinite"):
+    with pytest.raises(
+        CourseError, match=r"1 of the \d+ values of the (drawings|support (photos|images)) are nan or infinite"
+    ):
         learner.adapt(spoiled(batch.support_x, value), batch.support_y)
     state = learner.adapt(batch.support_x, batch.support_y)
     with pytest.raises(CourseError, match=r"1 of the \d+ values of the (scenes|query photos) are nan or infinite"):
@@ -122,7 +124,9 @@ def test_no_pictures_bytes_and_missing_dimensions_are_refused(cls, batch):
         ((255 * batch.support_x).byte(), batch.support_y),
         (batch.support_x[:, 0], batch.support_y),
     ):
-        with pytest.raises(CourseError, match=r"(drawings|support photos) are torch\..*; give floating point numbers"):
+        with pytest.raises(
+            CourseError, match=r"(drawings|support (photos|images)) are torch\..*; give floating point numbers"
+        ):
             learner.adapt(x, y)
 
 

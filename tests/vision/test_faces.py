@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mlcourse import learners, training
 from mlcourse.datasets import ClassImages, faces
 from mlcourse.episodes import EpisodeSampler
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, CourseWarning
 from mlcourse.evaluation import evaluate
 from mlcourse.vision import faces as recognition
 from mlcourse.vision.faces import arcface_logits, cosface_logits
@@ -362,6 +362,17 @@ def test_few_people_get_lines_in_place_of_numbers(learn):
     assert found.value >= 0
 
 
-def test_a_person_with_one_picture_is_not_tested(learn):
+def test_a_person_with_one_picture_is_not_tested_and_that_is_said(learn):
     single = ClassImages(learn.images[:13], torch.tensor([6, 6, 1]), ("a", "b", "c"), ("a", "b", "c"), "three", "all")
-    assert recognition.verify(recognition.pixels(learn), single, fmrs=()).people == 2
+    with pytest.warns(CourseWarning, match="1 people of three with one face are left out, such as 'c': add faces"):
+        assert recognition.verify(recognition.pixels(learn), single, fmrs=()).people == 2
+
+
+@pytest.mark.parametrize("method", ["cosface", "arcface"])
+@pytest.mark.parametrize(("shift", "told"), [(1, "an image is of class 6"), (-1, "an image is of class -1")])
+def test_a_person_who_was_not_announced_is_one_line(learn, method, shift, told):
+    learner = recognition.build(method, learn, seed=0, network=SMALL)
+    people = len(learner.directions)
+    batch = learn.images[:2].float() / 255, torch.tensor([0, people - 1]) + shift
+    with pytest.raises(CourseError, match=told.replace("6", str(people))):
+        learner.outer_loss(batch)

@@ -150,6 +150,10 @@ def test_shares_are_the_softmax_of_cosines_to_the_mean_direction():
             mean = sum((one - centre) / (one - centre).norm() for one in some) / len(some)
             cosines.append(F.cosine_similarity(row - centre, mean, dim=0) / 0.2)
         torch.testing.assert_close(share, torch.stack(cosines).softmax(0))
+    spoiled = z.clone()
+    spoiled[2, 1:3] = float("nan")
+    with pytest.raises(CourseError, match="features of boxes are nan or infinite in 2 places"):
+        photo_boxes.prototype_shares(spoiled, examples, centre=centre)
     with pytest.raises(CourseError, match=r"class 1 .* has no example"):
         photo_boxes.prototype_shares(z, [examples[0], torch.empty(0, 6)], centre=centre)
     with pytest.raises(CourseError, match="temperature"):

@@ -112,7 +112,7 @@ def examine(learner: nn.Module, images: ClassImages, *, number: int, seed: int) 
 
 def lead(a: Answers, b: Answers) -> statistics.Paired:
     """The normalised accuracy of a minus that of b, on the same tasks; with few of them the interval is Student's."""
-    return statistics.paired(a.normalised, b.normalised, few=len(a.normalised) < statistics.FEW)
+    return statistics.paired(a.normalised, b.normalised)
 
 
 # ------------------------------------------------------------------ the leak

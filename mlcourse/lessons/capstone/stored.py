@@ -81,8 +81,8 @@ class Measured:
         if self.per_task is not None and other.per_task is not None:
             over = [statistics.paired(self.per_task, other.per_task)]
             if self.per_seed is not None and other.per_seed is not None:
-                over.append(statistics.paired(self.per_seed, other.per_seed, few=True))
-            return any(one.lower <= 0 for one in over)
+                over.append(statistics.paired(self.per_seed, other.per_seed))
+            return not all(one.lower > 0 for one in over)
         return self.better * (self.value - other.value) <= (self.ci or 0) + (other.ci or 0)
 
     def __str__(self) -> str:

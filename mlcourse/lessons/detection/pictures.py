@@ -286,7 +286,7 @@ def curves_text(found: Mapping[str, Sequence[Detections]], truth: Sequence[Tenso
         told.append(
             f"{name} has an average precision of {order.average_precision():.2f} and reaches recall {reached:.2f}"
         )
-    return f"Precision against recall on {len(truth)} scenes: {'; '.join(told)}."
+    return f"Interpolated precision against recall on {len(truth)} scenes: {'; '.join(told)}."
 
 
 def draws(rows: Mapping[str, Sequence[float]]) -> Figure:

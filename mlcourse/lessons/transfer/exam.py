@@ -156,12 +156,12 @@ class Verdict:
     sentence: str
 
 
-def verdict(a: Tensor, b: Tensor, one: str, other: str, *, of: str = "tasks", few: bool = False) -> Verdict:
+def verdict(a: Tensor, b: Tensor, one: str, other: str, *, of: str = "tasks") -> Verdict:
     """Compare a (of `one`) with b (of `other`), float [n] of the same n `of`: the sentence is made from the result.
 
-    few: the interval is Student's, for few values. Fewer than ten get no d in words: their spread is known too roughly.
+    Fewer than ten get no d in words: their spread is known too roughly.
     """
-    gap, d = paired(a, b, few=few), effect_size(a, b)
+    gap, d = paired(a, b), effect_size(a, b)
     enough = gap.episodes >= FEWEST_FOR_D
     interval = f"95 % interval {100 * gap.lower:+.1f} to {100 * gap.upper:+.1f} over {gap.episodes} {of}"
     if gap.lower > 0 or gap.upper < 0:

@@ -132,14 +132,14 @@ def test_another_result_turns_the_sentence_round(difference, winner, words):
 def test_nothing_is_said_of_equal_results_and_of_one():
     a, _ = made_up(0.1, 0.1)
     assert exam.verdict(a, a, "x", "y").winner == ""
-    assert exam.verdict(a[:1], a[1:2], "x", "y", few=True).winner == ""
+    assert exam.verdict(a[:1], a[1:2], "x", "y").winner == ""
 
 
 @pytest.mark.parametrize(("pairs", "told"), [(3, False), (9, False), (10, True), (40, True)])
 @pytest.mark.parametrize("difference", [0.001, 0.2])
 def test_d_is_told_of_enough_pairs_only(pairs, told, difference):
     """Three differences that are alike by luck would give a d of 12."""
-    said = exam.verdict(*made_up(difference, 0.01, pairs), "x", "y", of="trainings", few=True)
+    said = exam.verdict(*made_up(difference, 0.01, pairs), "x", "y", of="trainings")
     assert bool(said.winner) == (difference > 0.1)
     assert ("d = " in said.sentence) == told
 
@@ -234,7 +234,7 @@ def test_an_interval_over_trainings_has_one_value_for_each():
     )
     each = [exam.of_trainings(one) for one in (taught, alone)]
     assert each[0].tolist() == [float(one.mean()) for one in taught]
-    said = exam.verdict(*each, "taught", "alone", of="trainings", few=True)
+    said = exam.verdict(*each, "taught", "alone", of="trainings")
     assert said.winner == ""
     assert "over 3 trainings" in said.sentence
 
