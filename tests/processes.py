@@ -3,6 +3,14 @@
 import psutil
 
 
+def name_of(process: psutil.Process) -> str:
+    """The name of its program; "" where it has ended, or waits to be collected."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def command_of(process: psutil.Process) -> list[str]:
     """Its command line; [] where it has ended, or waits to be collected."""
     try:

@@ -32,7 +32,8 @@ class Task:
 
     inner_loss(phi): on the support, a scalar. outer_loss(phi): on the queries, a scalar.
     steps: T. rate: α.
-    Raises CourseError for a number of steps that is no whole one or negative, and for a rate that is not finite.
+    Raises CourseError for a number of steps that is negative or not whole, and for a rate that
+    is not finite.
     """
 
     inner_loss: Loss
@@ -41,8 +42,9 @@ class Task:
     rate: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise CourseError(f"steps is {self.steps!r}; an inner loop takes a whole number of steps, 0 or more")
+        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
+        if not whole or self.steps < 0:
+            raise CourseError(f"steps is {self.steps!r}; take a whole number, 0 or more")
         check_number("rate", self.rate)
 
 

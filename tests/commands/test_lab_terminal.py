@@ -14,7 +14,7 @@ import urllib.request
 
 import psutil
 import pytest
-from processes import command_of
+from processes import command_of, name_of
 
 from mlcourse import places
 from mlcourse.commands.lab import MEMORY, check_port
@@ -184,7 +184,7 @@ def at_work(opened, runtime):
     server, port, token = opened.wait_for(ADDRESS).groups()
     client = busy_kernel(server, token, runtime)
     limit = time.monotonic() + START
-    while not any(one.name() == "sleep" for one in opened.count_family()):
+    while not any(name_of(one) == "sleep" for one in opened.count_family()):
         assert time.monotonic() < limit, "the kernel did not begin to work"
         time.sleep(0.1)
     client.stop_channels()

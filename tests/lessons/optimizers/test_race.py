@@ -2,6 +2,7 @@
 
 import math
 
+import scipy.stats
 import torch
 
 from mlcourse.lessons.optimizers import race
@@ -14,7 +15,7 @@ def test_a_result_is_told_whichever_way_it_goes():
     assert race.told(ONE, ONE + 1 + NOISE, "A", "B").endswith("median -1.1000, lower in 4 of 4 tasks: A is lower")
     assert race.told(ONE + 1 + NOISE, ONE, "A", "B").endswith("lower in 0 of 4 tasks: A is higher")
     assert race.told(ONE, ONE, "A", "B").endswith("lower in 0 of 4 tasks: no difference is shown")
-    half = 1.96 * NOISE.double().std().item() / 2
+    half = scipy.stats.t(3).ppf(0.975) * NOISE.double().std().item() / 2
     text = race.told(ONE + NOISE, ONE, "A", "B")
     assert text.startswith(f"A minus B: +0.0000 ± {half:.4f} (mean of 4 paired differences of losses, 95 %)")
     assert text.endswith("lower in 2 of 4 tasks: no difference is shown")
