@@ -32,8 +32,8 @@ class Task:
 
     inner_loss(phi): on the support, a scalar. outer_loss(phi): on the queries, a scalar.
     steps: T. rate: α.
-    Raises CourseError for a number of steps that is negative or not whole, and for a rate that
-    is not finite.
+    Raises CourseError for a number of steps that is negative or not whole, and for a rate
+    that is not finite.
     """
 
     inner_loss: Loss
