@@ -299,8 +299,8 @@ def episodes_over_data(
     | classes of clusters that matter                |  97 | 96 | 94 | 94 | 94 | 95 | 95 | 95 |
     | classes of clusters that matter little         | 100 | 98 | 98 | 96 | 93 | 96 | 98 | 99 |
 
-    Raises NoInterval for fewer than LEAST_CLUSTERS clusters, and where each episode has all clusters alike; CourseError
-    for sums that do not pair off.
+    Raises NoInterval for fewer than LEAST_CLUSTERS clusters, where each episode has all clusters alike, and where all
+    episodes have one value (a learner compared with itself, too); CourseError for sums that do not pair off.
     """
     values, (classes, sums) = _finite(values), _pair(classes, sums)
     _check_clusters(classes[classes > 0])  # one that no episode has is none
