@@ -335,7 +335,7 @@ def _derivative_judge(inputs: Tensors, outputs: Tensors) -> str | None:
         ),
         "∂L_outer/∂φ was taken at φ = θ. Take it where the inner step has landed, at update(theta).": response.T
         @ (curvature @ (theta - centre)),
-        "The second term is zero, but φ moves when θ moves. This is the gradient that many texts print.": 0 * through,
+        "The second term is zero, but φ moves when θ moves. It is the gradient as if φ were a constant.": 0 * through,
         "Your second term is the total: it holds the direct term too. Take it through φ alone.": direct + through,
         "You differentiated the sum of φ, and ∂L_outer/∂φ came in too late: hand it over as grad_outputs.": (
             response.sum(0) * pulled
