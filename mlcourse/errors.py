@@ -1,6 +1,7 @@
-"""The error that the course raises on purpose, the one warning, and the check that nearly every number needs."""
+"""The error that the course raises on purpose, the one warning, and the checks that nearly every number needs."""
 
 import math
+import operator
 import unicodedata
 
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # categories: controls, halves of pairs, ends of lines and of paragraphs
@@ -37,6 +38,16 @@ class RanAway(CourseError):
 
 class CourseWarning(UserWarning):
     """What a person should know of an input that is used all the same: one line that names it and the remedy."""
+
+
+def check_whole(name: str, value: int, *, least: int = 0) -> None:
+    """Raise CourseError for what is no whole number of `least` or more; True and 2.0 are none, NumPy's integers are."""
+    try:
+        right = not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:  # not an integer of any kind
+        right = False
+    if not right:
+        raise CourseError(f"{name} is {value!r}; give a whole number, {least} or more")
 
 
 def check_number(name: str, value: float, *, above: float | None = None, least: float | None = None) -> None:

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_whole
 
 Parameters = dict[str, Tensor]
 
@@ -234,8 +234,7 @@ def descend(
     loss(fast): L_inner at the parameters `fast`, a scalar. The other arguments and the
     errors: as in `adapt`, which is this descent on a support set.
     """
-    if steps < 0:
-        raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")
+    check_whole("steps", steps)
     if not create_graph:
         params = {name: leaf(value) for name, value in params.items()}
     fast = params
@@ -303,8 +302,7 @@ def adapt_truncated(
     Shaban, Cheng, Hatch, Boots, *Truncated Back-propagation for Bilevel Optimization*, 2019,
     https://arxiv.org/abs/1810.10667.
     """
-    if last < 0:
-        raise CourseError(f"last is {last}; a truncated unroll keeps the graph of 0 steps or more")
+    check_whole("last", last)
     early = max(0, steps - last)
     params = adapt(forward, params, support_x, support_y, steps=early, **settings | {"first_order": True})
     return adapt(forward, params, support_x, support_y, steps=steps - early, **settings)
@@ -331,8 +329,7 @@ def adapt_checkpointed(
 
     Chen, Xu, Zhang, Guestrin, *Training Deep Nets with Sublinear Memory Cost*, 2016, https://arxiv.org/abs/1604.06174.
     """
-    if every < 1:
-        raise CourseError(f"every is {every}; give the number of steps from one kept φ to the next, 1 or more")
+    check_whole("every", every, least=1)
     if steps <= every or settings.get("first_order") or not settings.get("create_graph", True):
         return adapt(forward, params, support_x, support_y, steps=steps, rate=rate, **settings)
     rates = rate if isinstance(rate, dict) else {"": rate}

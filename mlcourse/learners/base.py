@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse.episodes import Episode
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_whole
 from mlcourse.networks.recorded import Recorded
 from mlcourse.statistics import ACCURACY, ERROR, Metric, Ratio
 
@@ -73,9 +73,8 @@ class Learner(Recorded):
         Raises CourseError for a negative number of steps, for any number where a learner has none, and for a support
         set of another form.
         """
-        whole = isinstance(inner_steps, int) and not isinstance(inner_steps, bool)
-        if inner_steps is not None and not (whole and inner_steps >= 0):
-            raise CourseError(f"inner_steps is {inner_steps!r}; an inner process takes 0 steps or more")
+        if inner_steps is not None:
+            check_whole("inner_steps", inner_steps)
         if inner_steps is not None and not takes_inner_steps(self):
             raise CourseError(f"{type(self).__name__} has no inner steps to choose; leave inner_steps out")
         if self.labels_images:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcourse import inner
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_whole
 from mlcourse.learners.base import State
 from mlcourse.learners.maml import ADAPTED, MAML, recipes_of_relatives
 from mlcourse.learners.methods import Paper, register
@@ -57,8 +57,7 @@ class ImplicitMAML(MAML):
             raise CourseError(f"strength is {strength}; the proximal term needs a finite λ above 0")
         if not 0 <= damping < math.inf:
             raise CourseError(f"damping is {damping}; give a finite number, 0 or more")
-        if iterations < 0:
-            raise CourseError(f"iterations is {iterations}; conjugate gradients take 0 or more")
+        check_whole("iterations", iterations)
         self.strength, self.damping, self.iterations = strength, damping, iterations
 
     def unroll(self, call, params, x, y, *, loss, inner_steps, **settings) -> list[inner.Parameters]:

@@ -27,7 +27,7 @@ from torch.func import vmap
 from torch.nn.utils.parametrize import is_parametrized
 
 from mlcourse import inner
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_whole
 from mlcourse.learners.base import Learner, State, evaluation_mode, way_of
 from mlcourse.learners.methods import Paper, Recipe, register
 from mlcourse.meta_gradients.surrogate import with_zeros
@@ -100,11 +100,10 @@ class MAML(Learner):
             )
         if self.normalisation == "support" and not parts.takes_reference(network):
             raise CourseError("normalisation 'support' needs a network that is called as network(x, reference)")
-        counts = {"inner_steps": inner_steps, "evaluation_inner_steps": evaluation_inner_steps}
-        _at_least(0, "an inner loop takes 0 steps or more", **counts)
-        _at_least(0, "give 0 or more", truncate=truncate)
-        _at_least(0, "give 0 or more", every_step_until=every_step_until, first_order_until=first_order_until)
-        _at_least(1, "give 1 or more", checkpoint=checkpoint)
+        check_whole("inner_steps", inner_steps)
+        _check_given(0, evaluation_inner_steps=evaluation_inner_steps, truncate=truncate)
+        _check_given(0, every_step_until=every_step_until, first_order_until=first_order_until)
+        _check_given(1, checkpoint=checkpoint)
         if not 0 <= inner_rate < math.inf:
             raise CourseError(f"inner_rate is {inner_rate}; descent needs a finite rate, 0 or more")
         if checkpoint and (learned_rates == "layer" or norm_per_step or every_step_until or truncate is not None):
@@ -498,10 +497,10 @@ def _rows(params: inner.Parameters, way: int | None) -> inner.Parameters:
     return {name: value.expand(way, *value.shape[1:]) for name, value in head.items()}
 
 
-def _at_least(least: int, remedy: str, **counts: int | None) -> None:
+def _check_given(least: int, **counts: int | None) -> None:
     for name, value in counts.items():
-        if value is not None and value < least:
-            raise CourseError(f"{name} is {value}; {remedy}")
+        if value is not None:
+            check_whole(name, value, least=least)
 
 
 def _rates(kind: str | None, params: inner.Parameters, start: float, steps: int) -> nn.ParameterDict:

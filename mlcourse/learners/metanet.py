@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlcourse import inner
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_whole
 from mlcourse.learners.base import Learner, State, evaluation_mode, way_of
 from mlcourse.learners.methods import Paper, Recipe, register
 from mlcourse.learners.metric import check_encoder, cosines
@@ -150,8 +150,7 @@ class MetaNetwork(Learner):
         check_encoder(network, "Meta-Networks")
         self.normalisation = normalisation_of(network)
         for name, value in {"hidden": hidden, "meta_hidden": meta_hidden, "examples": examples}.items():
-            if value < 1:
-                raise CourseError(f"{name} is {value}; give 1 or more")
+            check_whole(name, value, least=1)
         if representation_loss not in ("paper", "cross-entropy", "contrastive"):
             raise CourseError(
                 f"representation_loss {representation_loss!r} is unknown; use paper, cross-entropy or contrastive"

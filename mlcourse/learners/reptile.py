@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mlcourse import inner
 from mlcourse.episodes import uniform_of_tasks
-from mlcourse.errors import CourseError
+from mlcourse.errors import check_whole
 from mlcourse.learners.base import State
 from mlcourse.learners.maml import ADAPTED, MAML, recipes_of_relatives
 from mlcourse.learners.methods import Paper, register
@@ -45,8 +45,8 @@ class Reptile(MAML):
             evaluation_inner_steps=evaluation_inner_steps,
             one_by_one=one_by_one,
         )
-        if inner_batch is not None and inner_batch < 1:
-            raise CourseError(f"inner_batch is {inner_batch}; give 1 or more images, or None for all")
+        if inner_batch is not None:
+            check_whole("inner_batch", inner_batch, least=1)
         self.all_images, self.inner_batch = all_images, inner_batch
 
     answers_with_graph = False  # its outer step follows θ − φ_T, no derivative of what it predicts

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from mlcourse import inner
 from mlcourse.episodes import Episode
-from mlcourse.errors import CourseError, check_number
+from mlcourse.errors import CourseError, check_number, check_whole
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -42,9 +42,7 @@ class Task:
     rate: float = 0.1
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
-        if not whole or self.steps < 0:
-            raise CourseError(f"steps is {self.steps!r}; take a whole number, 0 or more")
+        check_whole("steps", self.steps)
         check_number("rate", self.rate)
 
 

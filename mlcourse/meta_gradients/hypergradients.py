@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from mlcourse import inner
-from mlcourse.errors import CourseError, check_number
+from mlcourse.errors import CourseError, check_number, check_whole
 from mlcourse.meta_gradients.linear_solvers import conjugate_gradient, neumann, truncated_conjugate_gradient
 
 Tensors = Tensor | dict[str, Tensor]
@@ -74,10 +74,8 @@ def truncated(
 
     last: K. K ≥ T is `unrolled`; K = 0 leaves the direct term ∂L_outer/∂λ (and the one through `init`, if phi is None).
     """
-    if steps < 0:
-        raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")
-    if last < 0:
-        raise CourseError(f"last is {last}; a truncated unroll keeps the graph of 0 steps or more")
+    check_whole("steps", steps)
+    check_whole("last", last)
     check_number("rate", rate, least=0)
     lam = _leaves(lam)
     start = problem.init(lam) if phi is None else _leaves(phi)
@@ -159,8 +157,7 @@ def exact(
     damping: γ, solve with H + γI. Raises CourseError when H is not positive definite, or when Newton's method does not
     arrive: then φ*(λ) is no strict minimum, and has no derivative.
     """
-    if newton < 0:
-        raise CourseError(f"newton is {newton}; give 0 steps or more")
+    check_whole("newton", newton)
     check_number("damping", damping, least=0)
     phi = _detached(problem.init(lam) if phi is None else phi)
     for _ in range(newton):

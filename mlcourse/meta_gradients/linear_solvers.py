@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from mlcourse.errors import CourseError, check_number
+from mlcourse.errors import CourseError, check_number, check_whole
 
 Product = Callable[[Tensor], Tensor]
 NOISE = 16  # how many times eps counts as rounding, where it adds up over iterations
@@ -55,7 +55,7 @@ def truncated_conjugate_gradient(
     Steihaug, *The Conjugate Gradient Method and Trust Regions in Large Scale Optimization*, 1983,
     https://doi.org/10.1137/0720042.
     """
-    _check_count("iterations", iterations)
+    check_whole("iterations", iterations)
     check_number("tolerance", tolerance, least=0)
     _check_right_hand_side(b)
     eps = torch.finfo(b.dtype).eps
@@ -132,19 +132,13 @@ def neumann_terms(product: Product, b: Tensor, *, terms: int, rate: float) -> It
 
     product, terms, rate: as in `neumann`. Raises CourseError for a negative number of terms.
     """
-    _check_count("terms", terms)
+    check_whole("terms", terms)
     _check_right_hand_side(b)
     term = b
     for k in range(terms):
         if k > 0:
             term = term - rate * _fitting(product(term), term)
         yield term
-
-
-def _check_count(name: str, value: int) -> None:
-    """Raise CourseError for a number of iterations or terms that is below 0, or no whole number."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise CourseError(f"{name} is {value}; a solver takes a whole number, 0 or more")
 
 
 def _check_right_hand_side(b: Tensor) -> None:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from mlcourse.episodes import Episode
-from mlcourse.errors import CourseError
+from mlcourse.errors import CourseError, check_whole
 
 METHODS = ("joint", "first-order MAML", "MAML", "Reptile", "iMAML")
 RATE, STEPS, DAMPING = 0.2, 1, 1.0  # α, T, λ of the course's example
@@ -51,7 +51,7 @@ class Quadratic:
 
     def path(self, theta: float, *, rate: float = RATE, steps: int = STEPS) -> list[float]:
         """θ = φ_0, φ_1, …, φ_T: the start and where each inner step lands."""
-        _check_steps(steps)
+        check_whole("steps", steps)
         return [self.c + (1 - rate * self.a) ** t * (theta - self.c) for t in range(steps + 1)]
 
 
@@ -68,14 +68,14 @@ def episode(tasks: tuple[Quadratic, ...] = TASKS) -> Episode:
 
 def meta_loss(theta, tasks: tuple[Quadratic, ...] = TASKS, *, rate: float = RATE, steps: int = STEPS):
     """L_outer(θ): the mean loss of the tasks after T inner steps from θ. theta: a number, an array or a tensor."""
-    _check_steps(steps)
+    check_whole("steps", steps)
     adapted = (task.c + (1 - rate * task.a) ** steps * (theta - task.c) for task in tasks)
     return sum(task.loss(phi) for task, phi in zip(tasks, adapted, strict=True)) / len(tasks)
 
 
 def weight(method: str, a, *, rate: float = RATE, steps: int = STEPS, damping: float = DAMPING):
     """How strongly `method` pulls the common start to a task of curvature a (a number, an array or a tensor)."""
-    _check_steps(steps)
+    check_whole("steps", steps)
     shrink = (1 - rate * a) ** steps
     if method == "joint":
         return a
@@ -120,8 +120,3 @@ def proximal_support(task: Episode, theta: Tensor, damping: float = DAMPING) -> 
     """
     root = torch.full((1,), math.sqrt(damping), dtype=theta.dtype)
     return torch.cat([task.support_x[0], root]), torch.cat([task.support_y[0], root * theta])
-
-
-def _check_steps(steps: int) -> None:
-    if steps < 0:
-        raise CourseError(f"steps is {steps}; an inner loop takes 0 steps or more")

@@ -388,9 +388,9 @@ def test_answers_that_are_not_finite_are_an_error_in_evaluation():
     {
         "normalisation 'batch' does not fit Meta-Networks": {"normalisation": "batch"},
         "normalisation 'support' does not fit Meta-Networks": {"normalisation": "support"},
-        "hidden is 0; give 1 or more": {"hidden": 0},
-        "meta_hidden is 0; give 1 or more": {"meta_hidden": 0},
-        "examples is 0; give 1 or more": {"examples": 0},
+        "hidden is 0; give a whole number, 1 or more": {"hidden": 0},
+        "meta_hidden is 0; give a whole number, 1 or more": {"meta_hidden": 0},
+        "examples is 0; give a whole number, 1 or more": {"examples": 0},
         "representation_loss 'triplet' is unknown": {"representation_loss": "triplet"},
     }.items(),
 )

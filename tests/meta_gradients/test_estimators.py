@@ -205,5 +205,5 @@ def test_a_direction_of_another_shape_is_refused(rule):
 
 @pytest.mark.parametrize("steps", [1.5, True, -1, "2"])
 def test_a_task_takes_whole_steps(steps):
-    with pytest.raises(CourseError, match=r"steps is .*; take a whole number, 0 or more"):
+    with pytest.raises(CourseError, match=r"steps is .*; give a whole number, 0 or more"):
         Task(lambda phi: phi.sum(), lambda phi: phi.sum(), steps=steps)

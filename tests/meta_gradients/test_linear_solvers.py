@@ -387,7 +387,7 @@ def test_a_right_hand_side_without_numbers_is_refused(b):
 
 
 def test_half_an_iteration_is_refused():
-    with pytest.raises(CourseError, match=r"iterations is 2\.5; a solver takes a whole number, 0 or more"):
+    with pytest.raises(CourseError, match=r"iterations is 2\.5; give a whole number, 0 or more"):
         conjugate_gradient(lambda p: 2 * p, torch.ones(2), iterations=2.5)
 
 
