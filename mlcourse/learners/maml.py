@@ -594,7 +594,9 @@ PAPER = Recipe(
 )
 
 
-def recipes_of_relatives(short_steps: int = 10000, **options: Any) -> dict[str, Recipe]:
+def recipes_of_relatives(
+    short_steps: int = 10000, *, short_rate: float = SHORT.rate, **options: Any
+) -> dict[str, Recipe]:
     """MAML's smoke and short recipes, with other options where a method needs them.
 
     short_steps: how many outer steps fit into ten minutes on 2 cores. Measured, processor time of one step of 8 tasks:
@@ -602,7 +604,7 @@ def recipes_of_relatives(short_steps: int = 10000, **options: Any) -> dict[str, 
     """
     return {
         "smoke": replace(SMOKE, options=SMOKE.options | options),
-        "short": replace(SHORT, steps=short_steps, options=SHORT.options | options),
+        "short": replace(SHORT, steps=short_steps, rate=short_rate, options=SHORT.options | options),
     }
 
 
