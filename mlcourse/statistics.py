@@ -311,7 +311,7 @@ def episodes_over_data(
     found = shares.square().sum()
     if values.max() - values.min() <= ROUNDING * values.abs().max():
         raise NoInterval("all episodes have one value, which does not say that other clusters have it, too")
-    if luck > 0 and found <= torch.finfo(found.dtype).eps * luck:
+    if found <= torch.finfo(found.dtype).eps * luck:
         raise NoInterval(
             "each episode has as much of each cluster as any other, which says nothing of other clusters; take fewer "
             "classes per episode"
