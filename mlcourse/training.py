@@ -39,7 +39,8 @@ from mlcourse.statistics import Metric, Ratio
 
 LOG = "log.jsonl"
 LAST = 20  # steps that a mean is shown of
-TOLD_SINCE = ("classes", "source", "validation_source")  # settings that runs of earlier versions do not tell
+# settings that runs of earlier versions do not tell
+TOLD_SINCE = ("classes", "began_with", "source", "validation_source")
 
 
 class Images:

@@ -177,8 +177,7 @@ def train(
         settings |= {} if of_images else {"train_query": fitted.train_query}
     else:  # so that a table tells neither FLOP nor a command: those of the run that it began with would be missing
         settings["recipe"] = recipe
-        if not (resume and _begun_without(out)):
-            settings[unseen.BEGAN_WITH] = began_with
+        settings[unseen.BEGAN_WITH] = began_with
     if dataset not in datasets.NAMES:  # a folder may get more classes, or lose some, and then others move
         settings["classes"] = {"train": list(fitted.train.names), "val": list(fitted.val.names) if validation else []}
     if validation is not None and fitted.validation_way != way:
@@ -231,18 +230,6 @@ def _check_turned(dataset: str, protocol: str | None, within_groups: bool) -> No
             "--turned and --within-groups: in a folder each class is a group, so a task would ask which turn of one "
             "class a picture shows; leave one of them out"
         )
-
-
-def _begun_without(out: Path) -> bool:
-    """Whether a run that goes on was begun by a version that did not keep what the run before it saw."""
-    from mlcourse import files, training
-    from mlcourse.protocols.unseen import BEGAN_WITH
-
-    try:
-        _, about = files.load_tensors(out / training.CHECKPOINT)
-    except CourseError:  # none, or a damaged one: the training says so
-        return False
-    return BEGAN_WITH not in (about.get("settings") or {})
 
 
 def _check_groups(images) -> None:

@@ -75,18 +75,20 @@ def golden(path: Path | str, *, budget: str = "smoke", cell_seconds: int = CELL_
         cell_seconds: the longest that one cell may take.
 
     Returns whether a byte changed. Raises CourseError, and leaves the file as it was, when a cell fails or takes too
-    long, or when a golden cell shows nothing, or anything but text.
+    long, when a golden cell shows nothing, or anything but text, or when somebody saves the file meanwhile.
     """
     path = Path(path)
-    notebook = _read(path)
+    begun, notebook = _text(path), _read(path)
     ran = _run(path, notebook, budget, cell_seconds)
     for cell, fresh in zip(notebook.cells, ran.cells):
         if is_golden(cell):
             cell.outputs = _kept_outputs(path, fresh)
-    before, after = _text(path), _written(path, notebook)
-    if after != before:
+    after = _written(path, notebook)
+    if _text(path) != begun:
+        raise CourseError(f"{path} was changed while it ran, and is left as it is now: call mlcourse golden again")
+    if after != begun:
         files.write_text(path, after)
-    return after != before
+    return after != begun
 
 
 def is_golden(cell: NotebookNode) -> bool:

@@ -133,6 +133,20 @@ def test_golden_refuses_and_leaves_the_file_as_it_was(write, source, part):
     assert "\n" not in str(caught.value)
 
 
+def test_golden_leaves_what_is_saved_while_it_runs(write, monkeypatch):
+    path = write(new_code_cell("print(1)", metadata=GOLDEN))
+    run, saved = tidy._run, path.read_text().replace("print(1)", "print(1)  # an hour of work")
+
+    def while_it_runs(*told):
+        path.write_text(saved)
+        return run(*told)
+
+    monkeypatch.setattr(tidy, "_run", while_it_runs)
+    with pytest.raises(CourseError, match="was changed while it ran"):
+        tidy.golden(path)
+    assert path.read_text() == saved
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [("{", "is not a notebook"), ("[]", "is not a notebook"), ('{"nbformat": 3, "cells": []}', "format 3, not 4")],
