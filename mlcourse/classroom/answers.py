@@ -8,7 +8,7 @@ import ast
 import builtins
 import re
 import symtable
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from typing import Any
@@ -24,6 +24,12 @@ SUSPICIOUS = {
     "breakpoint", "importlib", "sys", "os", "subprocess", "socket", "ctypes", "inspect", "gc", "pickle", "urllib",
     "requests", "shutil", "pathlib", "threading", "multiprocessing", "signal", "builtins", "atexit", "types",
     "unittest", "checks", "attrgetter",
+}  # fmt: skip
+# what answers may import without a word; what a lesson's own cells import may be, too
+FAMILIAR = {
+    "__future__", "abc", "bisect", "cmath", "collections", "copy", "dataclasses", "decimal", "enum", "fractions",
+    "functools", "heapq", "itertools", "math", "matplotlib", "mlcourse", "numbers", "numpy", "operator", "random",
+    "statistics", "string", "time", "torch", "torchvision", "typing", "warnings",
 }  # fmt: skip
 # attributes that model.eval() and re.compile() have, too
 USUAL = {"eval", "compile"}
@@ -323,6 +329,7 @@ def _needed(
     own = [cell for cell in cells if cell.tree is not None]
     course, theirs = _course_cells(tuple(lesson.cells))
     binding, changing = _bindings(own, course, chosen)
+    checked = _checked(own, chosen)
     keep: dict[int, set[int]] = {}  # places of statements, by the number of their cell; the course's cells as -1, -2, …
     given: dict[str, str] = {}
     seen = {chosen.name} if isinstance(chosen.node, ast.FunctionDef) else set()
@@ -336,6 +343,8 @@ def _needed(
             [(number, at) for number, at in found.get(name, ()) if _helps(own[number].tree.body[at], theirs)]
             for found in (binding, changing)
         )
+        if before := [place for place in places if place < checked]:  # what it has later is of other answers
+            places, changes = before, [place for place in changes if place < checked]
         if not places and name not in BUILTIN:
             if (check := lesson.given.get(name)) is None:
                 places = [(-1 - number, at) for number, at in _course_helpers(course, name)]
@@ -370,6 +379,17 @@ def _course_cells(sources: tuple[str, ...]) -> tuple[list[Cell], set[str]]:
     """The course's cells, and what their statements are that compute something at once."""
     cells = [Cell("code", source) for source in sources]
     return cells, {ast.dump(node) for cell in cells if cell.tree for node in cell.tree.body if _runs(node)}
+
+
+def _checked(own: list[Cell], chosen: _Candidate) -> tuple[int, int]:
+    """The place of the last check of an answer: the number of the cell, and the statement. Without one, the answer's.
+
+    A helper counts as it is then: other answers may have one of the same name later.
+    """
+    place = next((number for number, cell in enumerate(own) if cell is chosen.cell), len(own)), chosen.place
+    nodes = [((number, at), node) for number, cell in enumerate(own) for at, node in enumerate(cell.tree.body)]
+    calls = [at for at, node in nodes if "checks" in _called_now(node) and chosen.name in _used(node)]
+    return max([place, *calls])
 
 
 def _bindings(own: list[Cell], course: list[Cell], chosen: _Candidate) -> tuple[dict[str, list], dict[str, list]]:
@@ -486,11 +506,26 @@ def _looks(answer: Answer, chosen: _Candidate, lesson: Notebook) -> list[str]:
     modules = {part for node in nodes for alias in _modules(node) for part in alias.split(".")}
     if strange := sorted(((names | modules) & SUSPICIOUS) | (modules & INNER) | inner):
         said.append(f"It uses {', '.join(strange)}, which the exercise does not need.")
+    usual = FAMILIAR | _roots(cell.tree for cell in _course_cells(tuple(lesson.cells))[0] if cell.tree)
+    if unusual := sorted(_roots(nodes) - usual - set(strange)):
+        said.append(f"It imports {', '.join(unusual)}, which the exercise does not need.")
     if any("mlcourse" in text for node in nodes for text in _texts(node)):
         said.append("It holds the name of the course's package, mlcourse, as a text.")
     if patched := sorted({text for node in nodes for text in _patches(node, imports)}):
         said.append(f"It changes code that is not its own: {', '.join(patched)}.")
     return said
+
+
+def _roots(nodes: Iterable[ast.AST]) -> set[str]:
+    """The packages that statements import from."""
+    found = set()
+    for node in nodes:
+        for one in ast.walk(node):
+            if isinstance(one, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in one.names}
+            elif isinstance(one, ast.ImportFrom) and one.module and not one.level:
+                found.add(one.module.split(".")[0])
+    return found
 
 
 def _tree(source: str) -> ast.Module:

@@ -34,8 +34,8 @@ class File:
     Attributes:
         name: its path inside the hand-in.
         read: returns its bytes, LARGEST at most; raises ValueError with a sentence when it cannot.
-        when: when it was written: the file's time; for a file in an archive, the archive's. (Times inside an archive
-            are the student's to choose, and name no zone.)
+        when: when it came: nbgrader's time of its assignment, else the file's time; for a file in an archive, the
+            archive's. (Times inside an archive are the student's to choose, and name no zone.)
     """
 
     name: str
@@ -51,22 +51,16 @@ class HandIn:
     notebooks: list[File] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    stamped: datetime | None = None  # nbgrader's timestamp.txt, the last of them
-
-    @property
-    def when(self) -> datetime | None:
-        """When it came: nbgrader's time, else the time of the last notebook; None without notebooks."""
-        return self.stamped or max((one.when for one in self.notebooks), default=None)
 
     def digest(self) -> str:
         """SHA-256 of all that counts: names, bytes and times of the notebooks, and what was refused."""
-        told = hashlib.sha256(repr((self.student, self.others, self.refused, self.when)).encode())
+        told = hashlib.sha256(repr((self.student, self.others, self.refused)).encode())
         for one in self.notebooks:
             try:
                 content = one.read()
             except ValueError as error:
                 content = str(error).encode()
-            told.update(repr(one.name).encode() + hashlib.sha256(content).digest())
+            told.update(repr((one.name, one.when)).encode() + hashlib.sha256(content).digest())
         return told.hexdigest()
 
 
@@ -95,17 +89,24 @@ def collect(place: Path) -> list[HandIn]:
     else:
         raise CourseError(f"{place} is no folder and no zip archive: name the folder with the hand-ins")
     found: dict[str, HandIn] = {}
+    loose: list[tuple[tuple[str, ...], File]] = []
+    stamps: dict[tuple[str, ...], datetime] = {}  # nbgrader's timestamp.txt of each student and assignment
     below, nbgraders = _below_common(entries, place)
     for entry in below:
         if nbgraders and not entry.packed and len(entry.parts) == 3 and entry.parts[2] == "timestamp.txt":
-            one = found.setdefault(entry.parts[0], HandIn(entry.parts[0]))
-            one.stamped = max(filter(None, (one.stamped, entry.file and _stamp(entry.file))), default=None)
+            found.setdefault(entry.parts[0], HandIn(entry.parts[0]))
+            if when := entry.file and _stamp(entry.file):
+                stamps[entry.parts[:2]] = when
             continue
         alone = len(entry.parts) == 1 and (entry.file is not None or entry.refused)
         student = PurePosixPath(entry.parts[0]).stem if alone else entry.parts[0]
-        _add(found.setdefault(student, HandIn(student)), entry)
+        file = _add(found.setdefault(student, HandIn(student)), entry)
+        if file and not entry.packed:  # what lies in a student's own archive has the archive's time
+            loose.append((entry.parts[:2], file))
     if not found:
         raise CourseError(f"there is nothing to mark in {place}: it needs a folder or a zip archive for each student")
+    for place_of, file in loose:
+        file.when = stamps.get(place_of, file.when)
     return [found[student] for student in sorted(found)]
 
 
@@ -143,15 +144,18 @@ def _unwrapped(entries: list[_Entry]) -> list[_Entry]:
     return [replace(entry, parts=entry.parts[1:]) for entry in entries if len(entry.parts) > 1]
 
 
-def _add(one: HandIn, entry: _Entry) -> None:
+def _add(one: HandIn, entry: _Entry) -> File | None:
+    """Put what was found into the hand-in; the notebook, where it is one."""
     name = "/".join(entry.parts[1:]) or entry.parts[0]
     if entry.refused:
         one.refused.append(f"{name}: {entry.refused}.")
     elif entry.file is not None and name.lower().endswith(".ipynb"):
         if len(one.notebooks) < MOST:
             one.notebooks.append(File(name, entry.file.read, entry.file.when))
+            return one.notebooks[-1]
     elif entry.file is not None and len(one.others) < 20:
         one.others.append(name)
+    return None
 
 
 def _stamp(file: File) -> datetime | None:

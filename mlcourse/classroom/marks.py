@@ -18,7 +18,7 @@ import torch
 
 from mlcourse import __version__, files, places
 from mlcourse.classroom import answers, course, notebooks
-from mlcourse.classroom.collecting import HandIn, utc
+from mlcourse.classroom.collecting import File, HandIn, utc
 from mlcourse.classroom.sandbox import SHORT, Clock, Limits, Sandbox, Stopped
 from mlcourse.errors import CourseError
 from mlcourse.lessons import every_check
@@ -244,7 +244,8 @@ class Grader:
         if len(hand_in.notebooks) > MOST_NOTEBOOKS:
             notes.append(f"Of {len(hand_in.notebooks)} notebooks the first {MOST_NOTEBOOKS} are read.")
         unread: set[str] = set()
-        read = self.read(hand_in, notes, unread)
+        times: dict[str, datetime] = {}
+        read = self.read(hand_in, notes, unread, times)
         if not hand_in.notebooks:
             others = f" (there is: {', '.join(map(_printable, hand_in.others))})" if hand_in.others else ""
             notes.append(f"No notebook was handed in{others}: it is the file that ends in .ipynb.")
@@ -252,21 +253,28 @@ class Grader:
         clock = Clock(self.limits.clock)
         for number in sorted(read):
             exercises |= self._judge_all(self.lessons[number], read[number], clock)
-        late = self.settings.due is not None and hand_in.when is not None and hand_in.when > self.settings.due
+        late = self.settings.due is not None and any(when > self.settings.due for when in times.values())
         lost = sorted(unread - set(read))
         return {"student": hand_in.student, "late": late, "notes": notes, "exercises": exercises, "unread": lost}
 
     def read(
-        self, hand_in: HandIn, notes: list[str], unread: set[str] | None = None
+        self,
+        hand_in: HandIn,
+        notes: list[str],
+        unread: set[str] | None = None,
+        times: dict[str, datetime] | None = None,
     ) -> dict[str, list[notebooks.Cell]]:
         """The cells of a student's notebooks by number, those that are to be marked; sentences are put into `notes`.
 
         unread: gets the numbers of files without a cell that can be read, "" where the file's name has no number.
+        times: gets when each of them came.
         """
-        read: dict[str, tuple[str, list[notebooks.Cell], int]] = {}
+        read: dict[str, tuple[File, list[notebooks.Cell], int]] = {}
         for file in hand_in.notebooks[:MOST_NOTEBOOKS]:
             if not self._read(file, read, notes) and unread is not None:
                 unread.add(answers.number_of(self.lessons, [], file.name) or "")
+        if times is not None:
+            times |= {number: file.when for number, (file, _, _) in read.items()}
         return {number: cells for number, (_, cells, _) in read.items()}
 
     def _read(self, file, read: dict, notes: list[str]) -> bool:
@@ -287,10 +295,11 @@ class Grader:
             return True
         written = sum(not one.fault and _is_written(one) for one in answers.find(self.lessons[number], cells))
         if number in read:
-            better, worse = (name, read[number][0]) if written > read[number][2] else (read[number][0], name)
+            other = _printable(read[number][0].name)
+            better, worse = (name, other) if written > read[number][2] else (other, name)
             notes.append(f"{worse}: {better} is the same notebook, with as many answers or more, and counts.")
         if number not in read or written > read[number][2]:
-            read[number] = (name, cells, written)
+            read[number] = (file, cells, written)
         return True
 
     def _judge_all(self, lesson: course.Notebook, cells: list[notebooks.Cell], clock: Clock) -> dict[str, dict]:
@@ -341,6 +350,11 @@ class Grader:
         asked = [self.lessons[number] for number in sorted(self.wanted or numbers)]
         return [exercise.number for lesson in asked for exercise in lesson.exercises]
 
+    def columns_before(self, hand_ins: list[HandIn]) -> list[str]:
+        """The same, before anything is marked."""
+        read = [] if self.wanted else [dict.fromkeys(self.read(one, []), ()) for one in hand_ins]
+        return self.columns([{"exercises": [f"{number}." for number in numbers]} for numbers in read])
+
     def _seed(self, check: Check) -> int:
         if self.settings.seed is not None:
             return self.settings.seed
@@ -381,23 +395,31 @@ def _code() -> str:
 # ---- what is written ----
 
 
-def check_place(out: Path, columns: list[str]) -> None:
+def check_place(out: Path, columns: list[str], students: list[str] | None = None) -> None:
     """Raise CourseError, before the work, where the marks would replace a file of somebody else, or marks of more.
 
-    columns: the exercises that are asked for; [] for all. An earlier call made the folder if it holds records.
+    columns: the exercises that are asked for; [] for all. students: those that are marked; None for all. An earlier
+    call made the folder if it holds records.
     """
     there = [name for name in (TABLE, REPORT, FEEDBACK) if (out / name).exists()]
     if there and not (out / RECORDS).is_dir():
         raise CourseError(f"{out / there[0]} is not of `mlcourse grade`, and would be overwritten: take another --out")
     try:
         with open(out / TABLE, encoding="utf-8", newline="") as file:
-            marked = {name for name in next(csv.reader(file), []) if NUMBER.fullmatch(name)}
-    except (OSError, UnicodeDecodeError, csv.Error):
+            head, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error):  # none, or a damaged one
         return
+    marked = {name for name in head if NUMBER.fullmatch(name)}
     if columns and (lost := sorted(marked - set(columns))):
         raise CourseError(
             f"{out} holds marks of {len(lost)} exercises that are not asked for now, such as {lost[0]}: take another "
             "--out, or name their notebooks in --notebooks, too"
+        )
+    gone = {row[0] for row in rows if row} - {_cell(student) for student in students or ()}
+    if students is not None and gone:
+        raise CourseError(
+            f"{out} holds marks of {len(gone)} who handed in nothing now, such as {min(gone)}: take another "
+            "--out, or put their hand-ins back"
         )
 
 

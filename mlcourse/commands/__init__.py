@@ -7,9 +7,13 @@ MLCOURSE_DEBUG is set.
 
 import errno
 import importlib
+import json
+import math
 import os
 import sys
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -74,9 +78,24 @@ def one_line(error: BaseException) -> str | None:
             return remedies[error.errno].format(name)
     if "No space left on device" in text:  # libraries in C++ and Rust wrap the system's error
         return full.format("")
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:  # Python's own words, and PyTorch's
+        return "this machine's memory is full: take fewer tasks at a time (--accumulate), or close other programs"
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU's memory is full: take fewer tasks at a time, close other programs, or say --device cpu"
     return None
+
+
+def as_json(value: Any) -> str:
+    """The JSON of what a command tells; numbers that are not finite are null, which JSON has, and NaN it has not."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_given(words: list[str]) -> None:

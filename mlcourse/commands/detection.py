@@ -1,12 +1,11 @@
 """`mlcourse train detection`, and `mlcourse evaluate` of what it leaves."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mlcourse.commands import say, training_run
+from mlcourse.commands import as_json, say, training_run
 from mlcourse.commands.segmentation import (
     Characters,
     Picture,
@@ -55,8 +54,9 @@ def train(
     """Train a detector that finds in a scene what a drawing shows. The best step by AP50 on validation characters is
     kept."""
     from mlcourse import devices, learners
-    from mlcourse.commands import data
+    from mlcourse.commands import data, known_classes
     from mlcourse.episodes import check_positive, check_seed
+    from mlcourse.protocols.unseen import BEGAN_WITH, as_beginning
     from mlcourse.vision import detection
 
     check_positive("characters", characters)
@@ -77,7 +77,7 @@ def train(
         known, unseen = characters_of(dataset, "train", **split), characters_of(dataset, "val", **split)
     episodes = detection.tasks_for(method, known, shot=shot, absent=absent, **about)
     validation = detection.DetectionTasks(unseen, shot=shot, absent=absent, **about)
-    begun = None if start is None else learners.load(start)
+    begun, told = (None, {}) if start is None else learners.load_run(start)
     learner = detection.build(method, scenes=scenes, known=known, seed=seed, start=begun)
     out = out or Path("runs") / f"{TASK}-{method}-{Path(dataset).name}-{scenes}-{recipe}-seed{seed}"
     settings = {
@@ -92,8 +92,9 @@ def train(
         "absent": absent,
         "recipe": recipe,
         "device": str(devices.pick(device)),  # of several processes each may have a GPU of its own
-    }
-    settings |= {} if start is None else {"start": start.as_posix()}
+    } | known_classes.of_folder(dataset, known, unseen)
+    if start is not None:
+        settings |= {"start": start.as_posix(), BEGAN_WITH: as_beginning(told)}
     steps = plan.steps if steps is None else steps
     print(
         f"{TASK} by {method} on {dataset}: {steps} steps of {plan.tasks} scenes of {characters} characters on {place}"
@@ -116,8 +117,8 @@ def train(
 def evaluate(learner: str, given: dict[str, Any]) -> None:
     """Print the AP50 of a run or of a rival, level by level. given: the options of `mlcourse evaluate`."""
     from mlcourse import learners, places
+    from mlcourse.commands import known_classes
     from mlcourse.episodes import check_positive, check_seed
-    from mlcourse.protocols import unseen
     from mlcourse.statistics import NoInterval
     from mlcourse.vision import detection, precision
 
@@ -141,6 +142,9 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     split, same = given["split"] or "test", same_picture(given["picture"] or trained_picture(about, scenes))
     where = {"root": given["data_root"], "download": given["download"], "skip_damaged": given["skip_damaged"]}
     images = characters_of(dataset, split, protocol=protocol, **where)
+    asked = {"dataset": dataset, "split": split, "protocol": protocol}
+    for line in known_classes.lines(learner, about, asked, images, given["data_root"]):
+        say(line)  # on stderr: what --json prints stays JSON
     rows = []
     for level in levels:
         source = detection.DetectionTasks(
@@ -163,7 +167,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
             for level, (ap, low, high), errors, found in rows
         ]
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "trained": about}
-        print(json.dumps(more | {"levels": told}))
+        print(as_json(more | {"levels": told}))
         return
     drawn = "the same picture" if source.same_picture else "another picture of the class"
     print(
@@ -174,5 +178,3 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
         sure = "no interval: too few scenes" if low is None else f"{low:.3f} to {high:.3f}"
         told = ", ".join(f"{count} {kind}" for kind, count in errors.items())
         print(f"{level:4d} characters: AP50 {ap:.3f} ({sure}); boxes with a score of 0 or more: {told}")
-    if split == "train" and unseen.same_data(about, dataset):
-        say("these characters were trained on: no figure of unseen ones")

@@ -92,7 +92,7 @@ def evaluate(
         more |= {"download": download, "convert": convert, "out": out, "as_json": as_json, "seen": seen}
         return on_protocol.evaluate(learner, protocol, **more)
     from mlcourse import evaluation, learners
-    from mlcourse.commands import data
+    from mlcourse.commands import data, known_classes
     from mlcourse.learners.views import with_views
 
     split, episodes, seed = split or "test", 1000 if episodes is None else episodes, seed or 0
@@ -130,7 +130,8 @@ def evaluate(
         )
     fit = fitting.Fit()
     images = fit.large_enough(images, shot)
-    fit.said += _seen(learner, about, {"dataset": dataset, "split": split, "protocol": protocol}, images, data_root)
+    where = {"dataset": dataset, "split": split, "protocol": protocol}
+    fit.said += known_classes.lines(learner, about, where, images, data_root)
     way = fit.classes(images, fitting.Wish("way", "--way", way, about.get("way") or fitting.DEFAULT_WAY))
     wish = fitting.Wish("queries", "--query", query, about.get("query") or fitting.DEFAULT_QUERY)
     sampler = EpisodeSampler(images, way, shot, fit.queries(images, shot, wish), device=place)
@@ -198,47 +199,6 @@ def _check_inner_steps(learner, model, inner_steps: int | None) -> None:
         raise CourseError(f"--inner-steps is {inner_steps}: give 0 or more")
     if not takes_inner_steps(model):
         raise CourseError(f"--inner-steps is {inner_steps}, but {learner} has no inner steps: leave it out")
-
-
-def _seen(learner: str, about: dict, asked: dict, images, root: Path | None) -> list[str]:
-    """A line for classes that the run, or the run that it began with, was trained on, or that have their names.
-
-    asked: the data set, split and protocol of `images`. Raises CourseError where classes for a test are those of the
-    training: of another protocol, or of the same folder, where with few classes one more or less moves others between
-    splits.
-    """
-    from mlcourse.commands import data
-    from mlcourse.datasets.images import upright
-    from mlcourse.protocols import unseen
-
-    dataset = data.lasting_name(asked["dataset"])
-    earlier = {"test": ("train", "val"), "val": ("train",)}.get(asked["split"])
-    lines = unseen.untold(about, learner)
-    for one in unseen.trainings(about):
-        same = unseen.same_data(one, dataset)
-        if not same and (earlier is None or one.get("classes") is None):
-            continue
-        known = unseen.seen_classes(one, earlier or ("train", "val"), root)
-        both = [name for name in images.names if upright(name) in known]
-        if not both:
-            continue
-        how = "trained" if earlier == ("train",) else "trained or validated"
-        words = (
-            f"{len(both)} of the {images.classes} {images.split} classes of {images.name}, such as {both[0]!r}, are "
-            f"among those that {unseen.said(learner, about, one)} was {how} on"
-        )
-        if earlier is None:
-            lines.append(f"{words}: this is no figure of unseen classes")
-        elif not same:
-            lines.append(f"{words}: if they are the same, this is no figure of unseen classes")
-        elif dataset in unseen.NO_FOLDERS:
-            raise CourseError(f"{words}, so they are not unseen: {unseen.remedy(about, dataset, asked['protocol'])}")
-        else:
-            raise CourseError(
-                f"{words} (were class folders added or removed since then?), so they are not unseen: bring the folder "
-                "back to what it was, or train again"
-            )
-    return lines
 
 
 def _dataset(learner, about) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlcourse.commands import data, say, training_run
+from mlcourse.commands import as_json, data, say, training_run
 from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
@@ -68,6 +67,8 @@ def train(
     steps = numbers.steps if steps is None else steps
     plan = learners.Recipe(steps, numbers.tasks, numbers.rate, validate_every=VALIDATE_EVERY)
     settings = {"task": TASK, "method": method, "dataset": data.lasting_name(dataset, KNOWN), "recipe": recipe}
+    if dataset not in KNOWN:  # one person more or less, and others would be tested on
+        settings["classes"] = {"train": list(learn.names), "val": list(validation.data.names)}
     print(f"{TASK} by {method} on {dataset}: {steps} steps, {learn.classes} people, on {place}")
     training_run.by_recipe(
         learner,
@@ -103,6 +104,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     dataset = given["dataset"] or about.get("dataset") or DRAWN
     where = {"root": given["data_root"], "skip_damaged": given["skip_damaged"]}
     test = people_of(dataset, split, **where)
+    told = _known(learner, about, dataset, split, test)
     if not about:
         model = baseline(learner, people_of(dataset, "train", **where)).to(place)
     others = None
@@ -112,7 +114,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     found = faces.verify(model, test, others=others, seed=seed)
     if given["as_json"]:
         more = {"learner": learner, "dataset": dataset, "split": split, "trained": about}
-        print(json.dumps(found.as_json() | more))
+        print(as_json(found.as_json() | more))
         return
     print(f"{learner} on {dataset} {split}: {found.people} people, {found.faces} pictures, all pairs")
     for fmr, rate in found.fnmr.items():
@@ -121,8 +123,30 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
         told = f"FMR {100 * real:.2g} %, FNMR {100 * missed:.1f} %"
         print(f"with a threshold for FMR {100 * fmr:g} % of the validation people: {told}")
     print(f"EER (a footnote): {found.eer}")
-    if split == "train" or (_is_orl(dataset) and about and dataset != about.get("dataset")):
+    if not told and (split == "train" or (_is_orl(dataset) and about and dataset != about.get("dataset"))):
         say("some of these people may have been trained on: no figure of unseen ones")
+
+
+def _known(learner: str, about: dict[str, Any], dataset: str, split: str, people: ClassImages) -> bool:
+    """Say which people of a folder the run was trained on; whether any line was said.
+
+    Raises CourseError where these would be tested on: of each five people by name one is, so that one more or less
+    moves the others between the parts.
+    """
+    from mlcourse.commands import known_classes
+
+    if dataset in KNOWN or not about:
+        return False
+    if about.get("classes") is None and about.get("dataset") in (None, *KNOWN):
+        return False
+    if about.get("classes") is None:  # trained by an earlier version
+        say(f"{learner} does not tell whom it was trained on: the folder must be as it was then")
+        return True
+    asked = {"dataset": dataset, "split": split, "protocol": None}
+    lines = known_classes.lines(learner, about, asked, people, None)
+    for line in lines:
+        say(line)
+    return bool(lines)
 
 
 def baseline(name: str, learn: ClassImages) -> nn.Module:

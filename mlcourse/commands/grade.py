@@ -63,7 +63,7 @@ def _grade(
     settings = marking.Settings.read(places.whole(settings_file)) if settings_file else marking.Settings()
     wanted = tuple(dict.fromkeys(number.strip().zfill(2) for number in numbers.split(",") if number.strip()))
     grader = marking.Grader(target, settings, wanted)
-    marking.check_place(target, grader.columns([]) if wanted else [])
+    marking.check_place(target, grader.columns_before(hand_ins), [one.student for one in hand_ins])
     executor = _executor(grader) if executed else None  # before the marking: it may not be possible here
     if not sandbox.bubblewrap():
         say(sandbox.warning())

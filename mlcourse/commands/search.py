@@ -86,9 +86,11 @@ def search(
         settings = {"steps": steps, "tasks": plan.tasks, "rate": rate, "schedule": plan.schedule, "seed": seed}
         settings |= {"validation": watched, "validate_every": steps // pieces, "progress": False}
         try:
-            training.train(learner, source, **settings)
+            history = training.train(learner, source, **settings)
         except RanAway:  # a result of these rates
             return float("inf")
+        if history.interrupted:  # no result of theirs
+            raise KeyboardInterrupt("finished trials are kept, and the same command goes on")
         print(f"{1 - watched.last:.4f} with " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
         return watched.last
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlcourse.commands import say, training_run
+from mlcourse.commands import as_json, say, training_run
 from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
@@ -57,7 +57,7 @@ def train(
 ) -> None:
     """Train a learner that finds in a scene what a drawing shows. The best step on validation characters is kept."""
     from mlcourse import devices
-    from mlcourse.commands import data
+    from mlcourse.commands import data, known_classes
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.vision import segmentation
 
@@ -87,7 +87,7 @@ def train(
         "shot": shot,
         "recipe": recipe,
         "device": str(devices.pick(device)),  # of several processes each may have a GPU of its own
-    }
+    } | known_classes.of_folder(dataset, known, unseen)
     steps = plan.steps if steps is None else steps
     print(
         f"{TASK} by {method} on {dataset}: {steps} steps of {plan.tasks} scenes of {characters} characters on {place}"
@@ -110,8 +110,8 @@ def train(
 def evaluate(learner: str, given: dict[str, Any]) -> None:
     """Print the IoU of a run or of a baseline, level by level. given: the options of `mlcourse evaluate`."""
     from mlcourse import evaluation, learners
+    from mlcourse.commands import known_classes
     from mlcourse.episodes import check_positive, check_seed
-    from mlcourse.protocols import unseen
     from mlcourse.vision import segmentation
 
     episodes, seed = given["episodes"] or 1000, given["seed"] or 0
@@ -131,6 +131,9 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     split, same = given["split"] or "test", same_picture(given["picture"] or trained_picture(about, scenes))
     where = {"root": given["data_root"], "download": given["download"], "skip_damaged": given["skip_damaged"]}
     images = characters_of(dataset, split, protocol=protocol, **where)
+    asked = {"dataset": dataset, "split": split, "protocol": protocol}
+    for line in known_classes.lines(learner, about, asked, images, given["data_root"]):
+        say(line)  # on stderr: what --json prints stays JSON
     rows = []
     for level in levels:
         source = segmentation.SceneTasks(
@@ -144,15 +147,17 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
             result.as_json() | {"characters": level, "definitions": {name: list(pair) for name, pair in found.items()}}
             for level, result, found in rows
         ]
-        print(json.dumps(more | {"levels": told}))
+        print(as_json(more | {"levels": told}))
         return
     drawn = "the same picture" if source.same_picture else "another picture of the class"
     print(f"{learner} on {dataset} {split}, {scenes} scenes, {episodes} of each level, {shot}-shot, {drawn} as drawing")
     for level, result, found in rows:
-        told = "; ".join(f"{name} {value:.3f} ± {half:.3f}" for name, (value, half) in found.items())
+        told = "; ".join(f"{name} {value:.3f} {_sure(half)}" for name, (value, half) in found.items())
         print(f"{level:4d} characters: IoU {told}; worst tenth {result.worst_tenth:.3f}")
-    if split == "train" and unseen.same_data(about, dataset):
-        say("these characters were trained on: no figure of unseen ones")
+
+
+def _sure(half: float) -> str:
+    return f"± {half:.3f}" if math.isfinite(half) else "(one episode: no interval)"
 
 
 def characters_of(dataset: str, split: str, **how: Any) -> ClassImages:

@@ -110,7 +110,13 @@ def slides(
     are left out. To print, or for a PDF, use the browser's own print.
     """
     files.check_named(out, "--out")
-    for path in choose(notebooks):
+    chosen = choose(notebooks)
+    taken: dict[str, Path] = {}
+    for path in chosen:
+        other = taken.setdefault(path.stem.casefold(), path)  # a disk may not tell A from a
+        if other is not path:
+            raise CourseError(f"{other} and {path} would both become {path.stem}.slides.html: call it once for each")
+    for path in chosen:
         source = _executed(path)
         target = out / f"{path.stem}.slides.html"
         if target.exists() and MADE_BY not in target.read_text(encoding="utf-8", errors="replace"):

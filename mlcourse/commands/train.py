@@ -9,6 +9,7 @@ import typer
 from mlcourse.commands import fitting, methods, say, training_run
 from mlcourse.commands.data import DATASET_HELP
 from mlcourse.errors import CourseError, check_number
+from mlcourse.vision import TASKS
 
 
 def train(
@@ -86,6 +87,8 @@ def train(
     from mlcourse.episodes import EpisodeSampler, WithinGroups, check_positive, check_seed
     from mlcourse.protocols import unseen
 
+    if method in TASKS:
+        raise CourseError(f"{method} has options of its own: write it before them, mlcourse train {method} …")
     wanted = {"way": way, "shot": shot, "query": query, "train-way": train_way, "steps": steps, "tasks": tasks}
     for what, value in (wanted | {"accumulate": accumulate}).items():
         if value is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,21 +85,22 @@ def by_recipe(
     from mlcourse import distributed, memory, training
 
     together = distributed.current()
-    print(f"the run is kept in {out}")
-    history = training.train(
-        learner,
-        source,
-        steps=steps,
-        tasks=plan.tasks,
-        rate=plan.rate,
-        schedule=plan.schedule,
-        validate_every=plan.validate_every,
-        validation_episodes=plan.validation_episodes,
-        out=out,
-        settings=settings | ({"skip_damaged": True} if skip_damaged else {}),
-        **more,
-    )
-    together.leave()
+    with _alone_in(out, together):
+        print(f"the run is kept in {out}")
+        history = training.train(
+            learner,
+            source,
+            steps=steps,
+            tasks=plan.tasks,
+            rate=plan.rate,
+            schedule=plan.schedule,
+            validate_every=plan.validate_every,
+            validation_episodes=plan.validation_episodes,
+            out=out,
+            settings=settings | ({"skip_damaged": True} if skip_damaged else {}),
+            **more,
+        )
+        together.leave()
     done = len(history.losses)
     if history.interrupted:
         print(f"stopped after {done} of {steps} steps; what was learnt is in {out}, --resume goes on")
@@ -106,3 +109,25 @@ def by_recipe(
     others = "".join(f", {name} {value:.3g} in the last steps" for name, value in history.others.items())
     cost = f"{history.seconds:.0f} s, peak memory {memory.peak():.0f} MiB"
     print(f"{done} steps in {cost}{best}{others}. Next: mlcourse evaluate {out}")
+
+
+@contextmanager
+def _alone_in(out: Path, together: Alone) -> Iterator[None]:
+    """Raise CourseError where another training writes into the folder now: they would mix their logs and weights."""
+    from filelock import FileLock, Timeout
+
+    with suppress(OSError):  # a file in the place of a folder: the training says so
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if not together.first or not out.parent.is_dir():  # the first process holds the lock for all
+        yield
+        return
+    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise CourseError(f"another training writes into {out} now: wait for it, or name another --out") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -199,6 +199,66 @@ def test_marks_of_other_notebooks_are_not_lost(tmp_path):
         marks.check_place(out, ["02.1"])
     marks.check_place(out, ["01.1", "01.2", "02.1"])
     marks.check_place(out, [])  # all
+    (out / "marks.csv").write_text("student,01.1,total,of,late,to be looked at,remarks\nada,1,1,1,,,\n'=bob,1,1,1,,,\n")
+    marks.check_place(out, ["01.1"], ["=bob", "ada", "cleo"])
+    with pytest.raises(CourseError, match="marks of 1 who handed in nothing now, such as ada: take"):
+        marks.check_place(out, ["01.1"], ["=bob"])
+
+
+def test_without_notebooks_named_those_handed_in_are_asked_for(tmp_path, hand_ins):
+    """Week 2 does not replace the marks of week 1 in silence."""
+    folder, put = hand_ins
+    put("ada", forty.course())
+    call = ["grade", str(folder), "--out", str(tmp_path / "marks"), "--jobs", "1"]
+    assert CliRunner().invoke(app, call).exit_code == 0
+    first = digests(tmp_path / "marks")
+    shutil.rmtree(folder)
+    folder.mkdir()
+    forty.hand_in_05(folder, 1)
+    (name,) = (path.name for path in folder.iterdir())
+    (folder / name).rename(folder / "ada")
+    again = CliRunner().invoke(app, call)
+    assert again.exit_code == 2
+    assert "exercises that are not asked for now, such as 00.1" in again.output
+    assert digests(tmp_path / "marks") == first
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_each_answer_has_the_helper_that_it_was_checked_with(tmp_path, hand_ins, checked):
+    """Another answer may have a helper of the same name later."""
+    folder, put = hand_ins
+    notebook = forty.answered("def pick(x):\n    return x.argmin(dim=1)\n\n\n" + forty.body("return pick(distances)"))
+    place = notebook["cells"].index(forty.stub(notebook, 1))
+    if checked:
+        notebook["cells"].insert(place + 1, forty.code("assert checks.nearest(my_nearest)"))
+    interval = forty.INTERVAL.replace("per_episode.std() / len(per_episode) ** 0.5", "pick(per_episode)")
+    forty.stub(notebook, 3)["source"] = (
+        "FACTOR = 1.96\n\n\ndef pick(x):\n    return x.std() / len(x) ** 0.5\n\n\n" + interval
+    )
+    put("ada", notebook)
+    (hand_in,) = collecting.collect(folder)
+    found = marks.Grader(tmp_path / "out").record(hand_in)["exercises"]
+    assert [found[number]["passed"] for number in ("00.1", "00.2", "00.3")] == [True, False, True]
+
+
+def test_only_the_notebooks_that_count_can_be_late(tmp_path, hand_ins):
+    folder, put = hand_ins
+    put("ada", forty.course())
+    (early,) = folder.rglob("*.ipynb")
+    (tmp_path / "other").mkdir()
+    forty.hand_in_05(tmp_path / "other", 1)
+    (later,) = (tmp_path / "other").rglob("*.ipynb")
+    later = Path(shutil.copy(later, early.parent))
+    for path, day in ((early, 20), (later, 30)):
+        when = datetime(2026, 11, day, tzinfo=UTC).timestamp()
+        os.utime(path, (when, when))
+    (hand_in,) = collecting.collect(folder)
+    settings = Settings(due=datetime(2026, 11, 25, tzinfo=UTC))
+    late = [
+        marks.Grader(tmp_path / str(k), settings, wanted).record(hand_in)["late"]
+        for k, wanted in enumerate([("00",), ("05",), ()])
+    ]
+    assert late == [False, True, True]
 
 
 def test_what_is_finished_is_kept_and_two_runs_give_the_same_bytes(tmp_path, hand_ins, monkeypatch):

@@ -234,3 +234,11 @@ def test_the_command_overwrites_nothing(tmp_path):
     inside = CliRunner().invoke(app, ["handout", str(places.notebooks() / "edition")])
     assert inside.exit_code == 2
     assert not (places.notebooks() / "edition").exists()
+
+
+@pytest.mark.parametrize("inside", ["data", "notebooks", "mlcourse"])
+def test_an_edition_is_never_made_inside_what_it_copies(inside):
+    out = places.repository() / inside / "edition"
+    with pytest.raises(CourseError, match="lies in the course's own folders"):
+        handout.make(out, ALL[:1])
+    assert not out.exists()

@@ -150,3 +150,24 @@ def test_a_damaged_photo_is_named_or_left_out_and_the_run_says_so(folder, tmp_pa
     assert re.search(rf"1 of \d+ photos are left out: .*{place.name}", done.stderr)
     assert files.read_json(tmp_path / "run" / "config.json")["skip_damaged"] is True
     assert re.search(r"\d steps in \d+ s, peak memory \d+ MiB", done.output)
+
+
+def test_nobody_of_the_training_is_tested_on(folder, tmp_path):
+    """One person less, and the others change their parts."""
+    people, out = tmp_path / "people", tmp_path / "run"
+    shutil.copytree(folder, people)
+    done = command("train", "faces", "--recipe", "smoke", "--dataset", people, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert len(files.read_json(out / "config.json")["classes"]["train"]) == 8
+    shutil.rmtree(people / "person 00")
+    refused = command("evaluate", out)
+    assert refused.exit_code == 2, refused.output
+    assert "among those that" in refused.stderr
+    assert "bring the folder back to what it was" in refused.stderr
+    seen = command("evaluate", out, "--split", "train")
+    assert seen.exit_code == 0, seen.output
+    assert seen.stderr.count("no figure of unseen") == 1
+    config = files.read_json(out / "config.json")
+    del config["classes"]  # as an earlier version left it
+    files.write_json(out / "config.json", config)
+    assert "does not tell whom it was trained on" in command("evaluate", out).stderr

@@ -5,12 +5,13 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mlcourse import datasets, learners
+from mlcourse import datasets, learners, training
 from mlcourse.commands import app
 from mlcourse.errors import CourseError
 from mlcourse.meta_optimization import search
@@ -188,3 +189,20 @@ def test_the_largest_seed_is_a_seed(tmp_path):
     database = str(tmp_path / "study.sqlite3")
     answer = CliRunner().invoke(app, command(database, "--trials", "1", "--seed", str(2**64 - 1)))
     assert answer.exit_code == 0, answer.stderr
+
+
+def test_an_interrupted_trial_is_no_result_of_its_rates(tmp_path, monkeypatch):
+    database = str(tmp_path / "study.sqlite3")
+    train = training.train
+
+    def interrupted(*arguments, **options):
+        return replace(train(*arguments, **options), interrupted=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train", interrupted)
+        answer = CliRunner().invoke(app, command(database, "--trials", "2"))
+    assert answer.exit_code == 130
+    assert "stopped: finished trials are kept, and the same command goes on" in answer.stderr
+    assert CliRunner().invoke(app, command(database, "--trials", "1")).exit_code == 0
+    (only,) = search.load(database).trials
+    assert only.value < 1

@@ -1,6 +1,8 @@
 """`mlcourse train segmentation` and `mlcourse evaluate` of it: what they write, and one clear line for bad input."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -172,3 +174,48 @@ def test_a_folder_of_drawings_bright_on_dark_makes_scenes_without_its_damaged_on
     done = command(*asked)
     assert done.exit_code == 0, done.output
     assert done.stderr.count("left out of test: ") == 2
+
+
+@pytest.mark.skipif(not os.environ.get("MLCOURSE_DATA"), reason="needs a local copy of Omniglot")
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_test_classes_of_another_list_of_omniglot_are_not_unseen(task, tmp_path):
+    words = ["--recipe", "smoke", "--steps", 1, "--characters", "2", "--dataset", "omniglot", "--out", tmp_path / "run"]
+    done = command("train", task, *words)
+    assert done.exit_code == 0, done.output
+    ask = ["evaluate", tmp_path / "run", "--episodes", 2]
+    assert command(*ask).exit_code == 0
+    refused = command(*ask, "--protocol", "lake")
+    assert refused.exit_code == 2
+    assert "236 of the 659 test classes of omniglot, such as" in refused.stderr
+
+
+def test_a_folder_that_changed_is_no_test_of_a_run(tmp_path):
+    pictures = datasets.load("glyphs", "train").images
+    for k in range(10):
+        (tmp_path / "mine" / f"sign {k}").mkdir(parents=True)
+        for copy in range(4):
+            Image.fromarray(pictures[20 * k + copy, 0].numpy()).save(tmp_path / "mine" / f"sign {k}" / f"{copy}.png")
+    words = ["--recipe", "smoke", "--steps", 1, "--characters", "2", "--dataset", tmp_path / "mine"]
+    done = command("train", "segmentation", *words, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    ask = ["evaluate", tmp_path / "run", "--episodes", 2]
+    assert command(*ask).exit_code == 0
+    known = files.read_json(tmp_path / "run" / "config.json")["classes"]
+    test = datasets.load(tmp_path / "mine", "test").names
+    assert not set(test) & set(known["train"] + known["val"])
+    for name in test:
+        shutil.rmtree(tmp_path / "mine" / name)
+    refused = command(*ask)
+    assert refused.exit_code == 2
+    assert "so they are not unseen" in refused.stderr
+
+
+def test_one_episode_has_no_interval_and_its_json_is_json(trained):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    told = command("evaluate", trained, "--episodes", 1, "--json")
+    assert told.exit_code == 0, told.output
+    level = json.loads(told.stdout, parse_constant=refuse)["levels"][0]
+    assert [pair[1] for pair in level["definitions"].values()] == [None] * len(segmentation.DEFINITIONS)
+    assert "nan" not in command("evaluate", trained, "--episodes", 1).stdout

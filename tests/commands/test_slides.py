@@ -136,3 +136,13 @@ def test_no_file_of_somebody_else_is_overwritten(lesson, tmp_path):
     assert answer.exit_code == 2
     assert "is not overwritten" in answer.stderr
     assert (tmp_path / "out" / "01_small.slides.html").read_text() == "mine"
+
+
+def test_two_notebooks_of_one_name_do_not_become_one_file(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        nbformat.write(new_notebook(cells=[new_markdown_cell(f"# {folder}")]), tmp_path / folder / "x.ipynb")
+    done = mlcourse("slides", tmp_path / "a" / "x.ipynb", tmp_path / "b" / "x.ipynb", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "would both become x.slides.html" in done.output
+    assert not (tmp_path / "out").exists()

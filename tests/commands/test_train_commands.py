@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from filelock import FileLock
 from PIL import Image
 from warm import command
 
 import mlcourse
 from mlcourse import datasets, files
-from mlcourse.commands import app, data
+from mlcourse.commands import app, data, one_line
 from mlcourse.datasets import ClassImages, glyphs
 from mlcourse.datasets.images import upright
 from mlcourse.teaching.pad import strokes
@@ -809,3 +810,31 @@ def test_fixed_episodes_leave_nothing_out(capsys):
     code, _, err = in_this_process(capsys, *asked)
     assert (code, len(err)) == (2, 1)
     assert "--skip-damaged is True, but protocol glyphs-5way-1shot fixes the episodes" in err[0]
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, capsys):
+    run = tmp_path / "runs" / "run"
+    run.parent.mkdir()
+    words = ["train", "prototypical", *SMALL, "--out", run]
+    with FileLock(run.with_name(f".{run.name}.lock")):
+        code, _, err = in_this_process(capsys, *words)
+    assert (code, err[-1]) == (
+        2,
+        f"mlcourse: another training writes into {run} now: wait for it, or name another --out",
+    )
+    assert not run.exists()
+    assert in_this_process(capsys, *words)[0] == 0
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
+
+
+def test_a_task_after_its_options_is_one_line(capsys):
+    code, _, err = in_this_process(capsys, "train", "--recipe", "smoke", "segmentation")
+    assert (code, err[-1].endswith("write it before them, mlcourse train segmentation …")) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2400000000 bytes")],
+)
+def test_a_full_memory_is_one_line(error):
+    assert one_line(error).startswith("this machine's memory is full: take fewer tasks")

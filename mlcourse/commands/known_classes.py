@@ -1,0 +1,59 @@
+"""Whether classes to test on are unseen: what `mlcourse evaluate` says of a run's own training, and of those before."""
+
+from pathlib import Path
+from typing import Any
+
+from mlcourse.commands import data
+from mlcourse.datasets import ClassImages
+from mlcourse.datasets.images import upright
+from mlcourse.errors import CourseError
+from mlcourse.protocols import unseen
+
+
+def lines(
+    learner: str, about: dict[str, Any], asked: dict[str, Any], images: ClassImages, root: Path | None
+) -> list[str]:
+    """A line for classes that the run, or the run that it began with, was trained on, or that have their names.
+
+    asked: the data set, split and protocol of `images`. Raises CourseError where classes for a test are those of the
+    training: of another protocol, or of the same folder, where with few classes one more or less moves others between
+    splits.
+    """
+    dataset = data.lasting_name(asked["dataset"])
+    earlier = {"test": ("train", "val"), "val": ("train",)}.get(asked["split"])
+    found = unseen.untold(about, learner)
+    for one in unseen.trainings(about):
+        same = unseen.same_data(one, dataset)
+        if not same and (earlier is None or one.get("classes") is None):
+            continue
+        known = unseen.seen_classes(one, earlier or ("train", "val"), root)
+        both = [name for name in images.names if upright(name) in known]
+        if not both:
+            continue
+        how = "trained" if earlier == ("train",) else "trained or validated"
+        words = (
+            f"{len(both)} of the {images.classes} {images.split} classes of {images.name}, such as {both[0]!r}, are "
+            f"among those that {unseen.said(learner, about, one)} was {how} on"
+        )
+        if earlier is None:
+            found.append(f"{words}: this is no figure of unseen classes")
+        elif not same:
+            found.append(f"{words}: if they are the same, this is no figure of unseen classes")
+        elif dataset in unseen.NO_FOLDERS:
+            raise CourseError(f"{words}, so they are not unseen: {unseen.remedy(about, dataset, asked['protocol'])}")
+        else:
+            raise CourseError(
+                f"{words} (were class folders added or removed since then?), so they are not unseen: bring the folder "
+                "back to what it was, or train again"
+            )
+    return found
+
+
+def of_folder(dataset: str, train: ClassImages, val: ClassImages) -> dict[str, Any]:
+    """What a run keeps, so that later no class of its training is tested on: a folder's classes may change.
+
+    Data sets that the course knows have fixed lists, and nothing is kept of them.
+    """
+    if dataset in unseen.NO_FOLDERS:
+        return {}
+    return {"classes": {"train": list(train.names), "val": list(val.names)}}
