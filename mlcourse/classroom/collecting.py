@@ -68,13 +68,14 @@ class HandIn:
 class _Entry:
     """A path found somewhere: `file` for a file that may be read, else `refused` says why not (or it is a folder).
 
-    `packed`: it lies in a student's own archive.
+    `packed`: it lies in a student's own archive, whose place is `archive`.
     """
 
     parts: tuple[str, ...]
     file: File | None = None
     refused: str = ""
     packed: bool = False
+    archive: tuple[str, ...] = ()
 
 
 def collect(place: Path) -> list[HandIn]:
@@ -101,7 +102,8 @@ def collect(place: Path) -> list[HandIn]:
         alone = len(entry.parts) == 1 and (entry.file is not None or entry.refused)
         student = PurePosixPath(entry.parts[0]).stem if alone else entry.parts[0]
         file = _add(found.setdefault(student, HandIn(student)), entry)
-        if file and not entry.packed:  # what lies in a student's own archive has the archive's time
+        # an archive beside the stamp was collected with it; one that stands for the student may name any assignment
+        if file and (not entry.packed or len(entry.archive) > 2):
             loose.append((entry.parts[:2], file))
     if not found:
         raise CourseError(f"there is nothing to mark in {place}: it needs a folder or a zip archive for each student")
@@ -141,7 +143,9 @@ def _below_common(entries: list[_Entry], place: Path) -> tuple[list[_Entry], boo
 
 
 def _unwrapped(entries: list[_Entry]) -> list[_Entry]:
-    return [replace(entry, parts=entry.parts[1:]) for entry in entries if len(entry.parts) > 1]
+    return [
+        replace(entry, parts=entry.parts[1:], archive=entry.archive[1:]) for entry in entries if len(entry.parts) > 1
+    ]
 
 
 def _add(one: HandIn, entry: _Entry) -> File | None:
@@ -244,7 +248,7 @@ def _archive(path: Path, parts: tuple[str, ...]) -> Iterator[_Entry]:
     when = datetime.fromtimestamp(told.st_mtime, UTC)
     for member in members[:MOST]:
         for entry in _member(path, member, parts, when):
-            yield replace(entry, packed=packed)
+            yield replace(entry, packed=packed, archive=parts)
 
 
 def _member(path: Path, member: zipfile.ZipInfo, parts: tuple[str, ...], when: datetime) -> Iterator[_Entry]:

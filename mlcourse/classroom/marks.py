@@ -352,8 +352,14 @@ class Grader:
 
     def columns_before(self, hand_ins: list[HandIn]) -> list[str]:
         """The same, before anything is marked."""
-        read = [] if self.wanted else [dict.fromkeys(self.read(one, []), ()) for one in hand_ins]
+        read = [] if self.wanted else map(self._numbers, hand_ins)
         return self.columns([{"exercises": [f"{number}." for number in numbers]} for numbers in read])
+
+    def _numbers(self, hand_in: HandIn) -> list[str]:
+        try:
+            return list(self.read(hand_in, []))
+        except Exception:  # its record will say so
+            return []
 
     def _seed(self, check: Check) -> int:
         if self.settings.seed is not None:
@@ -395,10 +401,10 @@ def _code() -> str:
 # ---- what is written ----
 
 
-def check_place(out: Path, columns: list[str], students: list[str] | None = None) -> None:
+def check_place(out: Path, columns: list[str] | None, students: list[str] | None = None) -> None:
     """Raise CourseError, before the work, where the marks would replace a file of somebody else, or marks of more.
 
-    columns: the exercises that are asked for; [] for all. students: those that are marked; None for all. An earlier
+    columns: the exercises that are asked for. students: those that are marked. None: all. An earlier
     call made the folder if it holds records.
     """
     there = [name for name in (TABLE, REPORT, FEEDBACK) if (out / name).exists()]
@@ -410,7 +416,7 @@ def check_place(out: Path, columns: list[str], students: list[str] | None = None
     except (OSError, ValueError, csv.Error):  # none, or a damaged one
         return
     marked = {name for name in head if NUMBER.fullmatch(name)}
-    if columns and (lost := sorted(marked - set(columns))):
+    if columns is not None and (lost := sorted(marked - set(columns))):
         raise CourseError(
             f"{out} holds marks of {len(lost)} exercises that are not asked for now, such as {lost[0]}: take another "
             "--out, or name their notebooks in --notebooks, too"

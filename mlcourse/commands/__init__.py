@@ -56,6 +56,7 @@ def one_line(error: BaseException) -> str | None:
     """The line that a person reads instead of a traceback, or None when the error is a fault of the course."""
     text = " ".join(str(error).split())
     full = "no space is left on the disk{}: free some, or write elsewhere; files are written whole or not at all"
+    memory = "this machine's memory is full: take fewer tasks at a time, or close other programs"
     if isinstance(error, CourseError):
         return text
     if isinstance(error, OSError):
@@ -72,6 +73,7 @@ def one_line(error: BaseException) -> str | None:
             errno.ENAMETOOLONG: "a name is too long for this disk{}: take a shorter one",
             errno.ELOOP: "a link leads back to itself{}: remove it, or use another path",
             errno.EFBIG: "a file grew larger than this system allows{}: write elsewhere",
+            errno.ENOMEM: memory,
             errno.EEXIST: "a file is there already{}: move it away, or use another path",
         }
         if error.errno in remedies:
@@ -79,7 +81,7 @@ def one_line(error: BaseException) -> str | None:
     if "No space left on device" in text:  # libraries in C++ and Rust wrap the system's error
         return full.format("")
     if isinstance(error, MemoryError) or "can't allocate memory" in text:  # Python's own words, and PyTorch's
-        return "this machine's memory is full: take fewer tasks at a time (--accumulate), or close other programs"
+        return memory
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU's memory is full: take fewer tasks at a time, close other programs, or say --device cpu"
     return None

@@ -134,14 +134,14 @@ def _known(learner: str, about: dict[str, Any], dataset: str, split: str, people
     moves the others between the parts.
     """
     from mlcourse.commands import known_classes
+    from mlcourse.protocols import unseen
 
     if dataset in KNOWN or not about:
         return False
-    if about.get("classes") is None and about.get("dataset") in (None, *KNOWN):
+    if about.get("classes") is None:  # trained by an earlier version, or on drawn people
+        if unseen.same_data(about, data.lasting_name(dataset, KNOWN)):
+            say(f"{learner} does not tell whom it was trained on: the folder must be as it was then")
         return False
-    if about.get("classes") is None:  # trained by an earlier version
-        say(f"{learner} does not tell whom it was trained on: the folder must be as it was then")
-        return True
     asked = {"dataset": dataset, "split": split, "protocol": None}
     lines = known_classes.lines(learner, about, asked, people, None)
     for line in lines:

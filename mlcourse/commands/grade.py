@@ -63,13 +63,14 @@ def _grade(
     settings = marking.Settings.read(places.whole(settings_file)) if settings_file else marking.Settings()
     wanted = tuple(dict.fromkeys(number.strip().zfill(2) for number in numbers.split(",") if number.strip()))
     grader = marking.Grader(target, settings, wanted)
-    marking.check_place(target, grader.columns_before(hand_ins), [one.student for one in hand_ins])
+    columns = grader.columns_before(hand_ins)
+    marking.check_place(target, columns, [one.student for one in hand_ins])
     executor = _executor(grader) if executed else None  # before the marking: it may not be possible here
     if not sandbox.bubblewrap():
         say(sandbox.warning())
     with tqdm(total=len(hand_ins), unit="hand-in", desc="marking") as bar:
         records = grader.grade(hand_ins, jobs or threads.cores(), bar.update)
-    marking.write(target, records, grader.settings, grader.columns(records))
+    marking.write(target, records, grader.settings, columns)
     unmarked = [record["student"] for record in records if "digest" not in record]
     if unmarked:
         say(f"not marked to the end: {', '.join(unmarked)}; the feedback says why, and another run tries again")

@@ -21,7 +21,7 @@ def lines(
     """
     dataset = data.lasting_name(asked["dataset"])
     earlier = {"test": ("train", "val"), "val": ("train",)}.get(asked["split"])
-    found = unseen.untold(about, learner)
+    found = unseen.untold(about | {"init": about.get("init") or about.get("start") or "none"}, learner)
     for one in unseen.trainings(about):
         same = unseen.same_data(one, dataset)
         if not same and (earlier is None or one.get("classes") is None):

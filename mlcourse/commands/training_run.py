@@ -113,21 +113,32 @@ def by_recipe(
 
 @contextmanager
 def _alone_in(out: Path, together: Alone) -> Iterator[None]:
-    """Raise CourseError where another training writes into the folder now: they would mix their logs and weights."""
+    """Raise CourseError where another training writes into the folder now: they would mix their logs and weights.
+
+    Where no lock can be made beside the folder (a parent that may not be written), nothing is checked.
+    """
     from filelock import FileLock, Timeout
 
-    with suppress(OSError):  # a file in the place of a folder: the training says so
-        out.parent.mkdir(parents=True, exist_ok=True)
-    if not together.first or not out.parent.is_dir():  # the first process holds the lock for all
-        yield
-        return
-    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise CourseError(f"another training writes into {out} now: wait for it, or name another --out") from None
+    place, held = out.resolve(), []
+
+    def take() -> None:
+        if not place.name:  # the root of a disk
+            return
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(place.with_name(f".{place.name}.lock"), timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise CourseError(f"another training writes into {out} now: wait for it, or name another --out") from None
+        except OSError:
+            return
+        held.append(lock)
+
+    together.from_first(take)
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        for lock in held:
+            with suppress(OSError):  # Windows deletes no file that is open: there it stays
+                Path(lock.lock_file).unlink()
+            lock.release()

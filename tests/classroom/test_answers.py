@@ -350,11 +350,13 @@ def test_only_nbgraders_own_timestamp_counts(tmp_path):
     (tmp_path / "submitted" / "bob.zip").write_bytes(
         forty.zipped({"w/00.ipynb": b"{}", "w/timestamp.txt": b"2001-01-01"})
     )
+    (tmp_path / "submitted" / "ada" / "week 1" / "hw.zip").write_bytes(forty.zipped({"00.ipynb": b"{}"}))
     (tmp_path / "submitted" / "ada.zip").write_bytes(forty.zipped({"week 2/01.ipynb": b"{}"}))
     for place in (tmp_path, tmp_path / "submitted"):
         ada, bob = collecting.collect(place)
         times = {file.name: file.when.day for file in ada.notebooks if file.name.endswith("/00.ipynb")}
-        times.pop("week 1/deep/00.ipynb")
+        assert times.pop("week 1/hw/00.ipynb") == 3  # an archive beside the stamp
+        assert times.pop("week 1/deep/00.ipynb") == 3
         packed = next(file for file in ada.notebooks if file.name == "week 2/01.ipynb")
         assert packed.when.year > 2020 and packed.when != datetime(2026, 11, 2, 10, tzinfo=UTC)  # noqa: PT018
         assert times == {"week 1/00.ipynb": 3, "week 2/00.ipynb": 2}  # each assignment has its own

@@ -198,7 +198,9 @@ def test_marks_of_other_notebooks_are_not_lost(tmp_path):
     with pytest.raises(CourseError, match=r"marks of 2 exercises that are not asked for now, such as 01\.1: take"):
         marks.check_place(out, ["02.1"])
     marks.check_place(out, ["01.1", "01.2", "02.1"])
-    marks.check_place(out, [])  # all
+    marks.check_place(out, None)  # all
+    with pytest.raises(CourseError, match="marks of 2 exercises"):
+        marks.check_place(out, [])  # nothing that was handed in can be read
     (out / "marks.csv").write_text("student,01.1,total,of,late,to be looked at,remarks\nada,1,1,1,,,\n'=bob,1,1,1,,,\n")
     marks.check_place(out, ["01.1"], ["=bob", "ada", "cleo"])
     with pytest.raises(CourseError, match="marks of 1 who handed in nothing now, such as ada: take"):

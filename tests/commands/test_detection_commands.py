@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from mlcourse import files, learners, places
-from mlcourse.commands import app
+from mlcourse import datasets, files, learners, places
+from mlcourse.commands import app, known_classes
 from mlcourse.vision import TASKS, detection
 
 SEGMENTATION = places.data() / "checkpoints" / "segmentation"
@@ -102,3 +102,12 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said, tmp_path, monkey
     assert said in done.output
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir()), "refused before anything is written"
+
+
+def test_what_an_older_run_does_not_tell_of_its_start_is_said():
+    images = datasets.load("glyphs", "test")
+    asked = {"dataset": "glyphs", "split": "test", "protocol": None}
+    about = {"dataset": "glyphs", "protocol": None, "start": "runs/segmentation"}
+    (line,) = known_classes.lines("mine", about, asked, images, None)
+    assert "mine began with runs/segmentation, and does not tell which classes" in line
+    assert known_classes.lines("mine", about | {"began_with": [{"dataset": "glyphs"}]}, asked, images, None) == []

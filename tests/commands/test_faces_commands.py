@@ -170,4 +170,7 @@ def test_nobody_of_the_training_is_tested_on(folder, tmp_path):
     config = files.read_json(out / "config.json")
     del config["classes"]  # as an earlier version left it
     files.write_json(out / "config.json", config)
-    assert "does not tell whom it was trained on" in command("evaluate", out).stderr
+    old = command("evaluate", out)
+    assert (old.exit_code, "does not tell whom it was trained on" in old.stderr) == (0, True), old.output
+    assert "may have been trained on: no figure of unseen" in command("evaluate", out, "--split", "train").stderr
+    assert "does not tell" not in command("evaluate", out, "--dataset", folder).stderr

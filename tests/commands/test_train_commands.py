@@ -1,5 +1,6 @@
 """`mlcourse train` and `mlcourse evaluate` from outside: what they write, and one clear line for bad input."""
 
+import errno
 import json
 import os
 import re
@@ -812,7 +813,7 @@ def test_fixed_episodes_leave_nothing_out(capsys):
     assert "--skip-damaged is True, but protocol glyphs-5way-1shot fixes the episodes" in err[0]
 
 
-def test_two_trainings_do_not_share_a_folder(tmp_path, capsys):
+def test_two_trainings_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
     run = tmp_path / "runs" / "run"
     run.parent.mkdir()
     words = ["train", "prototypical", *SMALL, "--out", run]
@@ -825,6 +826,11 @@ def test_two_trainings_do_not_share_a_folder(tmp_path, capsys):
     assert not run.exists()
     assert in_this_process(capsys, *words)[0] == 0
     assert [path.name for path in run.parent.iterdir()] == ["run"]
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert in_this_process(capsys, *words[:-1], ".")[0] == 0
+    assert (here / "config.json").is_file()
 
 
 def test_a_task_after_its_options_is_one_line(capsys):
@@ -834,7 +840,11 @@ def test_a_task_after_its_options_is_one_line(capsys):
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2400000000 bytes")],
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2400000000 bytes"),
+    ],
 )
 def test_a_full_memory_is_one_line(error):
     assert one_line(error).startswith("this machine's memory is full: take fewer tasks")
