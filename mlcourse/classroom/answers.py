@@ -518,14 +518,7 @@ def _looks(answer: Answer, chosen: _Candidate, lesson: Notebook) -> list[str]:
 
 def _roots(nodes: Iterable[ast.AST]) -> set[str]:
     """The packages that statements import from."""
-    found = set()
-    for node in nodes:
-        for one in ast.walk(node):
-            if isinstance(one, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in one.names}
-            elif isinstance(one, ast.ImportFrom) and one.module and not one.level:
-                found.add(one.module.split(".")[0])
-    return found
+    return {name.split(".")[0] for node in nodes for name in _modules(node)} - {""}
 
 
 def _tree(source: str) -> ast.Module:

@@ -68,13 +68,12 @@ class HandIn:
 class _Entry:
     """A path found somewhere: `file` for a file that may be read, else `refused` says why not (or it is a folder).
 
-    `packed`: it lies in a student's own archive, whose place is `archive`.
+    archive: the place of the student's own archive in which it lies; () outside of one.
     """
 
     parts: tuple[str, ...]
     file: File | None = None
     refused: str = ""
-    packed: bool = False
     archive: tuple[str, ...] = ()
 
 
@@ -94,7 +93,7 @@ def collect(place: Path) -> list[HandIn]:
     stamps: dict[tuple[str, ...], datetime] = {}  # nbgrader's timestamp.txt of each student and assignment
     below, nbgraders = _below_common(entries, place)
     for entry in below:
-        if nbgraders and not entry.packed and len(entry.parts) == 3 and entry.parts[2] == "timestamp.txt":
+        if nbgraders and not entry.archive and len(entry.parts) == 3 and entry.parts[2] == "timestamp.txt":
             found.setdefault(entry.parts[0], HandIn(entry.parts[0]))
             if when := entry.file and _stamp(entry.file):
                 stamps[entry.parts[:2]] = when
@@ -103,7 +102,7 @@ def collect(place: Path) -> list[HandIn]:
         student = PurePosixPath(entry.parts[0]).stem if alone else entry.parts[0]
         file = _add(found.setdefault(student, HandIn(student)), entry)
         # an archive beside the stamp was collected with it; one that stands for the student may name any assignment
-        if file and (not entry.packed or len(entry.archive) > 2):
+        if file and len(entry.archive) not in (1, 2):
             loose.append((entry.parts[:2], file))
     if not found:
         raise CourseError(f"there is nothing to mark in {place}: it needs a folder or a zip archive for each student")
@@ -120,7 +119,9 @@ def _below_common(entries: list[_Entry], place: Path) -> tuple[list[_Entry], boo
     """
     tops = {entry.parts[0] for entry in entries}
     if SUBMITTED in tops:
-        kinds = {entry.packed for entry in entries if entry.parts == (SUBMITTED,)}  # an archive, a folder, or both
+        kinds = {
+            bool(entry.archive) for entry in entries if entry.parts == (SUBMITTED,)
+        }  # an archive, a folder, or both
         strangers = sorted(tops - NBGRADERS - {SUBMITTED}) + [f"{SUBMITTED}.zip"] * (len(kinds) > 1)
         if strangers:
             more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
@@ -229,26 +230,26 @@ def _bounded(content: bytes) -> bytes:
 
 def _archive(path: Path, parts: tuple[str, ...]) -> Iterator[_Entry]:
     """The files in an archive. `parts` is the place of a student's archive; () for the one archive of a class."""
-    where, packed = parts or (path.stem,), bool(parts)
+    where = parts or (path.stem,)
     told = path.stat()
     if told.st_size > LARGEST_ZIP:
-        yield _Entry(where, refused=f"the archive is larger than {LARGEST_ZIP // 1_000_000} MB", packed=packed)
+        yield _Entry(where, refused=f"the archive is larger than {LARGEST_ZIP // 1_000_000} MB", archive=parts)
         return
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        yield _Entry(where, refused="the archive is damaged, or is no zip", packed=packed)
+        yield _Entry(where, refused="the archive is damaged, or is no zip", archive=parts)
         return
     if parts:
-        yield _Entry(parts, packed=True)  # an empty archive has a row, too
+        yield _Entry(parts, archive=parts)  # an empty archive has a row, too
     if len(members) > MOST:
         said = f"the archive holds {len(members)} names; {MOST} at most are read"
-        yield _Entry(where, refused=said, packed=packed)
+        yield _Entry(where, refused=said, archive=parts)
     when = datetime.fromtimestamp(told.st_mtime, UTC)
     for member in members[:MOST]:
         for entry in _member(path, member, parts, when):
-            yield replace(entry, packed=packed, archive=parts)
+            yield replace(entry, archive=parts)
 
 
 def _member(path: Path, member: zipfile.ZipInfo, parts: tuple[str, ...], when: datetime) -> Iterator[_Entry]:

@@ -94,7 +94,7 @@ def make(out: Path, notebooks: list[Path], *, later: bool = False, weekly: bool 
     targets = [out, archive, *([solutions] if later else [])]
     if there := [str(path) for path in targets if os.path.lexists(path)]:
         raise CourseError(f"{', '.join(there)} is there already: move it away, or take another name")
-    copied = (places.repository() / "notebooks", places.PACKAGE, places.data())
+    copied = (places.notebooks(), places.PACKAGE, places.data())
     if any(folder in [out, *out.parents] for folder in copied):
         raise CourseError(f"{out} lies in the course's own folders: take a place outside")
     out.parent.mkdir(parents=True, exist_ok=True)

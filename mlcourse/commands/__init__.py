@@ -87,7 +87,7 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
-def as_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """The JSON of what a command tells; numbers that are not finite are null, which JSON has, and NaN it has not."""
     return json.dumps(_finite(value), allow_nan=False)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlcourse.commands import as_json, say, training_run
+from mlcourse.commands import say, to_json, training_run
 from mlcourse.commands.segmentation import (
     Characters,
     Picture,
@@ -167,7 +167,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
             for level, (ap, low, high), errors, found in rows
         ]
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "trained": about}
-        print(as_json(more | {"levels": told}))
+        print(to_json(more | {"levels": told}))
         return
     drawn = "the same picture" if source.same_picture else "another picture of the class"
     print(

@@ -1,12 +1,11 @@
 """`mlcourse evaluate`: a learner's accuracy on test classes, with its interval."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mlcourse.commands import fitting, methods, on_protocol, say, training_run
+from mlcourse.commands import fitting, methods, on_protocol, say, to_json, training_run
 from mlcourse.commands.data import DATASET_HELP, SKIP_HELP
 from mlcourse.commands.views import SYMMETRIES_HELP, VIEWS_HELP, asked, check_ground
 from mlcourse.errors import CourseError
@@ -150,7 +149,7 @@ def evaluate(
     if as_json:
         more = {"learner": learner, "dataset": dataset, "protocol": protocol, "split": split, "drawn": drawn}
         more |= {"inner_steps": inner_steps, "seen": seen}
-        print(json.dumps(result.as_json() | more | {"trained": about}))
+        print(to_json(result.as_json() | more | {"trained": about}))
     else:
         how = " (drawn)" if drawn else ""
         how += "" if inner_steps is None else f", {inner_steps} inner steps"

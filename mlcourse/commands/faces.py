@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlcourse.commands import as_json, data, say, training_run
+from mlcourse.commands import data, say, to_json, training_run
 from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
@@ -47,6 +47,7 @@ def train(
 ) -> None:
     """Train an encoder that tells people apart whom it has not met. But for ORL the best step is kept."""
     from mlcourse import devices, learners
+    from mlcourse.commands import known_classes
     from mlcourse.episodes import check_positive, check_seed
     from mlcourse.vision import faces
 
@@ -67,8 +68,7 @@ def train(
     steps = numbers.steps if steps is None else steps
     plan = learners.Recipe(steps, numbers.tasks, numbers.rate, validate_every=VALIDATE_EVERY)
     settings = {"task": TASK, "method": method, "dataset": data.lasting_name(dataset, KNOWN), "recipe": recipe}
-    if dataset not in KNOWN:  # one person more or less, and others would be tested on
-        settings["classes"] = {"train": list(learn.names), "val": list(validation.data.names)}
+    settings |= known_classes.of_folder(dataset, learn, validation.data if validation else None, fixed=KNOWN)
     print(f"{TASK} by {method} on {dataset}: {steps} steps, {learn.classes} people, on {place}")
     training_run.by_recipe(
         learner,
@@ -114,7 +114,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
     found = faces.verify(model, test, others=others, seed=seed)
     if given["as_json"]:
         more = {"learner": learner, "dataset": dataset, "split": split, "trained": about}
-        print(as_json(found.as_json() | more))
+        print(to_json(found.as_json() | more))
         return
     print(f"{learner} on {dataset} {split}: {found.people} people, {found.faces} pictures, all pairs")
     for fmr, rate in found.fnmr.items():

@@ -1,5 +1,6 @@
 """Whether classes to test on are unseen: what `mlcourse evaluate` says of a run's own training, and of those before."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,14 @@ def lines(
     return found
 
 
-def of_folder(dataset: str, train: ClassImages, val: ClassImages) -> dict[str, Any]:
-    """What a run keeps, so that later no class of its training is tested on: a folder's classes may change.
+def of_folder(
+    dataset: str, train: ClassImages, val: ClassImages | None, *, fixed: Collection[str] = unseen.NO_FOLDERS
+) -> dict[str, Any]:
+    """What a run keeps, so that later no class of its training is tested on.
 
-    Data sets that the course knows have fixed lists, and nothing is kept of them.
+    A folder may get more classes, or lose some, and then others move between the splits. The data sets `fixed` have
+    fixed lists, and nothing is kept of them.
     """
-    if dataset in unseen.NO_FOLDERS:
+    if dataset in fixed:
         return {}
-    return {"classes": {"train": list(train.names), "val": list(val.names)}}
+    return {"classes": {"train": list(train.names), "val": [] if val is None else list(val.names)}}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlcourse.commands import as_json, say, training_run
+from mlcourse.commands import say, to_json, training_run
 from mlcourse.errors import CourseError
 
 if TYPE_CHECKING:  # torch is imported late, so that `mlcourse --help` waits for nothing
@@ -147,7 +147,7 @@ def evaluate(learner: str, given: dict[str, Any]) -> None:
             result.as_json() | {"characters": level, "definitions": {name: list(pair) for name, pair in found.items()}}
             for level, result, found in rows
         ]
-        print(as_json(more | {"levels": told}))
+        print(to_json(more | {"levels": told}))
         return
     drawn = "the same picture" if source.same_picture else "another picture of the class"
     print(f"{learner} on {dataset} {split}, {scenes} scenes, {episodes} of each level, {shot}-shot, {drawn} as drawing")

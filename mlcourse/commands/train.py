@@ -81,8 +81,8 @@ def train(
     skip_damaged: training_run.SkipDamaged = False,
 ) -> None:
     """Train METHOD, from random weights or from a run (--start); the best step on validation classes is kept."""
-    from mlcourse import datasets, devices, learners, training
-    from mlcourse.commands import data, views
+    from mlcourse import devices, learners, training
+    from mlcourse.commands import data, known_classes, views
     from mlcourse.datasets.distortion import check_strength
     from mlcourse.episodes import EpisodeSampler, WithinGroups, check_positive, check_seed
     from mlcourse.protocols import unseen
@@ -181,8 +181,7 @@ def train(
     else:  # so that a table tells neither FLOP nor a command: those of the run that it began with would be missing
         settings["recipe"] = recipe
         settings[unseen.BEGAN_WITH] = began_with
-    if dataset not in datasets.NAMES:  # a folder may get more classes, or lose some, and then others move
-        settings["classes"] = {"train": list(fitted.train.names), "val": list(fitted.val.names) if validation else []}
+    settings |= known_classes.of_folder(dataset, fitted.train, fitted.val if validation else None)
     if validation is not None and fitted.validation_way != way:
         settings["validation_way"] = fitted.validation_way
     if within_groups:
