@@ -278,12 +278,9 @@ Guessing is right in one of as many cases as a task has ways. Where a table has 
 trained network yet."""
 ABROAD = """The trained networks did not all see the same pictures (*trained on*): where that differs, the order says
 nothing of the methods."""
-# What a reader of one table has to know.
-BESIDE = {
-    "omniglot-5way-5shot": "Relation networks add up the maps of a class, as their authors do. This one was trained on "
-    "one map per class, and meets the sum of five here: a likely reason for its place. Train it at as many shots as it "
-    "will be tested with."
-}
+# What a reader of a table with more shots has to know.
+SUMS = """Relation networks add up the maps of a class, as their authors do. {which} was trained on one map per class,
+and meets the sum of {shot} here: a likely reason for its place. Train it at as many shots as it will be tested with."""
 EARLIER = dict.fromkeys(
     ("omniglot-5way-1shot", "omniglot-20way-1shot"),
     "Some of these methods were trained: their results, measured before there was a protocol, stand on the results "
@@ -293,6 +290,14 @@ EARLIER = dict.fromkeys(
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False)
+
+
+def sums(protocol: protocols.Protocol, ran: list[protocols.Row]) -> str:
+    """What stands beside a table with more shots, where relation networks were trained with one; else nothing."""
+    shots = [row.first.settings.get("shot", 1) for row in ran if row.method == "relation"]
+    if protocol.shot == 1 or 1 not in shots:
+        return ""
+    return SUMS.format(which="This one" if shots == [1] else "The one of one shot", shot=protocol.shot)
 
 
 def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: str = "docs/") -> list[str]:
@@ -316,7 +321,7 @@ def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: 
         f"|{'---|' * len(columns)}",
         *(f"| {' | '.join(one[column] for column in columns)} |" for one in made),
         *(["", *_wrapped(ABROAD)] if len(data) > 1 else []),
-        *(["", *_wrapped(BESIDE[protocol.name])] if protocol.name in BESIDE else []),
+        *(["", *_wrapped(told)] if (told := sums(protocol, ran)) else []),
         *(["", *_wrapped(f"{NO_RESULT}: {'; '.join(waiting)}. {EARLIER.get(protocol.name, '')}")] if waiting else []),
     ]
 

@@ -105,3 +105,20 @@ def test_the_pictures_that_readme_shows_are_there(made):
         for page in ("light", "dark"):
             picture = (PAGE.parent / f"forest-{protocol.name}-{page}.svg").read_text(encoding="utf-8")
             assert all(row.title in picture for row in rows if row.run)
+
+
+@pytest.mark.parametrize(("shot", "shots", "begins"), [
+    (1, [1], ""), (5, [5], ""), (5, [], ""),
+    (5, [1], "This one was trained on one map"), (3, [5, 1], "The one of one shot was trained on one map"),
+])  # fmt: skip
+def test_relation_networks_of_one_shot_have_a_word_beside_them_where_there_are_more(made, rows, shot, shots, begins):
+    protocol, table = rows
+    trained = next(row for row in table if row.method == "prototypical")
+    ran = [
+        replace(row, method="relation", results=(replace(row.first, settings=row.first.settings | {"shot": count}),))
+        for row, count in zip([trained] * len(shots), shots)
+    ]
+    told = made.sums(replace(protocol, shot=shot), [trained, *ran])
+    assert begins in told
+    assert bool(told) == bool(begins)
+    assert not told or f"the sum of {shot} here" in told.replace("\n", " ")
