@@ -11,6 +11,7 @@ import html
 import json
 import textwrap
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -140,16 +141,18 @@ def summary(bench: dict) -> list[str]:
         episodes=protocols.read(SUMMARIZED_PROTOCOL).episodes,
         untrained=_told(untrained[-1]),
         worst=_told(trained[0]),
-        best=_told(trained[-1]),
+        best=_told(trained[-1], trained[:-1]),
         least=min(faster),
         most=max(faster),
     )
     return textwrap.wrap(words, 120, break_on_hyphens=False, break_long_words=False)
 
 
-def _told(row: protocols.Row) -> str:
-    """A method and its accuracy in words: "98.4 % (prototypical networks)"."""
-    return f"{100 * row.accuracy:.1f} % ({title(row.method)})"
+def _told(row: protocols.Row, others: Sequence[protocols.Row] = ()) -> str:
+    """A method and its accuracy in words: "98.4 % (prototypical networks; 2 others share its rank)"."""
+    level = sum(other.rank == row.rank for other in others)
+    shared = f"; {level} {'other shares' if level == 1 else 'others share'} its rank" if level else ""
+    return f"{100 * row.accuracy:.1f} % ({title(row.method)}{shared})"
 
 
 # Meta-Networks are compared with these (data/results/omniglot.json, "paired"): one asks whether what was written for

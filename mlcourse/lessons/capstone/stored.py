@@ -134,6 +134,22 @@ def shifted(protocol: str, what: str) -> list[Measured]:
     return found
 
 
+def taught_by_photos(shots: int) -> list[Measured]:
+    """Photos of unseen classes, 1 or 5 of each: what was trained on photos of other classes, and what was not at all."""
+    folder, what = f"caltech101-5way-{shots}shot", f"new classes of photos (Caltech-101), 5-way {shots}-shot"
+    rows = []
+    for path in sorted(places.data().joinpath("results", folder).glob("*.json")):
+        kept = files.read_json(path)
+        if kept["trained_on"] in (None, "caltech101"):
+            right = torch.tensor(kept["right"], dtype=torch.float64) / kept["queries"]
+            rows.append(
+                Measured(kept["method"], *statistics.mean_interval(right), what, f"{folder}/", per_task=right)
+            )
+    if not rows:
+        raise CourseError(f"data/results/{folder} is empty; take it from the repository")
+    return rows
+
+
 def segments(photos: bool) -> list[Measured]:
     """IoU of one-shot segmentation: scenes of 32 characters, or photos."""
     kind = "foreground, per image"
