@@ -96,11 +96,11 @@ def _naming(task: str, training_classes: str, shots: int, pre_trained: bool, com
     note = "" if not pre_trained else f"A network pre-trained on photos is far from home: {stored.far_from_photos()} "
     if photos:
         if training_classes in CLASSES[2:]:
-            note += "The networks of these rows learned from photos of other classes, for minutes and not for one."
-            why = "Training on photos of other classes."
-            return _honest(_sorted(stored.taught_by_photos(shots)), why, note, compute == COMPUTE[0])
+            note += "The networks of these rows learned from photos of other classes of the collection, for minutes."
+            rows = _sorted(stored.taught_by_photos(shots))
+            return _honest(rows, stored.lead_of_photos(rows), note, compute == COMPUTE[0])
         note += "The networks of these rows learned from characters: no photo was like the training."
-        note += "" if shots == 1 else " They saw one picture of each class; with five all would rise."
+        note += "" if shots == 1 else " With five pictures of each class they were not compared."
         rows = _sorted(stored.shifted("caltech101-5way-1shot", "photos (Caltech-101), 5-way 1-shot"))
         why = "Nothing that was trained resembles the task, so be slow to trust a learned metric."
         return _honest(rows, why, note, compute == COMPUTE[0])

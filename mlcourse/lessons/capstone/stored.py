@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -135,19 +136,26 @@ def shifted(protocol: str, what: str) -> list[Measured]:
 
 
 def taught_by_photos(shots: int) -> list[Measured]:
-    """Photos of unseen classes, 1 or 5 of each: what was trained on photos of other classes, and what was not at all."""
+    """Photos of unseen classes, 1 or 5 of each: what was trained on photos of other classes, and what was not."""
     folder, what = f"caltech101-5way-{shots}shot", f"new classes of photos (Caltech-101), 5-way {shots}-shot"
     rows = []
     for path in sorted(places.data().joinpath("results", folder).glob("*.json")):
         kept = files.read_json(path)
         if kept["trained_on"] in (None, "caltech101"):
             right = torch.tensor(kept["right"], dtype=torch.float64) / kept["queries"]
-            rows.append(
-                Measured(kept["method"], *statistics.mean_interval(right), what, f"{folder}/", per_task=right)
-            )
+            rows.append(Measured(kept["method"], *statistics.mean_interval(right), what, f"{folder}/", per_task=right))
     if not rows:
         raise CourseError(f"data/results/{folder} is empty; take it from the repository")
     return rows
+
+
+def lead_of_photos(rows: Sequence[Measured]) -> str:
+    """How far the best of these rows is above pixels, paired, in a sentence."""
+    best, pixels = max(rows, key=lambda row: row.value), next(row for row in rows if row.method == "pixels")
+    lead = statistics.paired(best.per_task, pixels.per_task)
+    if lead.lower <= 0:
+        return "Training on photos of other classes did not lead beyond pixels."
+    return f"Photos of other classes teach: {100 * lead.difference:.1f} points above pixels, on the same tasks."
 
 
 def segments(photos: bool) -> list[Measured]:

@@ -1,7 +1,9 @@
 """Rows of data/results as notebook 17 names them."""
 
+import pytest
 import torch
 
+from mlcourse import protocols
 from mlcourse.learners import METHODS
 from mlcourse.lessons.capstone import picker, stored
 from mlcourse.statistics import student_interval
@@ -35,14 +37,32 @@ def test_a_lead_must_hold_over_tasks_and_over_trainings():
 
 def test_the_picker_names_the_ties_that_notebook_12_finds():
     """Over three trainings: two kinds of prototypes on characters, and the ridge head and cosines on photos."""
-    for task, both in (
-        ("name characters", {"prototypes by cosines", "prototypical network"}),
-        ("name photos", {"ridge head (R2-D2)", "prototypes by cosines"}),
+    for task, classes, both in (
+        ("name characters", "hundreds", {"prototypes by cosines", "prototypical network"}),
+        ("name photos", "none like mine", {"ridge head (R2-D2)", "prototypes by cosines"}),
     ):
-        advice = picker.advise(task, "hundreds", 1, False, "a minute")
+        advice = picker.advise(task, classes, 1, False, "a minute")
         assert set(advice.method.split(" or ")) == both
         assert "cannot be told apart" in advice.why
         kind = "glyphs-5way-1shot" if task == "name characters" else "caltech101-5way-1shot"
         rows = {stored.title(row.method): row for row in stored.shifted(kind, "")}
         gap = student_interval(torch.sub(*(rows[name].per_seed for name in sorted(both, reverse=True))))
         assert abs(gap[0]) <= gap[1]
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_photos_of_other_classes_are_advised_by_what_was_trained_on_them(shots):
+    """By the result files, whose rows are paired with pixels; without training a row without training is taken."""
+    protocol = protocols.read(f"caltech101-5way-{shots}shot")
+    results = protocols.stored(protocol, protocols.folders(protocol)[0])
+    table = [row for row in protocols.rows(protocol, results) if row.run]
+    pixels = next(row for row in table if row.method == "pixels")
+    assert table[0].first.trained_on == "caltech101"
+    advice = picker.advise("name photos", "hundreds", shots, False, "minutes or more")
+    assert set(advice.method.split(" or ")) == {stored.title(row.method) for row in table if row.rank == 1}
+    assert [row.value for row in advice.rows] == pytest.approx([row.accuracy for row in table])
+    assert f"{100 * (table[0].accuracy - pixels.accuracy):.1f} points above pixels" in advice.why
+    untrained = picker.advise("name photos", "hundreds", shots, False, "no training")
+    assert set(untrained.method.split(" or ")) <= {stored.title(row.method) for row in table if not row.first.steps}
+    far = picker.advise("name photos", "none like mine", shots, False, "a minute")
+    assert ("With five pictures of each class" in far.near) == (shots == 5)
