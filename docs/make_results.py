@@ -275,7 +275,8 @@ validation and test are those of Vinyals et al. 2016. With rotations: each quart
 its own."""
 OTHERS = """A *protocol* is a fixed list of test tasks: [what each one asks](../data/protocols), and how to add a row.
 Some stand in [README](../README.md); here are all others. A trained network was trained for 5-way 1-shot tasks (within
-an alphabet: for 20-way ones; its training tasks may have more classes), also where a test has 20 ways or 5 shots. With
+an alphabet: for 20-way ones; its training tasks may have more classes), also where a test has 20 ways or 5 shots;
+SimpleShot was trained on no tasks, but to tell all training classes apart. With
 *views* or *symmetries* the same network sees each test picture several times ([README](../README.md), *Several views*).
 Guessing is right in one of as many cases as a task has ways. Where a table has baselines only, nobody has evaluated a
 trained network yet."""
