@@ -286,6 +286,8 @@ nothing of the methods."""
 # What a reader of a table with more shots has to know.
 SUMS = """Relation networks add up the maps of a class, as their authors do. {which} was trained on one map per class,
 and meets the sum of {shot} here: a likely reason for its place. Train it at as many shots as it will be tested with."""
+ENCODERS = """The encoders differ: that of {which} pools, where the convolutions of the others take strides, which is
+quicker. So the order of these methods may be that of their encoders."""
 EARLIER = dict.fromkeys(
     ("omniglot-5way-1shot", "omniglot-20way-1shot"),
     "Some of these methods were trained: their results, measured before there was a protocol, stand on the results "
@@ -303,6 +305,15 @@ def sums(protocol: protocols.Protocol, ran: list[protocols.Row]) -> str:
     if protocol.shot == 1 or 1 not in shots:
         return ""
     return SUMS.format(which="This one" if shots == [1] else "The one of one shot", shot=protocol.shot)
+
+
+def encoders(ran: list[protocols.Row]) -> str:
+    """What stands beside a table whose trained networks make their maps smaller in different ways; else nothing."""
+    trained = [row for row in ran if row.first.steps]
+    pooled = [row.method for row in trained if row.first.settings["options"].get("downsample") == "pool"]
+    if len(pooled) in (0, len(trained)):
+        return ""
+    return ENCODERS.format(which=" and ".join(title(method) for method in dict.fromkeys(pooled)))
 
 
 def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: str = "docs/") -> list[str]:
@@ -326,7 +337,7 @@ def comparison(protocol: protocols.Protocol, rows: list[protocols.Row], folder: 
         f"|{'---|' * len(columns)}",
         *(f"| {' | '.join(one[column] for column in columns)} |" for one in made),
         *(["", *_wrapped(ABROAD)] if len(data) > 1 else []),
-        *(["", *_wrapped(told)] if (told := sums(protocol, ran)) else []),
+        *(["", *_wrapped(told)] if (told := f"{sums(protocol, ran)} {encoders(ran)}".strip()) else []),
         *(["", *_wrapped(f"{NO_RESULT}: {'; '.join(waiting)}. {EARLIER.get(protocol.name, '')}")] if waiting else []),
     ]
 

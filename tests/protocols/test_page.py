@@ -122,3 +122,20 @@ def test_relation_networks_of_one_shot_have_a_word_beside_them_where_there_are_m
     assert begins in told
     assert bool(told) == bool(begins)
     assert not told or f"the sum of {shot} here" in told.replace("\n", " ")
+
+
+def test_networks_of_other_encoders_have_a_word_beside_them(made, rows):
+    """Each trained row counts, and only those: an untrained network is no rival of a method."""
+    _, table = rows
+    first = next(row for row in table if row.method == "prototypical").first
+
+    def row(method, steps, **options):
+        settings = first.settings | {"options": first.settings["options"] | options}
+        return protocols.Row(method, method, (replace(first, method=method, steps=steps, settings=settings),))
+
+    pooled, strided = row("prototypical", 10, downsample="pool"), row("matching", 10, downsample="stride")
+    assert made.encoders([pooled, row("matching", None, downsample="stride")]) == ""
+    assert made.encoders([strided]) == made.encoders([pooled]) == made.encoders([]) == ""
+    told = made.encoders([pooled, strided, row("pixels", None)])
+    assert "that of prototypical networks pools" in told
+    assert "matching" not in told
