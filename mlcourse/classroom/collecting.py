@@ -6,6 +6,7 @@ Nothing is unpacked to the disk, no link is followed, and every size is bounded.
 import hashlib
 import lzma
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -24,6 +25,10 @@ SUBMITTED = "submitted"
 # what nbgrader itself puts beside the folder `submitted`
 NBGRADERS = {"source", "release", "autograded", "feedback", "solution", "downloaded", "exchange", "gradebook.db",
              "nbgrader_config.py", "header.ipynb"}  # fmt: skip
+# of a file that stands for a student; a name such as max.mustermann has none of them
+ENDINGS = {".ipynb", ".zip", ".7z", ".rar", ".gz", ".pdf", ".html", ".py", ".txt"}
+WORK = "work"  # the folder in which every student writes: nobody's name
+NUMBERED = re.compile(r"\d\d_")  # a notebook of the course
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
@@ -69,12 +74,25 @@ class _Entry:
     """A path found somewhere: `file` for a file that may be read, else `refused` says why not (or it is a folder).
 
     archive: the place of the student's own archive in which it lies; () outside of one.
+    folder: whether it is a folder, or a link to one.
     """
 
     parts: tuple[str, ...]
     file: File | None = None
     refused: str = ""
     archive: tuple[str, ...] = ()
+    folder: bool = False
+
+    @property
+    def student(self) -> str:
+        """Whose it is: the first part, without the ending of a file. Folders and archives have none to cut."""
+        name = PurePosixPath(self.parts[0])
+        whole = len(self.parts) > 1 or self.archive or self.folder
+        return name.stem if not whole and name.suffix.lower() in ENDINGS else self.parts[0]
+
+    @property
+    def is_notebook(self) -> bool:
+        return self.file is not None and self.parts[-1].lower().endswith(".ipynb")
 
 
 def collect(place: Path) -> list[HandIn]:
@@ -92,15 +110,15 @@ def collect(place: Path) -> list[HandIn]:
     loose: list[tuple[tuple[str, ...], File]] = []
     stamps: dict[tuple[str, ...], datetime] = {}  # nbgrader's timestamp.txt of each student and assignment
     below, nbgraders = _below_common(entries, place)
+    if not nbgraders:
+        _refuse_one(below, place)
     for entry in below:
+        one = found.setdefault(entry.student, HandIn(entry.student))
         if nbgraders and not entry.archive and len(entry.parts) == 3 and entry.parts[2] == "timestamp.txt":
-            found.setdefault(entry.parts[0], HandIn(entry.parts[0]))
-            if when := entry.file and _stamp(entry.file):
+            if when := _stamp(one, entry):
                 stamps[entry.parts[:2]] = when
             continue
-        alone = len(entry.parts) == 1 and (entry.file is not None or entry.refused)
-        student = PurePosixPath(entry.parts[0]).stem if alone else entry.parts[0]
-        file = _add(found.setdefault(student, HandIn(student)), entry)
+        file = _add(one, entry)
         # an archive beside the stamp was collected with it; one that stands for the student may name any assignment
         if file and len(entry.archive) not in (1, 2):
             loose.append((entry.parts[:2], file))
@@ -149,12 +167,32 @@ def _unwrapped(entries: list[_Entry]) -> list[_Entry]:
     ]
 
 
+def _refuse_one(entries: list[_Entry], place: Path) -> None:
+    """Raise CourseError where the names are those inside one student's hand-in: its files would become students."""
+    tops: dict[str, list[str]] = {}  # the names of the notebooks in each; a loose file of another kind says nothing
+    for entry in entries:
+        if entry.is_notebook or entry.file is None or len(entry.parts) > 1:
+            tops.setdefault(entry.parts[0], []).extend([entry.parts[-1]] if entry.is_notebook else [])
+    if WORK in tops or (tops and all(_is_numbered(top, names) for top, names in tops.items())):
+        told = sorted(tops, key=lambda top: (top != WORK, top))
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        raise CourseError(
+            f"{place} looks like one student's hand-in ({', '.join(told[:3])}{more}): name the folder that holds all "
+            "hand-ins, each named as its student"
+        )
+
+
+def _is_numbered(top: str, names: list[str]) -> bool:
+    """Whether this is a notebook of the course, or a folder for one; 01_ada with notebooks 05_… is a student."""
+    return bool(NUMBERED.match(top) and names) and all(name.startswith(top[:3]) for name in names)
+
+
 def _add(one: HandIn, entry: _Entry) -> File | None:
     """Put what was found into the hand-in; the notebook, where it is one."""
     name = "/".join(entry.parts[1:]) or entry.parts[0]
     if entry.refused:
         one.refused.append(f"{name}: {entry.refused}.")
-    elif entry.file is not None and name.lower().endswith(".ipynb"):
+    elif entry.is_notebook:
         if len(one.notebooks) < MOST:
             one.notebooks.append(File(name, entry.file.read, entry.file.when))
             return one.notebooks[-1]
@@ -163,12 +201,26 @@ def _add(one: HandIn, entry: _Entry) -> File | None:
     return None
 
 
-def _stamp(file: File) -> datetime | None:
-    """The time in nbgrader's timestamp.txt, "2026-11-28 17:00:00 UTC"; None when it is none."""
+def _stamp(one: HandIn, entry: _Entry) -> datetime | None:
+    """The time in nbgrader's timestamp.txt; None, with a sentence in the hand-in, when it cannot be read."""
+    why = entry.refused or "this is no file"
     try:
-        return utc(datetime.fromisoformat(file.read().decode().strip().removesuffix(" UTC")))
+        if entry.file is not None:
+            return _time(entry.file)
+    except ValueError as error:
+        why = str(error)
+    one.refused.append(f"{'/'.join(entry.parts[1:])}: {why}. Until then the file's own time counts.")
+    return None
+
+
+def _time(file: File) -> datetime:
+    """A time such as "2026-11-28 17:00:00 UTC". Raises ValueError with a sentence when it is none."""
+    text = file.read().decode(errors="replace").strip()
+    try:  # a zone may stand apart, as UTC does: the remedy below is to put another in its place
+        return utc(datetime.fromisoformat(text.removesuffix(" UTC").replace(" +", "+").replace(" -", "-")))
     except (ValueError, OverflowError):  # the year 1 in a zone east of Greenwich is the year 0 in UTC
-        return None
+        said = f"the time {text[:60]!r} cannot be read; write its zone as UTC or as +01:00"
+        raise ValueError(said) from None
 
 
 def utc(when: datetime) -> datetime:
@@ -199,9 +251,10 @@ def _path(path: Path, parts: tuple[str, ...]) -> Iterator[_Entry]:
         yield _Entry((*parts[:1], "a file"), refused=f"it cannot be read ({error.strerror})")
         return
     if stat.S_ISLNK(kind.st_mode):
-        yield _Entry(parts, refused="this is a link, and links are not followed; hand in the file itself")
+        said = "this is a link, and links are not followed; hand in the file itself"
+        yield _Entry(parts, refused=said, folder=os.path.isdir(path))
     elif stat.S_ISDIR(kind.st_mode):
-        yield _Entry(parts)
+        yield _Entry(parts, folder=True)
     elif not stat.S_ISREG(kind.st_mode):
         yield _Entry(parts, refused="this is no plain file")
     elif path.suffix.lower() == ".zip":
@@ -262,7 +315,7 @@ def _member(path: Path, member: zipfile.ZipInfo, parts: tuple[str, ...], when: d
     elif stat.S_ISLNK(member.external_attr >> 16):
         yield _Entry((*parts, *inside.parts), refused="this is a link, and links are not followed")
     elif member.is_dir():
-        yield _Entry((*parts, *inside.parts))
+        yield _Entry((*parts, *inside.parts), folder=True)
     elif inside.suffix.lower() == ".zip":
         yield _Entry((*parts, *inside.parts), refused="an archive inside an archive is not read")
     else:

@@ -72,6 +72,9 @@ class Settings:
                 raise CourseError(f'{path}: the weight {name} = {weight!r} is none; write a line such as "05.1" = 2')
         if due is not None and not isinstance(due, datetime):
             raise CourseError(f"{path}: due is {due!r}; write a day and a time, such as 2026-11-30T18:00:00Z")
+        if due is not None and due.tzinfo is None:  # whose 18:00 it is decides who is late
+            told = due.isoformat()
+            raise CourseError(f"{path}: due is {told}, without a zone; write {told}Z for UTC, or such as {told}+01:00")
         if late is not None and not (_is_number(late) and 0 <= late <= 1):
             raise CourseError(f"{path}: late is {late!r}; write a factor from 0 to 1")
         if seed is not None and (type(seed) is not int or not 0 <= seed < 2**31):

@@ -1,22 +1,52 @@
 """`mlcourse bench`: how long a meta-training step takes here, beside other libraries and beside busy neighbours."""
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from mlcourse import files
+from mlcourse.errors import CourseError
+
+# The benchmarks, and which options each takes beside --json and --out, which all take.
+TAKES = {
+    "maml": ("workload", "rounds", "growth", "device"),
+    "processes": ("rounds",),
+    "threads": ("load",),
+    "lessons": ("load",),
+    "gpu": (),
+}
+# What holds the figures in the report of each: by this an earlier report is known.
+FIGURES = {"maml": "workloads", "processes": "measured", "threads": "loads", "lessons": "seconds", "gpu": "parts"}
+ROUNDS = 5
 
 
 def bench(
     what: Annotated[str, typer.Argument(help="maml, processes, threads, lessons or gpu")],
-    workload: Annotated[list[str] | None, typer.Option(help="W1-q1, W1-q15, W2, W3, MLP (default: all)")] = None,
-    rounds: Annotated[int, typer.Option(help="steps of each way, taking turns; 5 or more for a figure to report")] = 5,
-    growth: Annotated[bool, typer.Option(help="also the growth with tasks and with inner steps")] = True,
-    load: Annotated[
-        list[str] | None, typer.Option(help="threads, lessons: quiet, one neighbour, two neighbours")
+    workload: Annotated[
+        list[str] | None, typer.Option(help="of maml: W1-q1, W1-q15, W2, W3, MLP (default: all)")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help=f"of maml, processes: steps of each way, 5 or more for a figure to report (default: {ROUNDS})"
+        ),
+    ] = None,
+    growth: Annotated[
+        bool | None, typer.Option(help="of maml: also the growth with tasks and with inner steps (default: yes)")
+    ] = None,
+    load: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="of threads, lessons: quiet, one neighbour, two neighbours (default: all; of lessons one neighbour)"
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="of maml: auto, cpu or cuda (default: auto)")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
-    out: Annotated[Path | None, typer.Option(help="also write the JSON to this file")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="also write the JSON to this file; an earlier report is replaced")
+    ] = None,
 ) -> None:
     r"""maml: time one second-order MAML step. All ways take turns in one run, and their gradients are compared.
 
@@ -32,12 +62,11 @@ def bench(
 
     Let nothing else run meanwhile.
     """
-    import json
-
-    from mlcourse import bench, devices, threads
-    from mlcourse.commands.console import Progress
-    from mlcourse.errors import CourseError
-
+    check_options(what, {"workload": workload, "rounds": rounds, "growth": growth, "load": load, "device": device})
+    out = place_of(what, out)
+    if out is not None:
+        check_place(out, what)
+    rounds = ROUNDS if rounds is None else rounds
     if what == "threads":
         return bench_threads(load, as_json, out)
     if what == "lessons":
@@ -46,11 +75,79 @@ def bench(
         return bench_gpu(as_json, out)
     if what == "processes":
         return bench_processes(rounds, as_json, out)
-    if what != "maml":
+    return bench_maml(workload, rounds, growth is not False, device or "auto", as_json, out)
+
+
+def check_options(what: str, options: dict[str, Any]) -> None:
+    """Raise CourseError for an unknown benchmark, and for an option that it would ignore. None, []: was not given."""
+    if what not in TAKES:
         raise CourseError(f"{what!r} has no benchmark; use maml, processes, threads, lessons or gpu")
+    for option, value in options.items():
+        if value is not None and value != [] and option not in TAKES[what]:
+            takers = " and ".join(one for one, taken in TAKES.items() if option in taken)
+            typed = f"no-{option}" if value is False else option
+            raise CourseError(f"--{typed} is for bench {takers}: leave it out")
+
+
+def place_of(what: str, out: Path | None) -> Path | None:
+    """The file of the report; only that on a GPU is always written: such a machine is often lent for an hour."""
+    from mlcourse import places
+
+    return places.data() / "results" / "gpu.json" if out is None and what == "gpu" else out
+
+
+def check_place(path: Path, what: str) -> None:
+    """Raise CourseError where no report could be written, or where it would replace anything but an earlier one.
+
+    This comes before the work: minutes of measuring would be lost otherwise.
+    """
+    try:
+        there = is_there(path)
+        if path.is_dir():
+            raise CourseError(f"{path} is a folder: name a file in it with --out, such as {path / f'{what}.json'}")
+        nearest = next(folder for folder in path.parents if folder.exists() or folder == folder.parent)
+        with tempfile.TemporaryFile(dir=nearest):  # rights alone do not tell of a disk that can only be read
+            pass
+    except OSError as error:
+        raise CourseError(f"{path} cannot be written ({error.strerror}): name another file with --out") from None
+    if there and not is_report(path, what):
+        raise CourseError(
+            f"{path} is there, and is no report of bench {what}: name another file with --out, or move it away"
+        )
+
+
+def is_there(path: Path) -> bool:
+    """Whether the name is taken, be it by a link that leads nowhere. Raises OSError for a name that no disk takes."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_report(path: Path, what: str) -> bool:
+    """Whether a file holds an earlier report of the same benchmark."""
+    if not path.is_file():  # a pipe, which one would wait for
+        return False
+    try:
+        earlier = files.read_json(path)
+    except (CourseError, OSError):
+        return False
+    return all(isinstance(earlier.get(name), dict) for name in ("machine", FIGURES[what]))
+
+
+def bench_maml(
+    workloads: list[str] | None, rounds: int, growth: bool, device: str, as_json: bool, out: Path | None
+) -> None:
+    """The tables of `mlcourse.bench`."""
+    import json
+
+    from mlcourse import bench, devices, threads
+    from mlcourse.commands.console import Progress
+
     place = devices.pick(device)
     threads.limit()
-    names = workload or list(bench.WORKLOADS)
+    names = workloads or list(bench.WORKLOADS)
     with Progress("bench") as progress:
         report = bench.bench(names, rounds=rounds, device=place, grow=growth, say=progress.say, at=progress.at, out=out)
     print(json.dumps(report)) if as_json else show(report)
@@ -85,15 +182,14 @@ def bench_lessons(loads: list[str] | None, as_json: bool, out: Path | None) -> N
             print(f"{load}: {name} {'given up' if taken is None else f'{taken:.0f} s'}")
 
 
-def bench_gpu(as_json: bool, out: Path | None) -> None:
+def bench_gpu(as_json: bool, out: Path) -> None:
     """The report of `mlcourse.gpu_report`. Leaves with exit code 1 where a part failed, or a test."""
     import json
 
-    from mlcourse import gpu_report, places
+    from mlcourse import gpu_report
     from mlcourse.commands import say
 
     device = gpu_report.the_gpu()
-    out = out or places.data() / "results" / "gpu.json"
     report = gpu_report.report(device, out, say=say)
     print(json.dumps(report)) if as_json else print("\n".join(gpu_report.told(report)))
     for line in (wrong := gpu_report.failures(report)):
@@ -106,12 +202,12 @@ def bench_processes(rounds: int, as_json: bool, out: Path | None) -> None:
     """The report of `mlcourse.scaling`."""
     import json
 
-    from mlcourse import files, scaling
+    from mlcourse import scaling
 
     report = scaling.report(rounds=rounds)
-    if out is not None:
-        files.write_json(out, report)
     print(json.dumps(report)) if as_json else print("\n".join(scaling.told(report)))
+    if out is not None:  # last: a disk that has filled up meanwhile does not take the figures with it
+        files.write_json(out, report)
 
 
 def show_threads(report: dict) -> None:

@@ -10,6 +10,8 @@ from mlcourse.datasets.images import upright
 from mlcourse.errors import CourseError
 from mlcourse.protocols import unseen
 
+IF_THE_SAME = "if they are the same, this is no figure of unseen classes"
+
 
 def lines(
     learner: str, about: dict[str, Any], asked: dict[str, Any], images: ClassImages, root: Path | None
@@ -22,24 +24,18 @@ def lines(
     """
     dataset = data.lasting_name(asked["dataset"])
     earlier = {"test": ("train", "val"), "val": ("train",)}.get(asked["split"])
-    found = unseen.untold(about | {"init": about.get("init") or about.get("start") or "none"}, learner)
+    found = _of_run(learner, about)
     for one in unseen.trainings(about):
         same = unseen.same_data(one, dataset)
         if not same and (earlier is None or one.get("classes") is None):
             continue
-        known = unseen.seen_classes(one, earlier or ("train", "val"), root)
-        both = [name for name in images.names if upright(name) in known]
-        if not both:
+        words = _shared(learner, about, one, images, earlier or ("train", "val"), root)
+        if words is None:
             continue
-        how = "trained" if earlier == ("train",) else "trained or validated"
-        words = (
-            f"{len(both)} of the {images.classes} {images.split} classes of {images.name}, such as {both[0]!r}, are "
-            f"among those that {unseen.said(learner, about, one)} was {how} on"
-        )
         if earlier is None:
             found.append(f"{words}: this is no figure of unseen classes")
         elif not same:
-            found.append(f"{words}: if they are the same, this is no figure of unseen classes")
+            found.append(f"{words}: {IF_THE_SAME}")
         elif dataset in unseen.NO_FOLDERS:
             raise CourseError(f"{words}, so they are not unseen: {unseen.remedy(about, dataset, asked['protocol'])}")
         else:
@@ -48,6 +44,49 @@ def lines(
                 "back to what it was, or train again"
             )
     return found
+
+
+def on_protocol(learner: str, about: dict[str, Any], dataset: str, images: ClassImages, root: Path | None) -> list[str]:
+    """The same of a protocol's pictures, where `protocols.evaluate` refuses all that are of one data set."""
+    found = _of_run(learner, about)
+    for one in unseen.trainings(about):
+        if one.get("classes") is not None and not unseen.same_data(one, dataset):
+            words = _shared(learner, about, one, images, ("train", "val"), root)
+            found += [] if words is None else [f"{words}: {IF_THE_SAME}"]
+    return found
+
+
+def stopped(learner: str, about: dict[str, Any]) -> list[str]:
+    """A line for a run whose training was stopped on the way."""
+    if about.get("finished") is not False:
+        return []
+    done = f"after {about.get('steps_done', 0):,} of {about['steps']:,} steps" if about.get("steps") else "on the way"
+    return [f"the training of {learner} was stopped {done}: the same command with --resume goes on"]
+
+
+def _of_run(learner: str, about: dict[str, Any]) -> list[str]:
+    begun = about | {"init": about.get("init") or about.get("start") or "none"}
+    return stopped(learner, about) + unseen.untold(begun, learner)
+
+
+def _shared(
+    learner: str,
+    about: dict[str, Any],
+    one: dict[str, Any],
+    images: ClassImages,
+    earlier: tuple[str, ...],
+    root: Path | None,
+) -> str | None:
+    """How many of the pictures' classes are among those of a training (`one` of `about`), in words; None: none is."""
+    known = unseen.seen_classes(one, earlier, root)
+    both = [name for name in images.names if upright(name) in known]
+    if not both:
+        return None
+    how = "trained" if earlier == ("train",) else "trained or validated"
+    return (
+        f"{len(both)} of the {images.classes} {images.split} classes of {images.name}, such as {both[0]!r}, are "
+        f"among those that {unseen.said(learner, about, one)} was {how} on"
+    )
 
 
 def of_folder(

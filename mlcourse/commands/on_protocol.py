@@ -48,9 +48,9 @@ def evaluate(
     other options are those of `mlcourse evaluate`.
     """
     from mlcourse import learners, protocols
+    from mlcourse.commands import known_classes
     from mlcourse.commands.training_run import begin_alone
     from mlcourse.commands.views import check_ground
-    from mlcourse.protocols import unseen
 
     chosen = protocols.read(protocol)
     if baseline is None and seed is not None:
@@ -68,7 +68,8 @@ def evaluate(
     else:
         model, about = learners.load_run(learner, device=place)
         name = Path(learner).resolve().name
-        for line in unseen.untold(about, name):
+        images = chosen.images(root=root, download=download)
+        for line in known_classes.on_protocol(name, about, chosen.dataset, images, root):
             say(line)
         if printable(name) != name or not name.strip():
             raise CourseError(f"the run's folder is named {name!r}, which no table can show: rename it, then evaluate")

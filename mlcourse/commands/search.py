@@ -95,6 +95,8 @@ def search(
         return watched.last
 
     of = f"{method} on {data.lasting_name(dataset)}, {way}-way {shot}-shot, recipe {recipe}, {steps} steps, seed {seed}"
+    # of other pictures a trial says nothing, be their files called the same
+    of += ", pictures " + ", ".join(str(some.describe()["content"]) for some in (source, validation))
     wishes = {"trials": trials, "pruner": "median", "seed": seed, "first": first, "of": of}
     found = searching.minimise(objective, space, database, **wishes)
     best = found.best

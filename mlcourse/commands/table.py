@@ -59,14 +59,17 @@ def table(
     from mlcourse import protocols
 
     chosen = protocols.read(protocol)
-    found = protocols.rows(chosen, protocols.stored(chosen, *([results] if results else [])))
+    there = protocols.stored(chosen, *([results] if results else []))
+    if results is not None and not there and not pairs:  # no pairs are told anyhow
+        say(f"there is no result of protocol {chosen.name} (*.json) in {results}: name the folder that holds them")
+    found = protocols.rows(chosen, there)
     if not found:
         raise CourseError(
             f"no result of protocol {chosen.name} yet: mlcourse evaluate DIR --protocol {shlex.quote(str(protocol))}"
         )
     shown = protocols.pairs(found) if pairs else found
     told = pair_cells if pairs else cells
-    words = PAIRS_SAY.format(clusters=chosen.clusters, count=len(shown)) if pairs else ROWS_SAY
+    words = (PAIRS_SAY if pairs else ROWS_SAY).format(clusters=chosen.clusters, count=len(shown))
     if form == "json":
         numbers = [pair_numbers(one) if pairs else row_numbers(one) for one in shown]
         print(json.dumps({"protocol": chosen.name, "digest": chosen.digest, "pairs" if pairs else "rows": numbers}))
@@ -74,7 +77,7 @@ def table(
         print(as_csv([pair_numbers(one) if pairs else row_numbers(one) for one in shown]), end="")
     else:
         show = as_markdown if form == "markdown" else as_text
-        show(chosen, [told(chosen, one) for one in shown], words.format(clusters=chosen.clusters), found)
+        show(chosen, [told(chosen, one) for one in shown], words, found)
     if plot is not None:
         draw(chosen, found, plot)
         say(f"the forest plot is in {plot}")
@@ -106,8 +109,15 @@ def cells(protocol: Protocol, row: Row) -> dict[str, str]:
         "trained on": first.trained_on or "-",
         "steps": "-" if first.steps is None else f"{first.steps:,}",
         "FLOP": " / ".join(flop),
-        "paper": comparison.published(protocol, row) or "-",
+        "paper": (comparison.published(protocol, row) if as_published(protocol, row) else "") or "-",
     }
+
+
+def as_published(protocol: Protocol, row: Row) -> bool:
+    """Whether a paper's figure on Omniglot may stand beside a row: trained and tested on the same classes."""
+    same = protocol.split == "test" and protocol.rotations and not protocol.left_out and protocol.at_most is None
+    alone = protocol.tasks == "classes" and not protocol.one_by_one
+    return same and alone and (row.first.trained_on or "omniglot vinyals").startswith("omniglot vinyals")
 
 
 def row_numbers(row: Row) -> dict[str, object]:

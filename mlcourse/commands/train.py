@@ -105,6 +105,10 @@ def train(
         _check_of_images(method, {"train-way": train_way, "distort": distort, "within-groups": within_groups})
     if turned:
         _check_turned(dataset, protocol, within_groups)
+    if method == "meta-baseline" and start is None:
+        print(
+            "meta-baseline begins with a pre-trained run (--start RUN): from random weights it is cosine-prototypical"
+        )
     together, place = training_run.begin(device)
     at = {"protocol": protocol, "root": data_root, "skip_damaged": skip_damaged}
     with together.in_turn():  # what the first process fetches or prepares, the others find
@@ -148,6 +152,8 @@ def train(
     began_with: list[dict] = []
     if start is not None:
         body, told = learners.load_run(start)
+        for line in known_classes.stopped(str(start), told):
+            print(line)
         learners.load_body(learner, body)
         began_with = unseen.as_beginning(told)
     learner = learner.to(place)

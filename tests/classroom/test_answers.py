@@ -244,6 +244,34 @@ def test_folders_archives_and_single_files(tmp_path):
     assert "damaged" in found[4].refused[0]
 
 
+def test_what_is_wrong_stands_under_the_full_name(tmp_path):
+    (tmp_path / "elsewhere.d").mkdir()
+    folder = tmp_path / "hand-ins"
+    (folder / "max").mkdir(parents=True)
+    (folder / "max" / "05_maml.ipynb").write_bytes(b"{}")
+    (folder / "max.mustermann.zip").write_bytes(b"PK no zip")
+    (folder / "eva.klein.zip").write_bytes(forty.zipped({"../evil.txt": b"x"}))
+    (folder / "ida.gross").symlink_to(tmp_path / "elsewhere.d")
+    (folder / "jo.py").symlink_to(tmp_path / "elsewhere.d")
+    (folder / "kim.lang.zip").symlink_to(tmp_path / "no file")
+    (folder / "leo.kurz").write_bytes(b"x")
+    (folder / "mia.weiss.ipynb").write_bytes(b"{}")
+    (folder / "ned.pdf").write_bytes(b"%PDF")
+    found = {one.student: one for one in collecting.collect(folder)}
+    words = {"max.mustermann": "damaged", "eva.klein": "leads out of it", "ida.gross": "a link", "jo.py": "a link",
+             "kim.lang": "a link"}  # fmt: skip
+    assert list(found) == sorted([*words, "max", "leo.kurz", "mia.weiss", "ned"])
+    for student, one in found.items():
+        assert len(one.refused) == (student in words)
+        assert words.get(student, "") in "".join(one.refused)
+
+
+def test_names_with_dots_stay_whole_in_an_archive_of_a_class(tmp_path):
+    inside = {"ada/00.ipynb": b"{}", "bob.klein.zip": b"PK", "eve.gross/": b""}
+    (tmp_path / "all.zip").write_bytes(forty.zipped(inside))
+    assert [one.student for one in collecting.collect(tmp_path / "all.zip")] == ["ada", "bob.klein", "eve.gross"]
+
+
 def test_nbgraders_layout_and_its_time(tmp_path):
     folder = tmp_path / "submitted" / "ada" / "week 1"
     folder.mkdir(parents=True)
@@ -264,6 +292,75 @@ def test_one_archive_of_a_class(tmp_path):
 def test_a_folder_without_hand_ins_is_one_line(tmp_path):
     with pytest.raises(CourseError, match="nothing to mark"):
         collecting.collect(tmp_path)
+
+
+def write(folder, *names):
+    """Write an empty notebook, or another file, under each name."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"{}")
+
+
+ONE_STUDENT = [
+    ("work/05_maml.ipynb", "work/06_x.ipynb"),
+    ("work/05_maml.ipynb", "notes/a.pdf"),
+    ("05_maml.ipynb", "06_x-Copy1.ipynb", "print.pdf"),
+    ("05_maml/05_maml.ipynb", "06_x/06_x.ipynb", "06_x/data.csv"),
+]
+
+
+@pytest.mark.parametrize("names", ONE_STUDENT)
+def test_one_students_hand_in_is_no_class(tmp_path, names):
+    """Its folders and notebooks would become students."""
+    write(tmp_path / "ada", *names)
+    (tmp_path / "ada-lovelace.zip").write_bytes(forty.zipped(dict.fromkeys(names, b"{}")))
+    for place in (tmp_path / "ada", tmp_path / "ada-lovelace.zip"):
+        with pytest.raises(CourseError, match=r"looks like one student's hand-in \((work|05).*\): name the folder"):
+            collecting.collect(place)
+
+
+@pytest.mark.parametrize("names", [("work/05_maml.ipynb", "notes/06_x.ipynb"), ("05_a/05_a.ipynb", "06_x/06_x.ipynb")])
+def test_one_student_with_two_folders_in_an_archive_is_no_class(tmp_path, names):
+    (tmp_path / "ada.zip").write_bytes(forty.zipped({f"ada/{name}": b"{}" for name in names}))
+    with pytest.raises(CourseError, match="looks like one student's hand-in"):
+        collecting.collect(tmp_path / "ada.zip")
+
+
+@pytest.mark.parametrize(
+    ("names", "students"),
+    [
+        (("ada/work/05_maml.ipynb", "bob/work/05_maml.ipynb"), ["ada", "bob"]),
+        (("01_ada/05_maml.ipynb", "02_bob/05_maml.ipynb"), ["01_ada", "02_bob"]),  # groups have numbers, too
+        (("ada/05_maml.ipynb", "05_maml.ipynb"), ["05_maml", "ada"]),
+        (("cleo.ipynb", "dan.ipynb"), ["cleo", "dan"]),
+        (("submitted/05_eve/hw/05_maml.ipynb", "submitted/work/hw/05_maml.ipynb"), ["05_eve", "work"]),
+    ],
+)
+def test_a_class_is_not_taken_for_one_student(tmp_path, names, students):
+    write(tmp_path / "in", *names)
+    (tmp_path / "all.zip").write_bytes(forty.zipped(dict.fromkeys(names, b"{}")))
+    for place in (tmp_path / "in", tmp_path / "all.zip"):
+        assert [one.student for one in collecting.collect(place)] == students
+
+
+def test_a_time_that_cannot_be_read_is_a_sentence(tmp_path):
+    stamps = {"ada": "2026-01-10 17:00:00.123456 CET", "bob": "2026-01-10 17:00:00.123456 +01:00", "cleo": "\ufffd"}
+    for student, text in stamps.items():
+        write(tmp_path, f"submitted/{student}/week 1/00.ipynb")
+        (tmp_path / "submitted" / student / "week 1" / "timestamp.txt").write_text(text, encoding="utf-8")
+    write(tmp_path, "submitted/dan/week 1/00.ipynb")
+    (tmp_path / "submitted" / "dan" / "week 1" / "timestamp.txt").symlink_to(tmp_path / "elsewhere")
+    found = {one.student: one for one in collecting.collect(tmp_path)}
+    assert found["ada"].refused == [
+        f"week 1/timestamp.txt: the time '{stamps['ada']}' cannot be read; write its zone as UTC or as +01:00. "
+        "Until then the file's own time counts."
+    ]
+    own = (tmp_path / "submitted" / "ada" / "week 1" / "00.ipynb").stat().st_mtime
+    assert found["ada"].notebooks[0].when.timestamp() == pytest.approx(own)
+    assert found["bob"].refused == []  # the remedy helps
+    assert found["bob"].notebooks[0].when == datetime(2026, 1, 10, 16, 0, 0, 123456, tzinfo=UTC)
+    assert "cannot be read" in found["cleo"].refused[0]
+    assert "this is a link" in found["dan"].refused[0]
 
 
 def test_a_time_that_no_calendar_has_is_no_time(tmp_path):

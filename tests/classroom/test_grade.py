@@ -552,6 +552,7 @@ def test_kinds_are_those_of_the_headings():
         ('[weights]\n"05.1" = -2', "the weight 05.1"),
         ('[weights]\n"05.1" = nan', "the weight 05.1"),
         ("due = 3", "write a day and a time"),
+        ("due = 2026-11-30T18:00:00", r"T18:00:00, without a zone; write 2026-11-30T18:00:00Z .* 2026.*\+01:00"),
         ("late = 2", "from 0 to 1"),
         ("seed = -1", "whole number"),
         ("due = ", "no TOML"),

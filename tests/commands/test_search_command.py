@@ -206,3 +206,20 @@ def test_an_interrupted_trial_is_no_result_of_its_rates(tmp_path, monkeypatch):
     assert CliRunner().invoke(app, command(database, "--trials", "1")).exit_code == 0
     (only,) = search.load(database).trials
     assert only.value < 1
+
+
+def test_other_pictures_of_the_same_names_are_another_search(tmp_path):
+    """A trial on pictures that are gone would be ranked with those on the new ones."""
+    for number, name in enumerate("abcdefgh"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(4):
+            Image.new("L", (28, 28), 20 * number + k).save(tmp_path / "photos" / name / f"{k}.png")
+    words = ["search", "prototypical", "--dataset", tmp_path / "photos", "--recipe", "smoke", "--steps", 1]
+    words += ["--database", tmp_path / "study.sqlite3", "--trials"]
+    ask = lambda trials: CliRunner().invoke(app, [str(word) for word in (*words, trials)])  # noqa: E731
+    assert ask(1).exit_code == 0
+    assert ask(2).exit_code == 0
+    Image.new("L", (28, 28), 255).save(tmp_path / "photos" / "a" / "0.png")
+    answer = ask(3)
+    assert answer.exit_code == 2, answer.output
+    assert "study.sqlite3" in answer.stderr

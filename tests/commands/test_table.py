@@ -16,7 +16,7 @@ from protocol_helpers import small
 from typer.testing import CliRunner
 
 from mlcourse import files, learners, networks, protocols
-from mlcourse.commands import app
+from mlcourse.commands import app, table
 from mlcourse.errors import CourseError
 
 
@@ -251,6 +251,38 @@ def test_a_table_without_any_result_says_not_run(inside, tmp_path):
     answer = call("table", "small.json", "--results", tmp_path)
     assert answer.exit_code == 0
     assert answer.stdout.count("not run") == 3
+    assert f"there is no result of protocol small (*.json) in {tmp_path}" in answer.stderr
+    assert "there is no result" not in call("table", "small.json").stderr
+
+
+def test_braces_in_a_protocol_are_words(inside, tmp_path):
+    told = files.read_json(inside / "small.json")
+    own = replace(protocols.read("small.json"), clusters="scripts {old}").completed()
+    assert told["clusters"] != own.clusters
+    files.write_json(tmp_path / "own.json", own.as_json())
+    results = tmp_path / "results"
+    for one in ("pixels", "net"):
+        path = results / f"{one}.json"
+        answer = call("evaluate", one, "--protocol", tmp_path / "own.json", "--out", path)
+        assert answer.exit_code == 0, answer.output
+    for more in ([], ["--pairs"]):
+        answer = call("table", tmp_path / "own.json", "--results", results, *more)
+        assert answer.exit_code == 0, answer.output
+        assert "scripts {old}" in answer.stdout
+
+
+@pytest.mark.parametrize(("changed", "trained_on", "shown"), [
+    ({}, "omniglot vinyals", True), ({}, "omniglot vinyals turned", True), ({}, None, True),
+    ({}, "glyphs", False), ({"split": "val"}, "omniglot vinyals", False), ({"rotations": False}, None, False),
+    ({"left_out": ("Greek",)}, None, False), ({"at_most": 2}, None, False),
+    ({"tasks": "within groups"}, None, False), ({"one_by_one": True}, None, False),
+])  # fmt: skip
+def test_a_papers_figure_stands_beside_its_own_tasks_only(inside, changed, trained_on, shown):
+    """Of prototypical networks on Omniglot, 98.8 %: it is no figure of other classes, or of training on other data."""
+    protocol = replace(protocols.read("omniglot-5way-1shot"), **changed)
+    kept = protocols.load(inside / "runs" / "results" / "small" / "net.json", protocols.read("small.json"))
+    row = protocols.Row("prototypical", "prototypical networks", (replace(kept, trained_on=trained_on),))
+    assert table.cells(protocol, row)["paper"].startswith("98.8") == shown
 
 
 BAD = {

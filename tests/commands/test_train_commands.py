@@ -15,8 +15,8 @@ from PIL import Image
 from warm import command
 
 import mlcourse
-from mlcourse import datasets, files
-from mlcourse.commands import app, data, one_line
+from mlcourse import datasets, files, learners
+from mlcourse.commands import app, data, known_classes, one_line
 from mlcourse.datasets import ClassImages, glyphs
 from mlcourse.datasets.images import upright
 from mlcourse.teaching.pad import strokes
@@ -607,6 +607,42 @@ def test_classes_of_the_run_that_a_run_began_with_are_not_unseen(tmp_path, capsy
     assert seen & set(datasets.counts(earlier, "test"))
     code, _, err = in_this_process(capsys, *ask)
     assert (code, "so they are not unseen" in err[-1]) == (2, True), err
+
+
+def test_the_pictures_of_a_protocol_may_be_those_of_the_training_by_another_name(tmp_path, capsys):
+    """They are another data set, so nothing is refused; but classes of the same names are told."""
+    first, run = photos(tmp_path / "first", 6, 4), tmp_path / "run"
+    assert in_this_process(capsys, "train", "prototypical", "--dataset", first, *SMALL, "--out", run)[0] == 0
+    second = tmp_path / "second"
+    for split in ("train", "val", "test"):  # what was trained on is tested
+        other = {"train": "test", "test": "train"}.get(split, split)
+        for name in datasets.counts(first, split):
+            shutil.copytree(first / name, second / other / name)
+    told, pictures = learners.load_run(run)[1], datasets.load(second, "test")
+    (line,) = known_classes.on_protocol("run", told, str(second), pictures, None)
+    assert f"{pictures.classes} of the {pictures.classes} test classes of second" in line
+    assert line.endswith("if they are the same, this is no figure of unseen classes")
+    same = known_classes.on_protocol("run", told, str(first), datasets.load(first, "train"), None)
+    assert same == []  # `protocols.evaluate` refuses these
+
+
+def test_a_run_that_was_stopped_says_so_wherever_it_is_used(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert in_this_process(capsys, "train", "prototypical", *SMALL, "--out", run)[0] == 0
+    config = files.read_json(run / "config.json")
+    begin = ["train", "prototypical", *SMALL, "--start", run, "--out", tmp_path / "b"]
+    asked = (["evaluate", run, "--episodes", 2], begin)
+    for words in asked:
+        code, out, err = in_this_process(capsys, *words)
+        assert (code, "was stopped" in f"{out}{err}") == (0, False)
+    files.write_json(run / "config.json", config | {"finished": False})
+    for words in (asked[0], [*begin[:-1], tmp_path / "c"]):
+        code, out, err = in_this_process(capsys, *words)
+        assert code == 0, err
+        assert f"the training of {run} was stopped after 1 of" in f"{out}{err}"
+    told = {"finished": False, "steps": 4000, "steps_done": 1}
+    assert known_classes.stopped("it", told)[0].startswith("the training of it was stopped after 1 of 4,000 steps: ")
+    assert known_classes.stopped("it", told | {"finished": True}) == known_classes.stopped("it", {}) == []
 
 
 def test_a_run_that_an_earlier_version_began_with_another_goes_on(tmp_path, capsys):

@@ -309,7 +309,10 @@ def test_the_commands_train_on_images_and_begin_with_a_run(tmp_path, capsys):
     told = files.read_json(run / "config.json")
     assert (told["train_classes"], told["init"], "train_way" in told) == (3004, "none", False)
     assert "rfs" in call("evaluate", run, "--episodes", 5, "--query", 2)
-    call("train", "meta-baseline", "--recipe", "smoke", "--start", run, "--steps", 1, "--out", meta)
+    begun = call("train", "meta-baseline", "--recipe", "smoke", "--start", run, "--steps", 1, "--out", meta)
+    alone = call("train", "meta-baseline", "--recipe", "smoke", "--steps", 1, "--out", tmp_path / "alone")
+    said = "from random weights it is cosine-prototypical"
+    assert (said in begun, said in alone) == (False, True)
     assert files.read_json(meta / "config.json")["init"] == run.as_posix()
     begun, about = learners.load_run(meta)
     batch = EpisodeSampler(datasets.load("glyphs", "val"), 5, 1, 2).sample(1, torch.Generator().manual_seed(0))
