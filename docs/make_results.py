@@ -19,7 +19,7 @@ import matplotlib
 
 from mlcourse import files, protocols
 from mlcourse.commands import table
-from mlcourse.learners import METHODS
+from mlcourse.learners import METHODS, RelationNetwork
 from mlcourse.statistics import student_interval
 from mlcourse.teaching import forest
 
@@ -299,9 +299,14 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False)
 
 
+def sums_maps(method: str) -> bool:
+    """Whether a method adds up the maps of a class, as relation networks do."""
+    return method in METHODS and issubclass(METHODS[method].learner, RelationNetwork)
+
+
 def sums(protocol: protocols.Protocol, ran: list[protocols.Row]) -> str:
     """What stands beside a table with more shots, where relation networks were trained with one; else nothing."""
-    shots = [row.first.settings.get("shot", 1) for row in ran if row.method == "relation"]
+    shots = [row.first.settings.get("shot", 1) for row in ran if sums_maps(row.method)]
     if protocol.shot == 1 or 1 not in shots:
         return ""
     return SUMS.format(which="This one" if shots == [1] else "The one of one shot", shot=protocol.shot)

@@ -60,7 +60,7 @@ def table(
 
     chosen = protocols.read(protocol)
     there = protocols.stored(chosen, *([results] if results else []))
-    if results is not None and not there and not pairs:  # no pairs are told anyhow
+    if results is not None and not there and not pairs and plot is None:  # these tell it themselves
         say(f"there is no result of protocol {chosen.name} (*.json) in {results}: name the folder that holds them")
     found = protocols.rows(chosen, there)
     if not found:
