@@ -1,6 +1,6 @@
 """Whether classes to test on are unseen: what `mlcourse evaluate` says of a run's own training, and of those before."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,17 @@ def lines(
     return found
 
 
-def on_protocol(learner: str, about: dict[str, Any], dataset: str, images: ClassImages, root: Path | None) -> list[str]:
-    """The same of a protocol's pictures, where `protocols.evaluate` refuses all that are of one data set."""
+def on_protocol(
+    learner: str, about: dict[str, Any], dataset: str, read: Callable[[], ClassImages], root: Path | None
+) -> list[str]:
+    """The same of a protocol's pictures, where `protocols.evaluate` refuses all that are of one data set.
+
+    read: gives the pictures. It is called only where a training tells its classes, which are no fixed lists.
+    """
     found = _of_run(learner, about)
     for one in unseen.trainings(about):
         if one.get("classes") is not None and not unseen.same_data(one, dataset):
-            words = _shared(learner, about, one, images, ("train", "val"), root)
+            words = _shared(learner, about, one, read(), ("train", "val"), root)
             found += [] if words is None else [f"{words}: {IF_THE_SAME}"]
     return found
 
@@ -60,7 +65,7 @@ def stopped(learner: str, about: dict[str, Any]) -> list[str]:
     """A line for a run whose training was stopped on the way."""
     if about.get("finished") is not False:
         return []
-    done = f"after {about.get('steps_done', 0):,} of {about['steps']:,} steps" if about.get("steps") else "on the way"
+    done = f"after {about.get('steps_done') or 0:,} of {about['steps']:,} steps" if about.get("steps") else "on the way"
     return [f"the training of {learner} was stopped {done}: the same command with --resume goes on"]
 
 

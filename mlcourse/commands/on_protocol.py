@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def evaluate(
     else:
         model, about = learners.load_run(learner, device=place)
         name = Path(learner).resolve().name
-        images = chosen.images(root=root, download=download)
-        for line in known_classes.on_protocol(name, about, chosen.dataset, images, root):
+        pictures = partial(chosen.images, root=root, download=download)
+        for line in known_classes.on_protocol(name, about, chosen.dataset, pictures, root):
             say(line)
         if printable(name) != name or not name.strip():
             raise CourseError(f"the run's folder is named {name!r}, which no table can show: rename it, then evaluate")
