@@ -105,11 +105,9 @@ def train(
         _check_of_images(method, {"train-way": train_way, "distort": distort, "within-groups": within_groups})
     if turned:
         _check_turned(dataset, protocol, within_groups)
-    if method == "meta-baseline" and start is None:
-        print(
-            "meta-baseline begins with a pre-trained run (--start RUN): from random weights it is cosine-prototypical"
-        )
     together, place = training_run.begin(device)
+    if method == "meta-baseline" and start is None:  # said once: of several processes the first one speaks
+        print("meta-baseline begins with a run (--start RUN): from random weights it is cosine-prototypical")
     at = {"protocol": protocol, "root": data_root, "skip_damaged": skip_damaged}
     with together.in_turn():  # what the first process fetches or prepares, the others find
         fitted = fitting.fit_training(
